@@ -1,0 +1,370 @@
+"""The run's configuration: one tree of typed, validated, documented fields, and the one place for defaults.
+
+Each field carries its meaning, unit and source in `description`; `live` marks those that the command
+`set` may change while a run trains. `table()` lists them all for the documentation and for `presets`.
+
+Raises `ConfigError`, which names every wrong field with its value and what is allowed, all at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+LIVE = {"live": True}
+
+# Two ways of saying one thing: giving either, in a preset or with `set`, takes the other back.
+ALTERNATIVES = (
+    ("schedule.tokens_per_epoch", "schedule.steps_per_token"),
+    ("schedule.pretrain_epochs", "schedule.pretrain_steps"),
+)
+
+
+class ConfigError(ValueError):
+    """What is wrong with a configuration, one sentence a line."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataConfig(Section):
+    task: Literal["multiplication"] = Field("multiplication", description="what the model learns")
+    digits: int = Field(4, ge=1, le=64, description="digits of the first factor, K")
+    digits_b: int | None = Field(
+        None, ge=1, le=64, description="digits of the second factor; the same as digits when not given"
+    )
+    train: Positive = Field(808_000, description="training examples (paper, Table 1)")
+    valid: Positive = Field(1_000, description="validation examples (paper, Table 1)")
+    test: Positive = Field(1_000, description="test examples, looked at only when the run has ended")
+
+
+class ModelConfig(Section):
+    init: str = Field(
+        "gpt2", min_length=1, description="scratch, a Hugging Face name, or a local folder with a model"
+    )
+    vocab: Literal["task", "full"] = Field(
+        "full", description="the task's own few symbols, or the pretrained tokenizer's (the paper's objective)"
+    )
+    layers: Positive = Field(12, description="transformer blocks, for init = scratch")
+    heads: Positive = Field(12, description="attention heads per block, for init = scratch")
+    width: Positive = Field(768, description="size of the residual stream, for init = scratch")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability (GPT-2: 0.1 in three places)")
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> ModelConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        if self.init == "scratch" and self.vocab == "full":
+            raise ValueError('vocab "full" needs a pretrained tokenizer; init = "scratch" has vocab "task"')
+        return self
+
+
+class MethodConfig(Section):
+    name: Literal["stepwise", "explicit_cot", "no_cot"] = Field(
+        "stepwise", description="how the model is taught; explicit_cot and no_cot are stepwise's two ends"
+    )
+    side: Literal["left", "right"] = Field("left", description="end of the CoT that tokens are taken from")
+    smoothing: float = Field(
+        4.0,
+        ge=0,
+        json_schema_extra=LIVE,
+        description="λ of removal smoothing, P(offset) ∝ exp(−λ·offset); inf turns it off (paper, section 3)",
+    )
+    reset_optimizer: bool = Field(
+        True, json_schema_extra=LIVE, description="a new optimiser whenever tokens are removed (paper, section 3)"
+    )
+
+
+class ScheduleConfig(Section):
+    kind: Literal["linear"] = Field("linear", description="what decides when the next token goes")
+    tokens_per_epoch: float | None = Field(
+        8.0, gt=0, json_schema_extra=LIVE, description="Δ, CoT tokens removed per epoch (paper, Table 4)"
+    )
+    steps_per_token: int | None = Field(
+        None, ge=1, json_schema_extra=LIVE, description="the same pace in steps; takes tokens_per_epoch back"
+    )
+    pretrain_epochs: float = Field(0.0, ge=0, description="epochs of explicit CoT before the first removal")
+    pretrain_steps: int | None = Field(
+        None, ge=0, description="the same in steps; takes pretrain_epochs back"
+    )
+
+
+class OptimConfig(Section):
+    lr: float = Field(5e-5, gt=0, json_schema_extra=LIVE, description="learning rate of AdamW, constant")
+    batch: Positive = Field(32, description="examples per optimiser step")
+    weight_decay: float = Field(0.01, ge=0, json_schema_extra=LIVE, description="AdamW's (torch's default)")
+    clip: float = Field(1.0, gt=0, json_schema_extra=LIVE, description="largest gradient norm")
+
+
+class EvalConfig(Section):
+    every: Positive = Field(500, json_schema_extra=LIVE, description="steps between evaluations")
+    examples: Positive = Field(
+        1_000, json_schema_extra=LIVE, description="validation examples per evaluation, at most"
+    )
+
+
+class LogConfig(Section):
+    every: Positive = Field(10, json_schema_extra=LIVE, description="steps between two metrics events")
+
+
+class SaveConfig(Section):
+    minutes: float = Field(
+        1.0, gt=0, json_schema_extra=LIVE, description="longest time between two checkpoints, in minutes"
+    )
+    keep: Positive = Field(3, json_schema_extra=LIVE, description="last checkpoints kept")
+    stages: Positive = Field(
+        8, json_schema_extra=LIVE, description="entries of the last stages kept, to roll back to"
+    )
+    every_stage: Positive = Field(
+        8, json_schema_extra=LIVE, description="of the older stages, every how manyth entry is kept"
+    )
+
+
+class WatchConfig(Section):
+    mode: Literal["off", "suggest"] = Field(
+        "suggest", json_schema_extra=LIVE, description="suggest raises an alarm that names the remedy"
+    )
+    patience: Positive = Field(
+        6, json_schema_extra=LIVE, description="evaluations a dip may last before the alarm"
+    )
+    recovered: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        json_schema_extra=LIVE,
+        description="a dip is over when accuracy is back at this share of what it was before",
+    )
+    notify: str = Field(
+        "", json_schema_extra=LIVE, description="a shell command to run on an alarm; its text is in $STEPWISE_ALARM"
+    )
+
+
+class StopConfig(Section):
+    steps: int | None = Field(None, ge=1, json_schema_extra=LIVE, description="the run ends here, in steps")
+    epochs: float = Field(200.0, gt=0, json_schema_extra=LIVE, description="the run ends here, in epochs; inf is never")
+    hours: float = Field(24.0, gt=0, json_schema_extra=LIVE, description="the run ends here, in hours trained")
+    accuracy: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        json_schema_extra=LIVE,
+        description="ends early once all CoT is gone and validation accuracy has held this for `patience`",
+    )
+    patience: Positive = Field(3, json_schema_extra=LIVE, description="evaluations that must hold `accuracy`")
+
+
+class Config(Section):
+    """Everything that decides what a run computes."""
+
+    title: str = Field("", description="one line for people")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="of the data split, the order, the offsets, the weights")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
+    )
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    method: MethodConfig = MethodConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    optim: OptimConfig = OptimConfig()
+    eval: EvalConfig = EvalConfig()
+    log: LogConfig = LogConfig()
+    save: SaveConfig = SaveConfig()
+    watch: WatchConfig = WatchConfig()
+    stop: StopConfig = StopConfig()
+
+
+class FieldRow(NamedTuple):
+    """One line of the table of all fields. key: dotted. allowed: in words."""
+
+    key: str
+    default: Any
+    allowed: str
+    live: bool
+    description: str
+
+
+def table() -> list[FieldRow]:
+    """All fields with defaults, allowed values and meaning, in the order of the file."""
+    return list(_rows(Config, ""))
+
+
+def _rows(section: type[BaseModel], prefix: str) -> Iterator[FieldRow]:
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _rows(info.annotation, f"{prefix}{name}.")
+        else:
+            extra = info.json_schema_extra
+            live = isinstance(extra, dict) and bool(extra.get("live"))
+            yield FieldRow(prefix + name, info.default, _allowed(info), live, info.description or "")
+
+
+def _allowed(info: Any) -> str:
+    """The type and bounds of a field in words: "whole number ≥ 1, or none"."""
+    annotation, bounds, optional = info.annotation, list(info.metadata), False
+    options = get_args(annotation)
+    if type(None) in options:
+        optional = True
+        annotation = next(o for o in options if o is not type(None))
+        options = get_args(annotation)
+    if options and all(isinstance(o, str) for o in options):
+        text = " | ".join(options)
+    else:
+        text = {int: "whole number", float: "number", bool: "true | false", str: "text"}[annotation]
+        for sign, attribute in (("≥", "ge"), (">", "gt"), ("≤", "le"), ("<", "lt")):
+            for bound in bounds:
+                limit = getattr(bound, attribute, None)
+                if limit is not None:
+                    text += f" {sign} {limit}"
+    return text + (", or none" if optional else "")
+
+
+def parse_value(text: str) -> Any:
+    """The value of `--set KEY=VALUE` or `set KEY VALUE`: as TOML has it; bare words are strings, none is None."""
+    text = text.strip()
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE` of `--set`. Raises `ConfigError` when there is no `=`."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: KEY=VALUE is expected, for example --set optim.lr=1e-4")
+    return key.strip(), parse_value(value)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the nested tables of `over` on top; alternatives given in `over` replace each other."""
+    result = _deep(base, over)
+    for pair in ALTERNATIVES:
+        for given, other in (pair, pair[::-1]):
+            if _get(over, given) is not None and _get(over, other) is None:
+                _drop(result, other)
+    return result
+
+
+def nested(assignments: Mapping[str, Any]) -> dict[str, Any]:
+    """{"optim.lr": 1} → {"optim": {"lr": 1}}."""
+    result: dict[str, Any] = {}
+    for key, value in assignments.items():
+        *path, last = key.split(".")
+        table_ = result
+        for part in path:
+            inner = table_.setdefault(part, {})
+            if not isinstance(inner, dict):
+                inner = table_[part] = {}
+            table_ = inner
+        table_[last] = value
+    return result
+
+
+def build(document: Mapping[str, Any]) -> Config:
+    """The validated configuration of nested tables. Raises `ConfigError` with every problem at once."""
+    try:
+        return Config.model_validate(_with_alternatives(document))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
+
+
+def changed(config: Config, key: str, value: Any) -> Config:
+    """`config` with one live field changed.
+
+    Raises `ConfigError` for an unknown key, one that cannot change while training, or a bad value.
+    """
+    live = {row.key: row for row in table() if row.live}
+    if key not in live:
+        known = [row.key for row in table()]
+        if key in known:
+            raise ConfigError(f"{key} cannot change while a run trains; these can: {', '.join(live)}")
+        raise ConfigError(_unknown(key, list(live)))
+    return build(merge(config.model_dump(), nested({key: value})))
+
+
+def get(config: Config, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises `ConfigError` when it cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not text in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+
+
+def dumps(config: Config) -> str:
+    """The configuration as TOML; running it again reproduces the run. Fields that are None are left out."""
+    return tomlkit.dumps(config.model_dump(exclude_none=True))
+
+
+def _with_alternatives(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Where only the second of two alternatives is given, the first's default must not stand beside it."""
+    result = _deep({}, document)
+    if _get(result, "schedule.steps_per_token") is not None and _get(result, "schedule.tokens_per_epoch") is None:
+        result["schedule"]["tokens_per_epoch"] = None
+    return result
+
+
+def _deep(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = {k: _deep(v, {}) if isinstance(v, Mapping) else v for k, v in base.items()}
+    for key, value in over.items():
+        inner = result.get(key)
+        if isinstance(value, Mapping):
+            result[key] = _deep(inner if isinstance(inner, Mapping) else {}, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _get(document: Mapping[str, Any], key: str) -> Any:
+    value: Any = document
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _drop(document: dict[str, Any], key: str) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        document = document.get(part, {})
+    document.pop(last, None)
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(known)}"
+    return f"{key}: there is no such field; {hint}"
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as a sentence that names the field, the value and what is allowed."""
+    key = ".".join(str(part) for part in error["loc"])
+    rows = {row.key: row for row in table()}
+    if error["type"] == "extra_forbidden":
+        return _unknown(key, list(rows))
+    if key in rows:
+        row = rows[key]
+        return f"{key} = {error['input']!r}: {row.allowed} is allowed ({row.description})"
+    if error["type"] == "value_error":
+        return f"{key}: {error['ctx']['error']}"
+    return f"{key} = {error['input']!r}: {error['msg']}"

@@ -1,0 +1,355 @@
+"""What the operator can ask of a run, and what each request does: a table, a parser, one pure function.
+
+`COMMANDS` is the only list of commands; keys, palette, help and `send` are made from it. `parse` turns a
+line into a `Command`; `decide` turns a command into a new `Control` and effects for the loop to carry
+out, or into the reason why not. Neither touches a model, a file or a clock, so both are property-tested.
+
+`Inbox` is the one door between threads: the cockpit puts commands in, the loop takes them out between
+two optimiser steps, and a command whose id was answered before gets that first answer again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import queue
+import shlex
+import threading
+import uuid
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+from trainer import config as configuration
+from trainer.config import Config, ConfigError
+from trainer.events import At
+from trainer.lineage import CheckpointRef, Lineage
+
+
+class CommandError(ValueError):
+    """A request that cannot be understood; the message says what is allowed."""
+
+
+class CommandSpec(NamedTuple):
+    """One row of the table. usage: as typed. help: what it does, one line. dangerous: ask before doing."""
+
+    name: str
+    usage: str
+    help: str
+    dangerous: bool = False
+
+
+COMMANDS: dict[str, CommandSpec] = {
+    spec.name: spec
+    for spec in (
+        CommandSpec("pause", "pause", "finish the step under way, then wait"),
+        CommandSpec("resume", "resume", "go on training"),
+        CommandSpec("run", "run N", "train N steps, then pause"),
+        CommandSpec("save", "save", "save a checkpoint that is kept for good"),
+        CommandSpec("advance", "advance [N]", "remove the next token now, or the next N", dangerous=True),
+        CommandSpec("hold", "hold", "freeze the schedule: train on at this stage"),
+        CommandSpec("release", "release", "give the schedule back"),
+        CommandSpec(
+            "rollback",
+            "rollback [STAGE | CHECKPOINT] [--keep-weights] [--seed fresh|replay]",
+            "return to the entry of a stage (the one before this, when none is named) or to a checkpoint",
+            dangerous=True,
+        ),
+        CommandSpec("set", "set KEY VALUE", "change a setting while training, for example set optim.lr 1e-4"),
+        CommandSpec("evaluate", "evaluate", "measure validation accuracy now"),
+        CommandSpec("ask", "ask TEXT", "ask the current weights a question"),
+        CommandSpec("stop", "stop", "save and end the run; `stepwise resume` goes on later", dangerous=True),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A request. text: as one would type it, name included. source: who asked (cockpit, send, …)."""
+
+    name: str
+    text: str
+    n: int = 1
+    key: str = ""
+    value: Any = None
+    target: str = ""
+    keep_weights: bool = False
+    seed: Literal["fresh", "replay"] = "fresh"
+    question: str = ""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    source: str = "cockpit"
+
+
+def parse(text: str, *, id: str | None = None, source: str = "cockpit") -> Command:
+    """The command a line means. Raises `CommandError` naming what was wrong and what is allowed."""
+    name, _, rest = text.strip().partition(" ")
+    rest = rest.strip()
+    spec = COMMANDS.get(name)
+    if spec is None:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(COMMANDS)}"
+        raise CommandError(f"there is no command {name!r}; {hint}")
+    command = Command(name, f"{name} {rest}".strip(), source=source)
+    if id is not None:
+        command = replace(command, id=id)
+    if name == "ask":
+        if not rest:
+            raise CommandError(f"ask what? {spec.usage}")
+        return replace(command, question=rest)
+    try:
+        words = shlex.split(rest)
+    except ValueError as error:
+        raise CommandError(f"{name}: {error}") from None
+    if name == "run":
+        if len(words) != 1:
+            raise CommandError(f"run how many steps? {spec.usage}")
+        return replace(command, n=_count(words[0], spec))
+    if name == "advance":
+        if len(words) > 1:
+            raise CommandError(f"advance takes one number: {spec.usage}")
+        return replace(command, n=_count(words[0], spec) if words else 1)
+    if name == "set":
+        key, _, value = rest.partition(" ")
+        if not value.strip():
+            raise CommandError(f"set what to what? {spec.usage}")
+        return replace(command, key=key, value=configuration.parse_value(value))
+    if name == "rollback":
+        return _parse_rollback(command, words, spec)
+    if words:
+        raise CommandError(f"{name} takes nothing more, but {rest!r} was given")
+    return command
+
+
+def _count(word: str, spec: CommandSpec) -> int:
+    if not (word.isascii() and word.isdigit() and 1 <= int(word) <= 10**12):
+        raise CommandError(f"{spec.name}: {word!r} is not a whole number from 1; {spec.usage}")
+    return int(word)
+
+
+def _parse_rollback(command: Command, words: list[str], spec: CommandSpec) -> Command:
+    rest = iter(words)
+    for word in rest:
+        if word == "--keep-weights":
+            command = replace(command, keep_weights=True)
+        elif word == "--seed":
+            match next(rest, ""):
+                case "fresh":
+                    command = replace(command, seed="fresh")
+                case "replay":
+                    command = replace(command, seed="replay")
+                case other:
+                    raise CommandError(f"rollback: --seed {other}: fresh or replay is allowed")
+        elif word.startswith("-"):
+            raise CommandError(f"rollback: {word} is not known; {spec.usage}")
+        elif command.target:
+            raise CommandError(f"rollback takes one target, but {command.target} and {word} were given")
+        else:
+            command = replace(command, target=word)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the operator has asked for and still holds. pause_at: pause when this step is reached."""
+
+    paused: bool = False
+    pause_at: int | None = None
+    held: bool = False
+    stopping: bool = False
+
+
+class Facts(NamedTuple):
+    """What a decision may look at. can_train: False once the run has reached its end."""
+
+    at: At
+    stages: int
+    config: Config
+    lineage: Lineage
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """Enter `stage` now."""
+
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    checkpoint: CheckpointRef
+    keep_weights: bool
+    seed: Literal["fresh", "replay"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Go on with `config`, in which `key` has its new value."""
+
+    config: Config
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    question: str
+
+
+Effect = Save | Advance | RollBack | Change | Evaluate | Ask
+
+
+class Decision(NamedTuple):
+    """The answer to a command: the control from now on, what the loop is to do, and a sentence."""
+
+    control: Control
+    effects: tuple[Effect, ...]
+    ok: bool
+    message: str
+
+
+def decide(control: Control, command: Command, facts: Facts) -> Decision:
+    """What `command` does here. Never raises: what cannot be done is a decision that is not ok."""
+
+    def done(message: str, *effects: Effect, **changes: Any) -> Decision:
+        return Decision(replace(control, **changes), effects, True, message)
+
+    def refused(message: str) -> Decision:
+        return Decision(control, (), False, message)
+
+    at = facts.at
+    if control.stopping:
+        return refused("the run is stopping")
+    match command.name:
+        case "pause":
+            return done(f"paused at step {at.step:,}", paused=True, pause_at=None)
+        case "resume":
+            return done("training goes on", paused=False, pause_at=None)
+        case "run":
+            until = at.step + command.n
+            return done(f"training to step {until:,}, then a pause", paused=False, pause_at=until)
+        case "save":
+            return done("saved", Save())
+        case "hold":
+            return done(f"the schedule is held at stage {at.stage}", held=True)
+        case "release":
+            return done("the schedule goes on", held=False)
+        case "advance":
+            if at.stage >= facts.stages:
+                return refused(f"nothing is left to remove: stage {at.stage} is the last")
+            stage = min(at.stage + command.n, facts.stages)
+            return done(f"stage {stage} of {facts.stages}", Advance(stage))
+        case "rollback":
+            target = find_target(command.target, facts)
+            if isinstance(target, str):
+                return refused(target)
+            return done(
+                describe_rollback(target, command.keep_weights, facts),
+                RollBack(target, command.keep_weights, command.seed),
+            )
+        case "set":
+            try:
+                config = configuration.changed(facts.config, command.key, command.value)
+            except ConfigError as error:
+                return refused(str(error))
+            new = configuration.get(config, command.key)
+            return done(f"{command.key} = {new}", Change(config, command.key))
+        case "evaluate":
+            return done("evaluated", Evaluate())
+        case "ask":
+            return done("asked", Ask(command.question))
+        case "stop":
+            return done("saving and ending the run", stopping=True)
+    raise AssertionError(command.name)
+
+
+def find_target(target: str, facts: Facts) -> CheckpointRef | str:
+    """The checkpoint a roll back to `target` (a stage, an id, or "" for the stage before) restores.
+
+    A string is the reason why there is none, with what there is.
+    """
+    lineage, at = facts.lineage, facts.at
+    if target == "" or (target.isascii() and target.isdigit()):
+        stage = int(target) if target else max(at.stage - 1, 0)
+        if stage > facts.stages:
+            return f"there is no stage {stage}; the last is {facts.stages}. {_targets(facts)}"
+        if stage > at.stage:
+            return f"stage {stage} has not been reached yet; roll back goes back. {_targets(facts)}"
+        entry = lineage.entry(at.branch, stage)
+        return entry or f"no entry of stage {stage} or before is kept. {_targets(facts)}"
+    for checkpoint in lineage.checkpoints:
+        if checkpoint.id == target:
+            return checkpoint
+    return f"there is no checkpoint {target!r}. {_targets(facts)}"
+
+
+def describe_rollback(target: CheckpointRef, keep_weights: bool, facts: Facts) -> str:
+    """What a roll back to `target` will do, for the dialog and the acknowledgement."""
+    at = facts.at
+    if keep_weights:
+        return f"stage {target.stage} again with the present weights, from step {at.step:,} on"
+    if target.branch == at.branch:
+        steps = f"{at.step - target.step:,} steps become an abandoned branch"
+    else:
+        steps = f"branch {at.branch} is abandoned at step {at.step:,}"
+    return f"back to stage {target.stage}, step {target.step:,} ({target.id}); {steps}"
+
+
+def _targets(facts: Facts) -> str:
+    lineage = facts.lineage
+    if not lineage.checkpoints:
+        return "There is no checkpoint yet"
+    stages = sorted({c.stage for c in lineage.past(facts.at.branch) if c.is_entry})
+    ids = ", ".join(c.id for c in lineage.checkpoints[-8:])
+    return f"Stages: {', '.join(map(str, stages)) or 'none'}. Latest checkpoints: {ids}"
+
+
+class Answer(NamedTuple):
+    """How a command was acknowledged."""
+
+    ok: bool
+    message: str
+    step: int
+
+
+class Inbox:
+    """Commands on their way to the loop. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._answers: dict[str, Answer] = {}
+        self._lock = threading.Lock()
+        self._arrived = threading.Event()
+
+    def put(self, command: Command) -> None:
+        self._queue.put(command)
+        self._arrived.set()
+
+    def take(self) -> list[Command]:
+        """All commands that have arrived, in order, without waiting."""
+        self._arrived.clear()
+        commands = []
+        while True:
+            try:
+                commands.append(self._queue.get_nowait())
+            except queue.Empty:
+                return commands
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until a command arrives, at most so long; whether one did."""
+        return self._arrived.wait(seconds)
+
+    def answer(self, id: str) -> Answer | None:
+        """The answer a command got, if it was answered before."""
+        with self._lock:
+            return self._answers.get(id)
+
+    def answered(self, id: str, answer: Answer) -> None:
+        with self._lock:
+            self._answers.setdefault(id, answer)

@@ -1,0 +1,402 @@
+"""What the trainer says happened: one table of typed events and their one codec.
+
+An event is a frozen dataclass with a registered name. `encode` makes one JSON line of it, `decode` the
+event again; the journal, the socket and plain mode all use these two. Every event carries where the run
+stood when it happened (`At`). Non-finite numbers, which JSON lacks, travel as "nan", "inf" and "-inf".
+
+A reader skips fields it does not know and takes defaults for fields it misses, so adding a field or an
+event never invalidates an old journal; renaming or removing one does and is not done.
+
+This module imports nothing heavy: `stepwise runs` reads journals without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+RunState = Literal["starting", "training", "paused", "evaluating", "finished", "interrupted", "crashed"]
+Split = Literal["valid", "test"]
+Cause = Literal["schedule", "operator", "rollback", "start"]
+SaveCause = Literal["stage", "manual", "time", "best", "final", "stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Where a run stood.
+
+    step: optimiser steps taken on this line of history.
+    branch: line of history, from 1; a roll back opens the next.
+    stage: stage of the curriculum, 0…stages (nothing is left to remove at `stages`).
+    scheduled: removals the schedule has called for; keeps counting after all is gone (paper, Figure 3).
+    removed: tokens really removed, at most the longest CoT.
+    time: seconds since the epoch.
+    """
+
+    step: int = 0
+    branch: int = 1
+    stage: int = 0
+    scheduled: int = 0
+    removed: int = 0
+    time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events. `seq` counts journalled events from 1; a transient event has seq 0."""
+
+    at: At = field(default_factory=At)
+    seq: int = 0
+    transient: ClassVar[bool] = False
+
+
+EVENTS: dict[str, type[Event]] = {}
+E = TypeVar("E", bound=type[Event])
+
+
+def _event(cls: E) -> E:
+    """Register under the class name in snake case; the names are part of the journal's format."""
+    name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
+    assert name not in EVENTS
+    EVENTS[name] = cls
+    return cls
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A process took up the run: the first start, or a resume (then `checkpoint` names where from)."""
+
+    name: str
+    title: str = ""
+    method: str = ""
+    task: str = ""
+    model: str = ""
+    device: str = ""
+    parameters: int = 0
+    train_examples: int = 0
+    stages: int = 0
+    steps_per_epoch: int = 0
+    checkpoint: str | None = None
+    pid: int = 0
+    host: str = ""
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChanged(Event):
+    state: RunState
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """A line for the log that asks nothing of anyone: what was chosen, what is kept, what is slow."""
+
+    message: str
+    level: Literal["info", "warning", "error"] = "info"
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEntered(Event):
+    """The curriculum moved to `at.stage`; `text` says it for people ("3 of 9 CoT tokens removed")."""
+
+    text: str
+    cause: Cause
+    optimizer_reset: bool = False
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics(Event):
+    """Means over the `steps` optimiser steps since the last one.
+
+    loss, loss_answer, loss_cot: nats per token over all labels, over the labels from #### on, over the
+    CoT labels (None when no CoT label was left). grad_norm: before clipping. skipped: steps left out
+    because their loss or gradient was not finite.
+    """
+
+    loss: float
+    loss_answer: float
+    loss_cot: float | None
+    grad_norm: float
+    lr: float
+    steps: int
+    steps_per_second: float
+    tokens_per_second: float
+    epoch: float
+    skipped: int = 0
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated(Event):
+    """Greedy exact match on a held-out split. cot_tokens: mean CoT tokens spoken per example."""
+
+    split: Split
+    accuracy: float
+    token_accuracy: float
+    correct: int
+    n: int
+    cot_tokens: float
+    seconds: float
+    cause: Cause = "schedule"
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamplesShown(Event):
+    """A few held-out examples as the model just answered them, in the task's own text."""
+
+    examples: tuple[ShownExample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownExample:
+    """question, answer: as a person writes them; given: the model's answer, likewise.
+
+    cot: the tokens of the example's true CoT; removed: how many of them this stage removes, on `side`;
+    spoken: the CoT tokens the model wrote.
+    """
+
+    question: str
+    answer: str
+    given: str
+    correct: bool
+    cot: tuple[str, ...]
+    removed: int
+    spoken: tuple[str, ...]
+    side: Literal["left", "right"] = "left"
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSaved(Event):
+    checkpoint: str
+    cause: SaveCause
+    seconds: float
+    bytes: int
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRemoved(Event):
+    """Retention let this checkpoint go."""
+
+    checkpoint: str
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandReceived(Event):
+    """Someone asked for something; `CommandAcknowledged` with the same id follows."""
+
+    id: str
+    command: str
+    source: str
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandAcknowledged(Event):
+    """The command took effect at `at.step`, or could not and `message` says why."""
+
+    id: str
+    command: str
+    source: str
+    ok: bool
+    message: str
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingChanged(Event):
+    key: str
+    old: Any
+    new: Any
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack(Event):
+    """`at` is the new place on the new branch; the steps from there to `from_step` are abandoned."""
+
+    checkpoint: str
+    from_branch: int
+    from_step: int
+    keep_weights: bool = False
+    seed: Literal["fresh", "replay"] = "fresh"
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmRaised(Event):
+    """Something needs a person. `key` is the key that answers it, `remedy` what that key will do."""
+
+    kind: str
+    message: str
+    remedy: str
+    key: str
+    target: str = ""
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmCleared(Event):
+    kind: str
+    message: str
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatToken(Event):
+    """One more piece of an answer under way to the command `id`."""
+
+    id: str
+    text: str
+    part: Literal["cot", "answer"]
+    transient: ClassVar[bool] = True
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatAnswered(Event):
+    """One turn of the chat, whole.
+
+    asked: as typed. understood: whether it could be put to the model; if not, `note` says what can be
+    asked. answer: as a person writes it; correct: None where the task cannot tell. note: a caveat, such
+    as operands outside the trained range.
+    """
+
+    id: str
+    asked: str
+    understood: bool = True
+    question: str = ""
+    cot: tuple[str, ...] = ()
+    answer: str = ""
+    correct: bool | None = None
+    expected: str = ""
+    note: str = ""
+    tokens: int = 0
+    milliseconds: float = 0.0
+    checkpoint: str = "current weights"
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """The run came to its end. accuracy: on the test split, with n problems; None when not measured."""
+
+    reason: str
+    state: Literal["finished", "interrupted"]
+    accuracy: float | None
+    n: int
+    seconds: float
+    checkpoint: str
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCrashed(Event):
+    """Training stopped on an error. checkpoint: the last good one, "" when there is none."""
+
+    error: str
+    traceback: str
+    checkpoint: str
+
+
+NAMES: dict[type[Event], str] = {cls: name for name, cls in EVENTS.items()}
+
+
+class DecodeError(ValueError):
+    """A line that is not an event; the message says why."""
+
+
+def encode(event: Event) -> str:
+    """One JSON line, without its newline."""
+    document = {"seq": event.seq, "event": NAMES[type(event)]} | _plain(event.at)
+    for f in fields(event):
+        if f.name not in ("at", "seq"):
+            document[f.name] = _plain(getattr(event, f.name))
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def decode(line: str | bytes) -> Event:
+    """The event of one line.
+
+    Raises `DecodeError` for what is not JSON, not an event of the table, lacks a field that has no
+    default, or carries a value of the wrong kind.
+    """
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"not a JSON line: {error}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("event"), str):
+        raise DecodeError("not an event: a JSON object with an \"event\" name is expected")
+    cls = EVENTS.get(document["event"])
+    if cls is None:
+        raise DecodeError(f"unknown event {document['event']!r}")
+    try:
+        values = _fields_from(cls, document)
+        values["at"] = At(**_fields_from(At, document))
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise DecodeError(f"{document['event']}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _fields_from(cls: type, document: dict[str, Any]) -> dict[str, Any]:
+    hints = _HINTS.get(cls)
+    if hints is None:
+        hints = _HINTS[cls] = get_type_hints(cls)
+    return {
+        f.name: _typed(hints[f.name], document[f.name], f.name)
+        for f in fields(cls)
+        if f.name in document and f.name != "at"
+    }
+
+
+def _typed(hint: Any, value: Any, name: str) -> Any:
+    """`value` as the type of the field, or TypeError. Bool is not taken for int, nor int for bool."""
+    origin = get_origin(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        options = get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        return _typed(next(o for o in options if o is not type(None)), value, name)
+    if origin is Literal:
+        if value in get_args(hint):
+            return value
+    elif origin is tuple:
+        if isinstance(value, list):
+            return tuple(_typed(get_args(hint)[0], item, name) for item in value)
+    elif is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, dict):
+            return hint(**_fields_from(hint, value))
+    elif hint is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if value in ("nan", "inf", "-inf"):
+            return float(value)
+    elif isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
+        return value
+    raise TypeError(f"{name} = {value!r} is not of the kind {getattr(hint, '__name__', hint)}")

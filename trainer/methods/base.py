@@ -1,0 +1,132 @@
+"""The seam between the loop and the methods of the papers.
+
+The loop knows stages, batches and losses; a method knows what they mean. Stepwise internalisation,
+explicit CoT and no CoT are here now; pause tokens, Coconut's latent thoughts and distillation (whose
+stages are phases) supply the same seven things and leave the loop alone:
+
+    stages              how many stages the data has
+    rows                a batch at a stage
+    loss                of the model on that batch, its parts apart
+    generate            answers to questions at a stage
+    removed, describe   a stage for charts and for people
+    enters              what happens on entering one (is the optimiser reset?)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Model = Any  # a transformers PreTrainedModel; its own annotations are too loose to check against
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """A split, tokenised: row i is question, its EOS, CoT, its EOS, answer, its EOS, then padding.
+
+    ids_NT: token ids, any integer dtype, on the CPU or the device. question_N: length of the question
+    with its EOS. cot_N: length of the CoT without its EOS. length_N: length of the row without padding.
+    """
+
+    ids_NT: Tensor
+    question_N: Tensor
+    cot_N: Tensor
+    length_N: Tensor
+
+    def __len__(self) -> int:
+        return self.ids_NT.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> Examples:
+        return Examples(self.ids_NT[index], self.question_N[index], self.cot_N[index], self.length_N[index])
+
+    def to(self, device: torch.device) -> Examples:
+        return Examples(*(getattr(self, name).to(device) for name in ("ids_NT", "question_N", "cot_N", "length_N")))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows ready for the model. Right-padded, so causal attention needs no mask.
+
+    input_ids_BT. labels_BL: the token that position `first + j` must predict, −100 where none.
+    answer_BL: which labels come after the CoT (its EOS, ####, answer, EOS). first: index of the earliest
+    position that predicts a label. tokens: real tokens, padding not counted. cot_free: no row has a CoT
+    token left.
+    """
+
+    input_ids_BT: Tensor
+    labels_BL: Tensor
+    answer_BL: Tensor
+    first: int
+    tokens: int
+    cot_free: bool
+
+
+class Losses(NamedTuple):
+    """Scalars on the device. mean: what is minimised, nats per label. The rest are sums and counts."""
+
+    mean: Tensor
+    answer_sum: Tensor
+    answer_count: Tensor
+    cot_sum: Tensor
+    cot_count: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What the model wrote to each question. cot, answer: token ids, without EOS and ####.
+
+    tokens: how many were generated in all. seconds: wall time of the whole call.
+    """
+
+    cot: list[list[int]]
+    answer: list[list[int]]
+    tokens: list[int]
+    seconds: float
+
+
+class Method(Protocol):
+    """One way of teaching. Built from the configuration and the training data by `methods.build`."""
+
+    stages: int
+    """The stage at which nothing is left to remove; 0 when there is no curriculum."""
+
+    def rows(self, examples: Examples, scheduled: int, generator: torch.Generator | None) -> Batch:
+        """A training batch after `scheduled` removals. Without a generator there is no random offset."""
+        ...
+
+    def loss(self, model: Model, batch: Batch) -> Losses:
+        """One forward pass."""
+        ...
+
+    def generate(
+        self,
+        model: Model,
+        questions: Sequence[Sequence[int]],
+        scheduled: int,
+        *,
+        max_new_tokens: int,
+        on_token: Callable[[int], None] | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> Decoded:
+        """Greedy answers. Each question's ids end with its EOS. on_token sees each token of row 0."""
+        ...
+
+    def stage(self, scheduled: int) -> int:
+        """The stage after `scheduled` removals: min(scheduled, stages)."""
+        ...
+
+    def removed(self, scheduled: int) -> int:
+        """Tokens of the longest CoT that are gone after `scheduled` removals."""
+        ...
+
+    def describe(self, stage: int) -> str:
+        """The stage in words."""
+        ...
+
+    def enters(self, scheduled: int, previous_cot_free: bool) -> bool:
+        """Whether the optimiser is reset when the removals have grown to `scheduled`."""
+        ...
