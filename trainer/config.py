@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.config import JsonDict
 
 Positive = Annotated[int, Field(ge=1)]
-LIVE = {"live": True}
+LIVE: JsonDict = {"live": True}
 
 # Two ways of saying one thing: giving either, in a preset or with `set`, takes the other back.
 ALTERNATIVES = (
@@ -51,7 +52,7 @@ class ModelConfig(Section):
         "gpt2", min_length=1, description="scratch, a Hugging Face name, or a local folder with a model"
     )
     vocab: Literal["task", "full"] = Field(
-        "full", description="the task's own few symbols, or the pretrained tokenizer's (the paper's objective)"
+        "full", description="its own few symbols, or the pretrained tokenizer's (the paper's objective)"
     )
     layers: Positive = Field(12, description="transformer blocks, for init = scratch")
     heads: Positive = Field(12, description="attention heads per block, for init = scratch")
@@ -79,7 +80,7 @@ class MethodConfig(Section):
         description="λ of removal smoothing, P(offset) ∝ exp(−λ·offset); inf turns it off (paper, section 3)",
     )
     reset_optimizer: bool = Field(
-        True, json_schema_extra=LIVE, description="a new optimiser whenever tokens are removed (paper, section 3)"
+        True, json_schema_extra=LIVE, description="a new optimiser at every removal (paper, section 3)"
     )
 
 
@@ -95,6 +96,12 @@ class ScheduleConfig(Section):
     pretrain_steps: int | None = Field(
         None, ge=0, description="the same in steps; takes pretrain_epochs back"
     )
+
+    @model_validator(mode="after")
+    def _one_pace(self) -> ScheduleConfig:
+        if (self.tokens_per_epoch is None) == (self.steps_per_token is None):
+            raise ValueError("give either tokens_per_epoch or steps_per_token")
+        return self
 
 
 class OptimConfig(Section):
@@ -143,14 +150,20 @@ class WatchConfig(Section):
         description="a dip is over when accuracy is back at this share of what it was before",
     )
     notify: str = Field(
-        "", json_schema_extra=LIVE, description="a shell command to run on an alarm; its text is in $STEPWISE_ALARM"
+        "",
+        json_schema_extra=LIVE,
+        description="a shell command to run on an alarm; its text is in $STEPWISE_ALARM",
     )
 
 
 class StopConfig(Section):
-    steps: int | None = Field(None, ge=1, json_schema_extra=LIVE, description="the run ends here, in steps")
-    epochs: float = Field(200.0, gt=0, json_schema_extra=LIVE, description="the run ends here, in epochs; inf is never")
-    hours: float = Field(24.0, gt=0, json_schema_extra=LIVE, description="the run ends here, in hours trained")
+    steps: int | None = Field(
+        None, ge=1, json_schema_extra=LIVE, description="steps after which the run ends"
+    )
+    epochs: float = Field(200.0, gt=0, json_schema_extra=LIVE, description="epochs after which it ends")
+    hours: float = Field(
+        24.0, gt=0, json_schema_extra=LIVE, description="hours of training after which it ends"
+    )
     accuracy: float | None = Field(
         None,
         gt=0,
@@ -165,10 +178,8 @@ class Config(Section):
     """Everything that decides what a run computes."""
 
     title: str = Field("", description="one line for people")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="of the data split, the order, the offsets, the weights")
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
-    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="of data split, order, offsets and weights")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     method: MethodConfig = MethodConfig()
@@ -227,7 +238,7 @@ def _allowed(info: Any) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """The value of `--set KEY=VALUE` or `set KEY VALUE`: as TOML has it; bare words are strings, none is None."""
+    """A value as `--set` and `set` take it: as TOML has it; bare words are strings, none is None."""
     text = text.strip()
     if text.lower() in ("none", "null"):
         return None
@@ -320,8 +331,8 @@ def dumps(config: Config) -> str:
 def _with_alternatives(document: Mapping[str, Any]) -> dict[str, Any]:
     """Where only the second of two alternatives is given, the first's default must not stand beside it."""
     result = _deep({}, document)
-    if _get(result, "schedule.steps_per_token") is not None and _get(result, "schedule.tokens_per_epoch") is None:
-        result["schedule"]["tokens_per_epoch"] = None
+    if _get(result, "schedule.steps_per_token") is not None:
+        result["schedule"].setdefault("tokens_per_epoch", None)
     return result
 
 

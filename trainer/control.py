@@ -15,12 +15,13 @@ import queue
 import shlex
 import threading
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from trainer import config as configuration
 from trainer.config import Config, ConfigError
-from trainer.events import At
+from trainer.events import At, CommandAcknowledged, Event
 from trainer.lineage import CheckpointRef, Lineage
 
 
@@ -59,6 +60,10 @@ COMMANDS: dict[str, CommandSpec] = {
         CommandSpec("stop", "stop", "save and end the run; `stepwise resume` goes on later", dangerous=True),
     )
 }
+
+
+AFTER_THE_END = ("ask", "evaluate", "stop")
+"""Commands that make sense when the run trains no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +161,33 @@ class Control:
     stopping: bool = False
 
 
+def replay(events: Iterable[Event]) -> Control:
+    """What the operator still holds after a journal: a hold stays, a `run N` under way finishes.
+
+    A pause does not outlive its process: a resumed run trains, unless it is asked not to.
+    """
+    control = Control()
+    for event in events:
+        if isinstance(event, CommandAcknowledged) and event.ok:
+            command = parse(event.command, id=event.id)
+            match command.name:
+                case "hold" | "release":
+                    control = replace(control, held=command.name == "hold")
+                case "run":
+                    control = replace(control, pause_at=event.at.step + command.n)
+                case "pause" | "resume":
+                    control = replace(control, pause_at=None)
+    return control
+
+
 class Facts(NamedTuple):
-    """What a decision may look at. can_train: False once the run has reached its end."""
+    """What a decision may look at. ended: the run has reached its end, or broke, and trains no more."""
 
     at: At
     stages: int
     config: Config
     lineage: Lineage
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +251,8 @@ def decide(control: Control, command: Command, facts: Facts) -> Decision:
     at = facts.at
     if control.stopping:
         return refused("the run is stopping")
+    if facts.ended and command.name not in AFTER_THE_END:
+        return refused(f"the run has ended; {', '.join(AFTER_THE_END)} still work")
     match command.name:
         case "pause":
             return done(f"paused at step {at.step:,}", paused=True, pause_at=None)
@@ -326,10 +353,17 @@ class Inbox:
         self._answers: dict[str, Answer] = {}
         self._lock = threading.Lock()
         self._arrived = threading.Event()
+        self._stop_asked = threading.Event()
 
     def put(self, command: Command) -> None:
         self._queue.put(command)
+        if command.name == "stop":
+            self._stop_asked.set()
         self._arrived.set()
+
+    def stop_asked(self) -> bool:
+        """Whether a stop is on its way; evaluation and generation look at it between chunks."""
+        return self._stop_asked.is_set()
 
     def take(self) -> list[Command]:
         """All commands that have arrived, in order, without waiting."""
@@ -340,6 +374,10 @@ class Inbox:
                 commands.append(self._queue.get_nowait())
             except queue.Empty:
                 return commands
+
+    def wake(self) -> None:
+        """Let whoever waits look around, though no command came."""
+        self._arrived.set()
 
     def wait(self, seconds: float) -> bool:
         """Wait until a command arrives, at most so long; whether one did."""

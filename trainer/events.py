@@ -337,7 +337,7 @@ def decode(line: str | bytes) -> Event:
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"not a JSON line: {error}") from None
     if not isinstance(document, dict) or not isinstance(document.get("event"), str):
-        raise DecodeError("not an event: a JSON object with an \"event\" name is expected")
+        raise DecodeError('not an event: a JSON object with an "event" name is expected')
     cls = EVENTS.get(document["event"])
     if cls is None:
         raise DecodeError(f"unknown event {document['event']!r}")

@@ -6,7 +6,7 @@ Pure, and light to import: `control` decides about roll backs with it, before to
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trainer.events import CheckpointRemoved, CheckpointSaved, Event, RolledBack, SaveCause
 
@@ -35,16 +35,12 @@ class Fork:
     step: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lineage:
     """Every checkpoint there is, oldest first, and how the branches hang together. Branch 1 has no fork."""
 
     checkpoints: tuple[CheckpointRef, ...] = ()
-    forks: Mapping[int, Fork] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.forks is None:
-            object.__setattr__(self, "forks", {})
+    forks: Mapping[int, Fork] = field(default_factory=dict)
 
     @property
     def branches(self) -> int:

@@ -15,11 +15,13 @@ stages are phases) supply the same seven things and leave the loop alone:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from trainer.config import MethodConfig
 
 Model = Any  # a transformers PreTrainedModel; its own annotations are too loose to check against
 
@@ -30,6 +32,7 @@ class Examples:
 
     ids_NT: token ids, any integer dtype, on the CPU or the device. question_N: length of the question
     with its EOS. cot_N: length of the CoT without its EOS. length_N: length of the row without padding.
+    The three lengths stay on the CPU, so that batches are planned without asking the device.
     """
 
     ids_NT: Tensor
@@ -41,10 +44,14 @@ class Examples:
         return self.ids_NT.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Examples:
-        return Examples(self.ids_NT[index], self.question_N[index], self.cot_N[index], self.length_N[index])
+        """Rows by a slice or by indices on the CPU."""
+        ids_index = index.to(self.ids_NT.device) if isinstance(index, Tensor) else index
+        return Examples(
+            self.ids_NT[ids_index], self.question_N[index], self.cot_N[index], self.length_N[index]
+        )
 
     def to(self, device: torch.device) -> Examples:
-        return Examples(*(getattr(self, name).to(device) for name in ("ids_NT", "question_N", "cot_N", "length_N")))
+        return replace(self, ids_NT=self.ids_NT.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,10 @@ class Method(Protocol):
 
     def removed(self, scheduled: int) -> int:
         """Tokens of the longest CoT that are gone after `scheduled` removals."""
+        ...
+
+    def configure(self, config: MethodConfig) -> None:
+        """Take up settings that changed while the run trains."""
         ...
 
     def describe(self, stage: int) -> str:

@@ -1,0 +1,187 @@
+"""The command line: parses, calls, prints; no logic.
+
+Everything heavy is imported inside the commands, so that `stepwise --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stepwise_tui import output
+from stepwise_tui.output import explained
+
+# Plain help is twice as quick as rich help, and reads the same everywhere.
+STYLE: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True}
+app = typer.Typer(
+    **STYLE,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Train language models to internalise their chain of thought, and steer the run live.",
+)
+run_app = typer.Typer(**STYLE, help="Train, from a preset or from a file.")
+app.add_typer(run_app, name="run")
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value, e.g. --set optim.lr=1e-3; repeatable."),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that runs live in.")]
+Name = Annotated[str | None, typer.Option("--name", help="The run's name; one is made up if not given.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="The same as --set seed=N.")]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="One line per event instead of the cockpit.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+AnyRun = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under --out.")]
+RunOrDir = Annotated[str, typer.Argument(metavar="RUN|DIR", help="A run, or the folder of a checkpoint.")]
+Checkpoint = Annotated[
+    str | None, typer.Option("--checkpoint", metavar="ID", help="Which checkpoint; the last if not given.")
+]
+RUNS = Path("runs")
+
+
+@run_app.command("preset")
+def run_preset(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="`stepwise presets` lists them.")],
+    assignments: Set = None,
+    out: Out = RUNS,
+    run_name: Name = None,
+    seed: Seed = None,
+    device: Device = None,
+    plain: Plain = False,
+) -> None:
+    """Train a preset."""
+    with explained():
+        _start(name, name, assignments, out, run_name, seed, device, plain)
+
+
+@run_app.command("config")
+def run_config(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML, as `stepwise presets NAME` prints.")],
+    assignments: Set = None,
+    out: Out = RUNS,
+    run_name: Name = None,
+    seed: Seed = None,
+    device: Device = None,
+    plain: Plain = False,
+) -> None:
+    """Train what a TOML file says."""
+    with explained():
+        _start(file, file.stem, assignments, out, run_name, seed, device, plain)
+
+
+def _start(
+    base: str | Path,
+    stem: str,
+    assignments: list[str] | None,
+    out: Path,
+    run_name: str | None,
+    seed: int | None,
+    device: str | None,
+    plain: bool,
+) -> None:
+    from stepwise_tui import session
+    from trainer import presets, runs
+
+    config = presets.configure(base, assignments or (), seed=seed, device=device)
+    session.train(config, runs.new_folder(out, run_name, stem), plain=plain)
+
+
+@app.command()
+def resume(
+    run: AnyRun,
+    out: Out = RUNS,
+    plain: Plain = False,
+    device: Device = None,
+    paused: Annotated[bool, typer.Option("--paused", help="Wait before the first step.")] = False,
+) -> None:
+    """Go on with a run from its last checkpoint."""
+    with explained():
+        from stepwise_tui import session
+        from trainer import presets, runs
+
+        folder = runs.find_ended(run, out)
+        config = presets.configure(folder / runs.CONFIG_FILE, device=device)
+        session.train(config, folder, plain=plain, resume=True, paused=paused)
+
+
+@app.command()
+def presets(name: Annotated[str | None, typer.Argument(help="Print this one.")] = None) -> None:
+    """List the presets, or print one with its explanation."""
+    with explained():
+        from trainer import presets
+
+        if name is None:
+            for preset in presets.listing():
+                typer.echo(f"{preset.name:<16}{preset.title}\n{'':<16}{preset.cost}")
+        else:
+            typer.echo(presets.explain(name), nl=False)
+
+
+@app.command()
+def runs(out: Out = RUNS, as_json: Json = False) -> None:
+    """List the runs, the latest first."""
+    with explained():
+        from trainer import runs
+
+        rows = runs.list_runs(out)
+        if as_json:
+            output.document([asdict(row) for row in rows])
+        elif rows:
+            typer.echo(output.runs_table(rows))
+        else:
+            typer.echo(f"There is no run under {out} yet; `stepwise run preset mult2x2` starts one.")
+
+
+@app.command("eval")
+def evaluate(
+    run: RunOrDir,
+    checkpoint: Checkpoint = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="Lines of question||CoT #### answer.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", metavar="valid|test", help="Held-out examples.")] = "test",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many examples.")] = None,
+    out: Out = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Measure a checkpoint: accuracy, token accuracy, speed, CoT tokens generated."""
+    with explained():
+        from trainer import inspection
+
+        loaded = inspection.open_checkpoint(run, checkpoint, out)
+        report = inspection.evaluate_checkpoint(loaded, data=data, split=split, limit=limit)
+        output.document(asdict(report)) if as_json else typer.echo(output.report(report))
+
+
+@app.command()
+def chat(run: RunOrDir, checkpoint: Checkpoint = None, out: Out = RUNS) -> None:
+    """Ask a trained model in the terminal; from a pipe, one question per line."""
+    with explained():
+        from stepwise_tui import session
+
+        session.chat(run, checkpoint, out)
+
+
+@app.command()
+def doctor(out: Out = RUNS, as_json: Json = False) -> None:
+    """What this machine offers, and what to do about each lack."""
+    with explained():
+        from trainer import doctor
+
+        findings = doctor.examine(out)
+        if as_json:
+            output.document([finding._asdict() for finding in findings])
+        else:
+            typer.echo(output.findings(findings))
+        raise typer.Exit(doctor.exit_code(findings))
+
+
+def main() -> None:
+    """The command `stepwise`."""
+    app(prog_name="stepwise")

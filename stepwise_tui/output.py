@@ -1,0 +1,163 @@
+"""What the command line prints: tables, one JSON document, one block per error. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import textwrap
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from trainer.doctor import Finding
+    from trainer.inspection import Report
+    from trainer.runs import RunRow
+
+USER, FAILURE = 2, 1
+WIDTH = 100
+
+
+def document(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their longest cell; the last one is not padded."""
+    lines = [head, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    cells = (
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    )
+    return "\n".join(line.rstrip() for line in cells)
+
+
+def pairs(values: Mapping[str, str]) -> str:
+    """One name and value a line."""
+    width = max(map(len, values))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in values.items())
+
+
+def runs_table(rows: Sequence[RunRow]) -> str:
+    """The runs for people; one on another machine says that nobody looked whether it still runs."""
+    return table(
+        ("name", "state", "step", "stage", "branch", "accuracy", "size", "updated (UTC)"),
+        [
+            (
+                row.name,
+                row.state + (f" on {row.host}, not checked" if row.host else ""),
+                f"{row.step:,}",
+                f"{row.stage}/{row.stages}",
+                str(row.branch),
+                "–" if row.accuracy is None else f"{row.accuracy:.3f}",
+                amount(row.bytes),
+                row.updated[:16].replace("T", " "),
+            )
+            for row in rows
+        ],
+    )
+
+
+def report(measured: Report) -> str:
+    """An evaluation for people."""
+    return pairs(
+        {
+            "checkpoint": f"{measured.checkpoint} (stage {measured.stage})",
+            "examples": f"{measured.n:,} of {measured.split}",
+            "accuracy": f"{measured.accuracy:.4f}",
+            "token accuracy": f"{measured.token_accuracy:.4f}",
+            "CoT tokens": f"{measured.cot_tokens:.2f} an example",
+            "speed": f"{measured.examples_per_second:,.1f} examples/s, "
+            f"{measured.examples_per_second_batch1:,.1f} one at a time",
+        }
+    )
+
+
+def findings(found: Sequence[Finding]) -> str:
+    """What `doctor` saw, one thing a line, and what to do about a lack beneath it."""
+    marks = {"good": "ok", "lacking": "!", "broken": "✗"}
+    lines = []
+    for finding in found:
+        lines.append(f"{marks[finding.verdict]:<3}{finding.name:<13}{finding.found}")
+        if finding.remedy:
+            lines.append(_wrapped(finding.remedy, " " * 16 + "→ ", " " * 18))
+    return "\n".join(lines)
+
+
+def amount(bytes: int) -> str:
+    """A size for people."""
+    size = float(bytes)
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def complain(message: str) -> None:
+    """One readable block on stderr. A message of several lines becomes a list."""
+    problems = message.strip().splitlines() or ["it failed without a reason"]
+    if len(problems) == 1:
+        text = _wrapped(f"stepwise: {problems[0]}", "", "  ")
+    else:
+        items = (_wrapped(problem, "  • ", "    ") for problem in problems)
+        text = "\n".join([f"stepwise: {len(problems)} problems", *items])
+    typer.echo(text, err=True)
+
+
+def _wrapped(text: str, first: str, rest: str) -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn whatever goes wrong inside into one block on stderr and an exit code, never a traceback.
+
+    Our own ValueErrors carry a sentence for the user: 2, or 1 where their class says `exit_code = 1`.
+    Everything else is a failure: 1. The traceback of a defect goes to a file that the block names.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not type(error).__module__.startswith(("trainer.", "stepwise_tui.")):
+            _defect(error)
+        complain(str(error))
+        raise typer.Exit(getattr(error, "exit_code", USER)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILURE) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{error.strerror or error}")
+        raise typer.Exit(FAILURE) from None
+    except (typer.Exit, typer.Abort, SystemExit):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            complain(f"the device ran out of memory; a smaller batch or --device cpu needs less ({error})")
+            raise typer.Exit(FAILURE) from None
+        _defect(error)
+
+
+def _defect(error: Exception) -> None:
+    """Say that something went wrong that nobody foresaw, and where the details are."""
+    with tempfile.NamedTemporaryFile("w", prefix="stepwise-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    what = f"{type(error).__name__}: {error}".replace("\n", " ")
+    complain(f"it failed in a way nobody foresaw: {what}. The details are in {file.name}")
+    raise typer.Exit(FAILURE) from None

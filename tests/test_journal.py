@@ -1,0 +1,126 @@
+"""The journal on a real disk: torn tails, order, waiting, and reading while it grows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.events import At, ChatToken, Event, Notice, encode
+from trainer.journal import FILE, Journal, read, whole_lines
+
+WRITER = """
+import sys
+from pathlib import Path
+from trainer.events import Notice
+from trainer.journal import Journal
+journal = Journal(Path(sys.argv[1]), lambda event: None)
+print("ready", flush=True)
+while True:
+    journal.append(Notice(message="x" * 200))
+"""
+
+
+def written(folder: Path, events: list[Event]) -> list[Event]:
+    """What subscribers saw after `events` went through a journal."""
+    seen: list[Event] = []
+    journal = Journal(folder, seen.append)
+    for event in events:
+        journal.append(event)
+    journal.close()
+    return seen
+
+
+def test_events_are_numbered_published_in_order_and_numbering_goes_on(tmp_path: Path) -> None:
+    seen = written(tmp_path, [Notice(message=str(i)) for i in range(50)])
+    assert [e.seq for e in seen] == list(range(1, 51))
+    assert list(read(tmp_path)) == seen
+    assert written(tmp_path, [Notice(message="again")])[0].seq == 51
+
+
+def test_transient_events_are_published_and_never_written(tmp_path: Path) -> None:
+    (seen,) = written(tmp_path, [ChatToken(id="a", text="7", part="cot")])
+    assert seen.seq == 0
+    assert list(read(tmp_path)) == []
+
+
+def test_an_event_is_on_the_disk_before_anyone_hears_of_it(tmp_path: Path) -> None:
+    found: list[bool] = []
+    journal = Journal(tmp_path, lambda event: found.append(event in list(read(tmp_path))))
+    journal.append(Notice(message="first"), wait=True)
+    assert found == [True]
+    journal.close()
+
+
+@settings(max_examples=50)
+@given(st.lists(st.text(), max_size=5), st.integers(0, 500))
+def test_a_torn_tail_costs_only_the_torn_line(
+    tmp_path_factory: pytest.TempPathFactory, messages: list[str], cut: int
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    seen = written(folder, [Notice(message=m) for m in messages])
+    path = folder / FILE
+    size = max(0, path.stat().st_size - cut)
+    os.truncate(path, size)
+    whole = [e for i, e in enumerate(seen) if sum(len(encode(x).encode()) + 1 for x in seen[: i + 1]) <= size]
+    assert list(read(folder)) == whole
+    (after,) = written(folder, [Notice(message="after")])
+    assert after.seq == len(whole) + 1
+    assert list(read(folder)) == [*whole, after]
+    assert whole_lines(path) == path.stat().st_size
+
+
+def test_a_damaged_line_in_the_middle_does_not_hide_the_rest(tmp_path: Path) -> None:
+    seen = written(tmp_path, [Notice(message="a"), Notice(message="b")])
+    lines = (tmp_path / FILE).read_bytes().splitlines(keepends=True)
+    (tmp_path / FILE).write_bytes(lines[0] + b'{"event": "no such"}\n\xff\xfe\n' + lines[1])
+    assert list(read(tmp_path)) == seen
+
+
+def test_killed_while_writing_it_is_whole_up_to_the_last_line(tmp_path: Path) -> None:
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        threading.Event().wait(0.2)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    numbers = [event.seq for event in read(tmp_path)]
+    assert len(numbers) > 100
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_full_disk_holds_the_event_back_and_says_so(tmp_path: Path) -> None:
+    """/dev/full in the journal's place refuses every write, as a full disk does."""
+    heard: list[Event] = []
+    told = threading.Event()
+
+    def publish(event: Event) -> None:
+        heard.append(event)
+        told.set()
+
+    journal = Journal(tmp_path, publish)
+    spare = os.dup(journal._descriptor)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, journal._descriptor)
+    journal.append(Notice(at=At(step=7), message="kept"))
+    assert told.wait(5)
+    assert journal.trouble is not None
+    (notice,) = heard
+    assert isinstance(notice, Notice)
+    assert notice.level == "error"
+    assert "No space left" in notice.message
+    os.dup2(spare, journal._descriptor)
+    journal.close()
+    assert [e.message for e in read(tmp_path) if isinstance(e, Notice)] == ["kept"]
+    assert journal.trouble is None
+    os.close(full)
+    os.close(spare)

@@ -1,0 +1,69 @@
+"""One turn of the chat: what a person typed, put to the model in the task's format, answered in theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from trainer.data.task import NotUnderstood
+
+from trainer.events import At, ChatAnswered
+from trainer.parts import Parts, answer_budget, separator_id
+
+Part = Literal["cot", "answer"]
+
+
+def answer_question(
+    parts: Parts,
+    scheduled: int,
+    text: str,
+    *,
+    id: str,
+    at: At,
+    on_text: Callable[[str, Part], None] = lambda text, part: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> ChatAnswered:
+    """Ask `parts.model` at the stage after `scheduled` removals.
+
+    on_text: called with each piece as it is written, and whether it is CoT or answer. A text that is no
+    question of this task gets a turn that says what can be asked; nothing is raised.
+    """
+    try:
+        problem = parts.task.understand(text)
+    except NotUnderstood as reason:
+        return ChatAnswered(at=at, id=id, asked=text, understood=False, note=str(reason))
+    tokenizer = parts.tokenizer
+    eos = tokenizer.eos_token_id
+    question = tokenizer(f" {problem.question} {tokenizer.eos_token}", add_special_tokens=False)["input_ids"]
+    separator = separator_id(tokenizer)
+    part: Part = "cot"
+
+    def on_token(token: int) -> None:
+        nonlocal part
+        if token == eos:
+            part = "answer"
+        elif token != separator:
+            on_text(tokenizer.decode([token]), part)
+
+    decoded = parts.method.generate(
+        parts.model,
+        [question],
+        scheduled,
+        max_new_tokens=answer_budget(parts.splits["train"]),
+        on_token=on_token,
+        interrupted=interrupted,
+    )
+    given = parts.task.read_answer(tokenizer.decode(decoded.answer[0]).strip())
+    return ChatAnswered(
+        at=at,
+        id=id,
+        asked=text,
+        question=problem.shown,
+        cot=tuple(tokenizer.decode([token]).strip() for token in decoded.cot[0]),
+        answer=given,
+        correct=given == problem.expected,
+        expected=problem.expected,
+        note=problem.note,
+        tokens=decoded.tokens[0],
+        milliseconds=1000 * decoded.seconds,
+    )

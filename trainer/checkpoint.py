@@ -1,0 +1,204 @@
+"""Checkpoints: save, verify, load. A checkpoint exists if and only if its manifest verifies.
+
+    checkpoints/<id>/model/                  Hugging Face folder: safetensors, config, tokenizer
+                     optimizer.safetensors   AdamW's moments; left out where there are none yet
+                     state.json              where the run stood (`TrainState`)
+                     manifest.json           size and sha256 of every file; written last
+
+A checkpoint is written under a temporary name, synced and renamed, so a kill leaves it whole or absent.
+Ids contain the branch, since steps repeat: `b1-s000600-stage3`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from trainer.events import SaveCause
+from trainer.files import replace_text, sync_file, sync_folder
+from trainer.lineage import CheckpointRef
+from trainer.methods.base import Model
+
+FOLDER = "checkpoints"
+MANIFEST = "manifest.json"
+STATE = "state.json"
+OPTIMIZER = "optimizer.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState:
+    """Where the run stood: all counters the loop needs to go on, and what `lineage` wants to know.
+
+    stream: number of the random stream that order and offsets come from. counter: batches since the last
+    removal. cot_free: whether the last batch had no CoT token left. seconds: trained so far. seq: events
+    journalled before the save. accuracy: the last on the validation split.
+    """
+
+    step: int
+    branch: int
+    stage: int
+    cause: SaveCause
+    stream: int
+    scheduled: int
+    counter: int
+    cot_free: bool
+    seconds: float
+    seq: int
+    accuracy: float | None
+
+    def ref(self, id: str) -> CheckpointRef:
+        return CheckpointRef(id, self.branch, self.step, self.stage, self.cause)
+
+
+def name(state: TrainState) -> str:
+    """The id of a checkpoint."""
+    base = f"b{state.branch}-s{state.step:06d}"
+    if state.cause == "stage":
+        return f"{base}-stage{state.stage}"
+    return base if state.cause == "time" else f"{base}-{state.cause}"
+
+
+def model_folder(path: Path) -> Path:
+    return path / "model"
+
+
+def save(
+    run: Path,
+    state: TrainState,
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[str, int]:
+    """Write a checkpoint; its id and size in bytes. One of that id already there is left as it is.
+
+    Raises OSError when the disk does not take it; nothing half-written stays behind.
+    """
+    id = name(state)
+    final = run / FOLDER / id
+    if final.exists():
+        return id, _size(final)
+    temporary = run / FOLDER / f".{id}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        model_folder(temporary).mkdir(parents=True)
+        model.save_pretrained(model_folder(temporary))
+        tokenizer.save_pretrained(model_folder(temporary))
+        moments = _moments(optimizer)
+        if moments:
+            save_file(moments, temporary / OPTIMIZER)
+        replace_text(temporary / STATE, json.dumps(asdict(state), indent=1) + "\n", durable=False)
+        files = sorted(p for p in temporary.rglob("*") if p.is_file())
+        for file in files:
+            sync_file(file)
+        manifest = {
+            str(p.relative_to(temporary)): {"size": p.stat().st_size, "sha256": _sha256(p)} for p in files
+        }
+        replace_text(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n", durable=True)
+        sync_folder(model_folder(temporary))
+        temporary.rename(final)
+        sync_folder(final.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise error if isinstance(error, OSError) else OSError(f"{temporary}: {error}") from None
+    return id, _size(final)
+
+
+def verify(path: Path) -> None:
+    """Check every file of a checkpoint against its manifest.
+
+    Raises `CheckpointError` naming the first file that is missing, changed, or of another size.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: there is no such checkpoint")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        entries = [
+            (path / file, int(entry["size"]), str(entry["sha256"])) for file, entry in manifest.items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(
+            f"{path}: {MANIFEST} is missing or cannot be read; it was never finished"
+        ) from None
+    for file, size, digest in entries:
+        if not file.is_file():
+            raise CheckpointError(f"{path}: {file.name} is missing")
+        if file.stat().st_size != size or _sha256(file) != digest:
+            raise CheckpointError(f"{path}: {file.name} is damaged (it is not what was saved)")
+
+
+def load_state(path: Path) -> TrainState:
+    """The counters of a checkpoint. Raises `CheckpointError`."""
+    try:
+        document: Any = json.loads((path / STATE).read_text(encoding="utf-8"))
+        return TrainState(**{f.name: document[f.name] for f in fields(TrainState)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: {STATE} cannot be read: {error}") from None
+
+
+def load_weights(path: Path, model: Model) -> None:
+    """Put the saved weights into `model`, in place: an optimiser over its parameters stays good."""
+    saved = AutoModelForCausalLM.from_pretrained(model_folder(path))
+    model.load_state_dict(saved.state_dict())
+
+
+def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Put the saved moments into a fresh optimiser over the same parameters; without a file, nothing."""
+    if not (path / OPTIMIZER).exists():
+        return
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in load_file(path / OPTIMIZER).items():
+        index, _, slot = key.partition(".")
+        state.setdefault(int(index), {})[slot] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def list_checkpoints(run: Path) -> list[CheckpointRef]:
+    """The checkpoints of a run that were finished, oldest first. They are not verified."""
+    refs = []
+    for path in (run / FOLDER).glob("b*"):
+        try:
+            refs.append(((path / MANIFEST).stat().st_mtime_ns, load_state(path).ref(path.name)))
+        except (OSError, CheckpointError):
+            continue
+    return [ref for _, ref in sorted(refs, key=lambda pair: (pair[0], pair[1].id))]
+
+
+def remove(run: Path, ids: Iterable[str]) -> None:
+    """Delete checkpoints. Each loses its manifest first: from then on it does not exist."""
+    for id in ids:
+        path = run / FOLDER / id
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{index}.{slot}": value.contiguous()
+        for index, slots in optimizer.state_dict()["state"].items()
+        for slot, value in slots.items()
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(path: Path) -> int:
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

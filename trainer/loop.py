@@ -1,0 +1,521 @@
+"""The training loop, to be read from top to bottom at `Loop.run`.
+
+One thread owns everything here. Between two optimiser steps it serves the commands that have arrived; it
+tells what happened by `emit` and never waits for a screen. What a command does is decided in `control`;
+what a stage, a batch and a loss are is the method's matter.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+
+from trainer import checkpoint, evaluate, schedule
+from trainer.chat import answer_question
+from trainer.checkpoint import CheckpointError, TrainState
+from trainer.config import Config, get
+from trainer.control import (
+    Advance,
+    Answer,
+    Ask,
+    Change,
+    Command,
+    Control,
+    Effect,
+    Evaluate,
+    Facts,
+    Inbox,
+    RollBack,
+    Save,
+    decide,
+)
+from trainer.events import (
+    AlarmRaised,
+    At,
+    Cause,
+    ChatToken,
+    CommandAcknowledged,
+    Evaluated,
+    Event,
+    ExamplesShown,
+    Metrics,
+    Notice,
+    RolledBack,
+    RunFinished,
+    RunState,
+    SaveCause,
+    SettingChanged,
+    Split,
+    StageEntered,
+    StateChanged,
+)
+from trainer.keeper import Keeper
+from trainer.lineage import Fork, Lineage
+from trainer.meter import Meter
+from trainer.parts import Parts
+from trainer.schedule import Progress
+from trainer.seeds import Order, derive, generator
+from trainer.watch import Watch, watch
+
+SHOWN = 8
+"""Held-out examples shown with each evaluation."""
+
+
+class Emit(Protocol):
+    """Where events go. wait: return when the event is on the disk."""
+
+    def __call__(self, event: Event, *, wait: bool = False) -> None: ...
+
+
+class RefusedError(ValueError):
+    """A command that was understood but could not be carried out; the message says why."""
+
+
+class Loop:
+    """A run while it trains. Build it, `restore` it when it goes on from a checkpoint, then `run` it."""
+
+    def __init__(
+        self, config: Config, folder: Path, parts: Parts, inbox: Inbox, emit: Emit, lineage: Lineage
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.parts = parts
+        self.inbox = inbox
+        self.keeper = Keeper(folder, lineage)
+        self.control = Control()
+        self.state: RunState = "starting"
+        self.closing = threading.Event()
+        self._emit_event = emit
+
+        self.model, self.method = parts.model, parts.method
+        self.train = parts.splits["train"]
+        self.order = Order(config.seed, len(self.train), config.optim.batch)
+        self.pace = schedule.pace(config.schedule, self.order.steps_per_epoch)
+        self.optimizer = self._new_optimizer()
+        self.meter = Meter()
+        self.watch = Watch()
+
+        self.step = 0
+        self.branch = 1
+        self.stream = 1
+        self.progress = Progress(0, 0)
+        self.cot_free = False
+        self.seconds = 0.0
+        self.accuracy: float | None = None
+        self.best = 0.0
+        self.held_evaluations = 0
+        self.ended = False
+        self.seq = 0
+
+    # The run -------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train to the end, then answer questions until closed."""
+        if not self.keeper.lineage.checkpoints:
+            self._enter_stage(0, "start")
+        reason: str | None = None
+        while reason is None:
+            self._serve()
+            if self.control.stopping:
+                return self._finish("stopped by the operator", "interrupted")
+            if self.control.paused:
+                self._become("paused")
+                self.inbox.wait(1.0)
+                continue
+            self._become("training")
+            started = time.monotonic()
+            self._remove_when_due()
+            self._train_step()
+            self.seconds += time.monotonic() - started
+            self._log_when_due()
+            self._evaluate_when_due()
+            self._save_when_due()
+            self._pause_when_due()
+            reason = self._reason_to_end()
+        return self._finish(reason, "finished")
+
+    def _remove_when_due(self) -> None:
+        due = schedule.remove_when_due(self.progress, self.pace, held=self.control.held)
+        if due.scheduled > self.progress.scheduled:
+            self._enter_stage(due.scheduled, "schedule")
+
+    def _train_step(self) -> None:
+        started = time.monotonic()
+        self.progress = schedule.count(self.progress, self.pace, step=self.step, held=self.control.held)
+        rows = self.train[self.order.batch(self.stream, self.step)]
+        seed = self.config.seed
+        # While explicit CoT is trained first, nothing is removed at random (official code).
+        smooth = self.step >= self.pace.pretrain
+        offsets = generator(seed, "offset", self.stream, self.step) if smooth else None
+        batch = self.method.rows(rows, self.progress.scheduled, offsets)
+
+        torch.manual_seed(derive(seed, "dropout", self.stream, self.step))
+        losses = self.method.loss(self.model, batch)
+        losses.mean.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
+        finite = torch.isfinite(norm) & torch.isfinite(losses.mean.detach())
+        # The fused optimiser leaves the update out on the device: no one waits to look at the number.
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+        self.step += 1
+        self.cot_free = batch.cot_free
+        self.meter.add(losses, norm, finite, batch.tokens)
+        self.meter.seconds += time.monotonic() - started
+
+    def _log_when_due(self) -> None:
+        if self.step % self.config.log.every or not self.meter.steps:
+            return
+        reading = self.meter.read()
+        self._emit(
+            Metrics(
+                at=self.at,
+                lr=self.config.optim.lr,
+                epoch=self.step / self.order.steps_per_epoch,
+                **reading._asdict(),
+            )
+        )
+        self.meter.clear()
+
+    def _evaluate_when_due(self) -> None:
+        if self.step % self.config.eval.every == 0:
+            self._evaluate("valid", "schedule")
+
+    def _save_when_due(self) -> None:
+        if self.keeper.due(self.config.save):
+            self._save("time")
+
+    def _pause_when_due(self) -> None:
+        if self.control.pause_at is not None and self.step >= self.control.pause_at:
+            self.control = replace(self.control, paused=True, pause_at=None)
+
+    def _reason_to_end(self) -> str | None:
+        stop = self.config.stop
+        if stop.steps is not None and self.step >= stop.steps:
+            return f"{self.step:,} steps (stop.steps)"
+        if self.step >= stop.epochs * self.order.steps_per_epoch:
+            return f"{stop.epochs:g} epochs (stop.epochs)"
+        if self.seconds >= stop.hours * 3600:
+            return f"{stop.hours:g} hours (stop.hours)"
+        if stop.accuracy is not None and self.held_evaluations >= stop.patience:
+            return f"accuracy held {stop.accuracy:g} for {stop.patience} evaluations (stop.accuracy)"
+        return None
+
+    def _finish(self, reason: str, state: Literal["finished", "interrupted"]) -> None:
+        """Measure the test split where the run is complete, save, and stay to answer until closed."""
+        self.ended = True
+        result = self._evaluate("test", "schedule") if state == "finished" else None
+        saved = self._save("final" if state == "finished" else "stop")
+        self._emit(
+            RunFinished(
+                at=self.at,
+                reason=reason,
+                state=state,
+                accuracy=result.accuracy if result else None,
+                n=result.n if result else 0,
+                seconds=self.seconds,
+                checkpoint=saved or self.keeper.last(),
+            ),
+            wait=True,
+        )
+        self._become(state)
+        while not self.closing.is_set():
+            self._serve()
+            self.inbox.wait(0.2)
+
+    # Commands ------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        for command in self.inbox.take():
+            if self.inbox.answer(command.id) is None:
+                self._obey(command)
+
+    def _obey(self, command: Command) -> None:
+        facts = Facts(self.at, self.method.stages, self.config, self.keeper.lineage, self.ended)
+        decision = decide(self.control, command, facts)
+        ok, message = decision.ok, decision.message
+        try:
+            for effect in decision.effects:
+                message = self._carry_out(effect, command) or message
+            self.control = decision.control
+        except RefusedError as refusal:
+            ok, message = False, str(refusal)
+        self.inbox.answered(command.id, Answer(ok, message, self.step))
+        self._emit(
+            CommandAcknowledged(
+                at=self.at,
+                id=command.id,
+                command=command.text,
+                source=command.source,
+                ok=ok,
+                message=message,
+            ),
+            wait=True,
+        )
+
+    def _carry_out(self, effect: Effect, command: Command) -> str | None:
+        """Do what was decided; a sentence when there is more to say than the decision said."""
+        match effect:
+            case Save():
+                saved = self._save("manual")
+                if saved is None:
+                    raise RefusedError("the checkpoint could not be written; see the log")
+                return f"saved {saved}"
+            case Advance(stage):
+                # Counting goes on from the scheduled number: it is the x-axis of the paper's Figure 3.
+                self._enter_stage(self.progress.scheduled + stage - self.at.stage, "operator")
+            case RollBack():
+                self._roll_back(effect)
+            case Change(config, key):
+                self._change(config, key)
+            case Evaluate():
+                result = self._evaluate("valid", "operator")
+                if result is None:
+                    raise RefusedError("the evaluation was interrupted by a stop")
+                return f"validation accuracy {result.accuracy:.3f} ({result.correct}/{result.n})"
+            case Ask(question):
+                return self._answer(question, command)
+        return None
+
+    def _change(self, config: Config, key: str) -> None:
+        old, new = get(self.config, key), get(config, key)
+        self.config = config
+        self.pace = schedule.pace(config.schedule, self.order.steps_per_epoch)
+        self.method.configure(config.method)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.optim.lr
+            group["weight_decay"] = config.optim.weight_decay
+        self._emit(SettingChanged(at=self.at, key=key, old=old, new=new))
+
+    def _roll_back(self, effect: RollBack) -> None:
+        """Restore a checkpoint, or only its stage, and go on from it on a new branch."""
+        origin = effect.checkpoint
+        from_branch, from_step = self.branch, self.step
+        if effect.keep_weights:
+            fork = Fork(from_branch, from_step)
+            self.progress = Progress(origin.stage, 0)
+            if self.method.enters(origin.stage, previous_cot_free=False):
+                self.optimizer = self._new_optimizer()
+        else:
+            try:
+                self.restore(origin.id)
+            except CheckpointError as error:
+                others = [c.id for c in self.keeper.lineage.checkpoints if c.id != origin.id]
+                raise RefusedError(f"{error}. Others: {', '.join(others[-8:]) or 'none'}") from None
+            fork = Fork(origin.branch, origin.step)
+        self.branch = self.keeper.lineage.branches + 1
+        if effect.seed == "fresh":
+            self.stream = self.branch
+        self.keeper.fork(self.branch, fork)
+        self.meter.clear()
+        self.held_evaluations = 0
+        self._emit(
+            RolledBack(
+                at=self.at,
+                checkpoint=origin.id,
+                from_branch=from_branch,
+                from_step=from_step,
+                keep_weights=effect.keep_weights,
+                seed=effect.seed,
+            )
+        )
+        self._tell_stage("rollback", optimizer_reset=effect.keep_weights or origin.is_entry)
+        if effect.keep_weights:
+            self._save("stage")
+
+    def _answer(self, question: str, command: Command) -> str:
+        def spoken(text: str, part: Literal["cot", "answer"]) -> None:
+            self._emit(ChatToken(at=self.at, id=command.id, text=text, part=part))
+
+        turn = answer_question(
+            self.parts,
+            self.progress.scheduled,
+            question,
+            id=command.id,
+            at=self.at,
+            on_text=spoken,
+            interrupted=self.inbox.stop_asked,
+        )
+        self._emit(turn)
+        return f"{turn.question} = {turn.answer}" if turn.understood else turn.note
+
+    # Stages, evaluation, checkpoints ----------------------------------------------------------------------
+
+    def _enter_stage(self, scheduled: int, cause: Cause) -> None:
+        stage = self.at.stage
+        reset = cause != "start" and self.method.enters(scheduled, self.cot_free)
+        self.progress = Progress(scheduled, 0)
+        if self.at.stage == stage and cause != "start":
+            return  # all is gone: the schedule counts on, and nothing changes
+        if reset:
+            self.optimizer = self._new_optimizer()
+        self.meter.clear()
+        self._tell_stage(cause, optimizer_reset=reset)
+        self._save("stage")
+
+    def _tell_stage(self, cause: Cause, *, optimizer_reset: bool) -> None:
+        at = self.at
+        text = self.method.describe(at.stage)
+        self._emit(StageEntered(at=at, text=text, cause=cause, optimizer_reset=optimizer_reset))
+
+    def _evaluate(self, split: Split, cause: Cause) -> Evaluated | None:
+        """Measure, tell, and draw the consequences; None when a stop interrupted it."""
+        before = self.state
+        self._become("evaluating")
+        examples = self.parts.splits[split]
+        if split == "valid":
+            examples = examples[: self.config.eval.examples]
+        result = evaluate.evaluate(
+            self.method,
+            self.model,
+            examples,
+            self.progress.scheduled,
+            self.parts.tokenizer,
+            interrupted=self.inbox.stop_asked,
+        )
+        self._become(before)
+        if result is None:
+            return None
+        event = Evaluated(
+            at=self.at,
+            split=split,
+            accuracy=result.accuracy,
+            token_accuracy=result.token_accuracy,
+            correct=result.correct,
+            n=result.n,
+            cot_tokens=result.cot_tokens,
+            seconds=result.seconds,
+            cause=cause,
+        )
+        self._emit(event)
+        shown = evaluate.shown_examples(
+            self.parts.task,
+            self.method,
+            examples[:SHOWN],
+            result.decoded,
+            self.progress.scheduled,
+            self.parts.tokenizer,
+        )
+        self._emit(ExamplesShown(at=self.at, examples=shown))
+        if split == "valid":
+            self._take_note(event)
+        return event
+
+    def _take_note(self, event: Evaluated) -> None:
+        self.accuracy = event.accuracy
+        complete = event.at.stage >= self.method.stages
+        wanted = self.config.stop.accuracy
+        holds = complete and wanted is not None and event.accuracy >= wanted
+        self.held_evaluations = self.held_evaluations + 1 if holds else 0
+        if complete and event.accuracy > self.best:
+            self.best = event.accuracy
+            self._save("best")
+
+    def _save(self, cause: SaveCause) -> str | None:
+        """Save and let retention work; None, and a pause, when the disk does not take it."""
+        try:
+            id, told = self.keeper.save(
+                self.train_state(cause),
+                self.at,
+                self.model,
+                self.parts.tokenizer,
+                self.optimizer,
+                self.config.save,
+            )
+        except OSError as error:
+            message = f"no checkpoint: {error}. Training is paused; make room, then resume"
+            self._emit(Notice(at=self.at, level="error", message=message))
+            self.control = replace(self.control, paused=True)
+            return None
+        for event in told:
+            self._emit(event)
+        return id
+
+    def train_state(self, cause: SaveCause) -> TrainState:
+        return TrainState(
+            step=self.step,
+            branch=self.branch,
+            stage=self.at.stage,
+            cause=cause,
+            stream=self.stream,
+            scheduled=self.progress.scheduled,
+            counter=self.progress.counter,
+            cot_free=self.cot_free,
+            seconds=self.seconds,
+            seq=self.seq,
+            accuracy=self.accuracy,
+        )
+
+    def restore(self, id: str) -> None:
+        """Weights, optimiser and counters of a checkpoint. Raises `CheckpointError`, nothing changed."""
+        path = self.folder / checkpoint.FOLDER / id
+        checkpoint.verify(path)
+        state = checkpoint.load_state(path)
+        checkpoint.load_weights(path, self.model)
+        self.optimizer = self._new_optimizer()
+        checkpoint.load_optimizer(path, self.optimizer)
+        self.step, self.branch, self.stream = state.step, state.branch, state.stream
+        self.progress = Progress(state.scheduled, state.counter)
+        self.cot_free = state.cot_free
+        self.accuracy = state.accuracy
+
+    # Small things ------------------------------------------------------------------------------------------
+
+    @property
+    def at(self) -> At:
+        """Where the run stands now."""
+        scheduled = self.progress.scheduled
+        return At(
+            step=self.step,
+            branch=self.branch,
+            stage=self.method.stage(scheduled),
+            scheduled=scheduled,
+            removed=self.method.removed(scheduled),
+            time=time.time(),
+        )
+
+    def _become(self, state: RunState) -> None:
+        if state != self.state:
+            self.state = state
+            self._emit(StateChanged(at=self.at, state=state))
+
+    def _emit(self, event: Event, *, wait: bool = False) -> None:
+        self._emit_event(event, wait=wait)
+        self.watch, alarm = watch(self.watch, event, self.config.watch)
+        if alarm is not None:
+            self._emit_event(alarm)
+            if isinstance(alarm, AlarmRaised) and self.config.watch.notify:
+                notify(self.config.watch.notify, alarm.message)
+
+    def rewatch(self, events: Iterable[Event]) -> None:
+        """Bring the watch to where a journal left it."""
+        for event in events:
+            self.watch, _ = watch(self.watch, event, self.config.watch)
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        optim = self.config.optim
+        return torch.optim.AdamW(
+            self.model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
+        )
+
+
+def notify(command: str, message: str) -> None:
+    """Run the operator's command for an alarm, without waiting for it or hearing from it."""
+    subprocess.Popen(
+        command,
+        shell=True,
+        env={**os.environ, "STEPWISE_ALARM": message},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

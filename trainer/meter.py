@@ -1,0 +1,69 @@
+"""Sums of what happened since the last metrics event, kept on the device and read once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainer.methods.base import Losses
+
+
+class Reading(NamedTuple):
+    """Means over the window; losses in nats per token. loss_cot: None when no CoT label was left."""
+
+    loss: float
+    loss_answer: float
+    loss_cot: float | None
+    grad_norm: float
+    steps: int
+    skipped: int
+    tokens_per_second: float
+    steps_per_second: float
+
+
+class Meter:
+    """Add each step, read every so often. Only `read` waits for the device."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self._sums: Tensor | None = None
+        self.steps = 0
+        self._tokens = 0
+        self.seconds = 0.0
+
+    def add(self, losses: Losses, grad_norm: Tensor, finite: Tensor, tokens: int) -> None:
+        """Count one step; one that was skipped (`finite` is 0) counts as skipped only."""
+        values = torch.stack(
+            [
+                losses.answer_sum,
+                losses.answer_count,
+                losses.cot_sum,
+                losses.cot_count,
+                grad_norm.detach(),
+                torch.ones_like(grad_norm),
+            ]
+        ).float()
+        values = torch.where(finite, values, torch.zeros_like(values))
+        self._sums = values if self._sums is None else self._sums + values
+        self.steps += 1
+        self._tokens += tokens
+
+    def read(self) -> Reading:
+        """The means since the last `clear`. Where every step was skipped they are NaN."""
+        assert self._sums is not None
+        answer, answers, cot, cots, norm, good = self._sums.tolist()
+        nan = float("nan")
+        return Reading(
+            loss=(answer + cot) / (answers + cots) if good else nan,
+            loss_answer=answer / answers if good else nan,
+            loss_cot=cot / cots if cots else None,
+            grad_norm=norm / good if good else nan,
+            steps=self.steps,
+            skipped=self.steps - round(good),
+            tokens_per_second=self._tokens / self.seconds if self.seconds else 0.0,
+            steps_per_second=self.steps / self.seconds if self.seconds else 0.0,
+        )

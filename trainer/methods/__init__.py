@@ -1,0 +1,16 @@
+"""One file per method of the papers, and the table that finds them by `method.name`."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from trainer.config import MethodConfig
+from trainer.methods.base import Examples, Method
+from trainer.methods.stepwise import Stepwise
+
+
+def build(
+    config: MethodConfig, tokenizer: PreTrainedTokenizerBase, train: Examples, separator_id: int
+) -> Method:
+    """The method a configuration names, for these training data."""
+    return Stepwise(config, tokenizer, int(train.cot_N.max()), separator_id)

@@ -1,0 +1,79 @@
+"""What a run trains with, put together from its configuration: task, data, tokenizer, model, method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from trainer.model import build_model, build_tokenizer, resolve_device
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from trainer import methods
+from trainer.config import Config
+from trainer.data import Task, load_task
+from trainer.methods.base import Examples, Method, Model
+from trainer.seeds import derive
+
+SEPARATOR = " ####"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """splits: train, valid and test. longest: tokens of the longest row of any of them."""
+
+    device: torch.device
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    splits: dict[str, Examples]
+    model: Model
+    method: Method
+    longest: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+
+def assemble(config: Config, saved_model: Path | None = None) -> Parts:
+    """Everything, with a new model, or with the weights and tokenizer of a checkpoint's `model/`.
+
+    Raises ValueError with a sentence when the device, the data or the model cannot be had.
+    """
+    device = resolve_device(config.device)
+    task = load_task(config)
+    if saved_model is None:
+        tokenizer = build_tokenizer(config, task)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(saved_model)
+    sizes = {"train": config.data.train, "valid": config.data.valid, "test": config.data.test}
+    splits = task.splits(sizes, config.seed, tokenizer)
+    longest = max(int(split.length_N.max()) for split in splits.values())
+    if saved_model is None:
+        torch.manual_seed(derive(config.seed, "weights"))
+        model = build_model(config, tokenizer, longest)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(saved_model)
+    model.generation_config.max_new_tokens = answer_budget(splits["train"])
+    return Parts(
+        device=device,
+        task=task,
+        tokenizer=tokenizer,
+        splits={name: split.to(device) for name, split in splits.items()},
+        model=model.to(device).train(),
+        method=methods.build(config.method, tokenizer, splits["train"], separator_id(tokenizer)),
+        longest=longest,
+    )
+
+
+def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that stands before the answer. Raises ValueError where #### is several tokens."""
+    ids = tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise ValueError(f"this tokenizer makes {len(ids)} tokens of {SEPARATOR!r}; one is needed")
+    return int(ids[0])
+
+
+def answer_budget(examples: Examples) -> int:
+    """Tokens that the longest CoT and answer need, with their EOS."""
+    return int((examples.length_N - examples.question_N).max())

@@ -1,0 +1,344 @@
+"""A run: its folder, its journal, and the thread that trains. The public way to train from Python.
+
+    run = Run(config, Path("runs/mine"))
+    run.start(on_event=print)
+    run.submit(control.parse("advance 2", source="notebook"))
+    run.wait()
+
+The cockpit uses nothing else. Events come from the journal's thread, after they are on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from trainer import checkpoint, control, journal, status
+from trainer import config as configuration
+from trainer.checkpoint import CheckpointError
+from trainer.config import Config
+from trainer.control import Answer, Command, Inbox
+from trainer.events import (
+    At,
+    CommandAcknowledged,
+    CommandReceived,
+    Evaluated,
+    Event,
+    ExamplesShown,
+    Metrics,
+    Notice,
+    RolledBack,
+    RunCrashed,
+    RunStarted,
+    RunState,
+    SettingChanged,
+    StageEntered,
+    StateChanged,
+)
+from trainer.lineage import CheckpointRef, Lineage, replay
+from trainer.loop import Loop
+from trainer.parts import assemble
+
+CONFIG = "config.toml"
+HEARTBEAT_SECONDS = 1.0
+REPEATED = (Metrics, Evaluated, ExamplesShown, StageEntered)
+"""Events that training makes again when it repeats steps the journal already has."""
+
+
+class RunError(ValueError):
+    """A run that cannot be started or taken up; the message says why and what can be done."""
+
+
+class Run:
+    """One run in this process. `start` it once; `close` it before the process ends."""
+
+    def __init__(self, config: Config, folder: Path, *, resume: bool = False) -> None:
+        """Check the folder and, for a new run, make it.
+
+        Raises `RunError` when a new run's folder exists or cannot be written, or when there is nothing
+        to resume.
+        """
+        self.config = config
+        self.folder = folder
+        self.name = folder.name
+        self.state: RunState = "starting"
+        self._resume = resume
+        self._inbox = Inbox()
+        self._at = At(time=time.time())
+        self._accuracy: float | None = None
+        self._started = time.time()
+        self._repeating: At | None = None
+        self._damaged: list[str] = []
+        self._subscribers: list[tuple[deque[Event], int]] = []
+        self._on_event: Callable[[Event], None] | None = None
+        self._publishing = threading.Lock()
+        self._ended = threading.Event()
+        if resume:
+            if not (folder / CONFIG).is_file():
+                raise RunError(f"{folder} is not a run: it has no {CONFIG}")
+        else:
+            self._make_folder()
+
+    def start(self, on_event: Callable[[Event], None] | None = None) -> None:
+        """Load data and model, then train in a daemon thread.
+
+        on_event: called with every event, in order, from the journal's thread; it must not block.
+        Raises ValueError with a sentence when data, model, device or checkpoint cannot be had; the folder
+        of a new run is then taken away again.
+        """
+        self._on_event = on_event
+        try:
+            self._loop, origin = self._prepare()
+        except BaseException as error:
+            if not self._resume:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise RunError(explain(error)) from None
+            raise
+        loop = self._loop
+        self._journal = journal.Journal(self.folder, self._publish)
+        parts = loop.parts
+        self._emit(
+            RunStarted(
+                at=loop.at,
+                name=self.name,
+                title=self.config.title,
+                method=self.config.method.name,
+                task=parts.task.name,
+                model=self.config.model.init,
+                device=str(parts.device),
+                parameters=parts.parameters,
+                train_examples=len(loop.train),
+                stages=loop.method.stages,
+                steps_per_epoch=loop.order.steps_per_epoch,
+                checkpoint=origin.id if origin else None,
+                pid=os.getpid(),
+                host=status.host(),
+            )
+        )
+        self._thread = threading.Thread(target=self._train, name="stepwise-trainer", daemon=True)
+        self._thread.start()
+        threading.Thread(target=self._beat, name="stepwise-status", daemon=True).start()
+
+    def subscribe(self) -> deque[Event]:
+        """The journal's events so far and, from now on, every event as it comes; take with `popleft`."""
+        with self._publishing:
+            events = deque(journal.read(self.folder))
+            # What is on the disk but not published yet is in `events` already.
+            self._subscribers.append((events, events[-1].seq if events else 0))
+        return events
+
+    def submit(self, command: Command) -> None:
+        """Hand a command to the trainer; its acknowledgement comes as an event. Returns at once."""
+        received = CommandReceived(
+            at=replace(self._at, time=time.time()),
+            id=command.id,
+            command=command.text,
+            source=command.source,
+        )
+        self._emit(received)
+        self._inbox.put(command)
+        if self._ended.is_set():
+            self._refuse_the_rest()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the training thread has ended; whether it has."""
+        return self._ended.wait(timeout)
+
+    def close(self) -> None:
+        """Stop training, with a checkpoint, if it still goes on; end the thread; write the last status."""
+        if not self._loop.ended and not self._ended.is_set():
+            self._inbox.put(control.parse("stop", source="close"))
+        self._loop.closing.set()
+        self._inbox.wake()
+        self._ended.wait()
+        self._journal.close()
+        self._write_status()
+
+    # Start ------------------------------------------------------------------------------------------------
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir()
+            (self.folder / checkpoint.FOLDER).mkdir()
+            (self.folder / CONFIG).write_text(configuration.dumps(self.config), encoding="utf-8")
+        except FileExistsError:
+            raise RunError(
+                f"{self.folder} exists already; give another --name, or go on with `stepwise resume`"
+            ) from None
+        except OSError as error:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise RunError(f"{self.folder} cannot be written: {error.strerror}") from None
+
+    def _prepare(self) -> tuple[Loop, CheckpointRef | None]:
+        """The loop, ready to run, and the checkpoint it goes on from."""
+        if not self._resume:
+            return self._build(None, Lineage()), None
+        events = list(journal.read(self.folder))
+        for event in events:
+            if isinstance(event, SettingChanged):
+                self.config = configuration.changed(self.config, event.key, event.new)
+        rollbacks = [e for e in events if isinstance(e, RolledBack)]
+        branch = rollbacks[-1].at.branch if rollbacks else 1
+        lineage = Lineage(tuple(checkpoint.list_checkpoints(self.folder)), replay(events).forks)
+        origin = self._last_good(lineage, branch)
+        loop = self._build(origin, lineage)
+        loop.control = control.replay(events)
+        loop.rewatch(events)
+        loop.seconds = checkpoint.load_state(self._path(origin)).seconds
+        if origin.branch != branch:
+            # Killed after a roll back, before the new branch had a checkpoint of its own.
+            loop.branch = branch
+            loop.stream = branch if rollbacks[-1].seed == "fresh" else loop.stream
+        self._repeating = max(
+            (e.at for e in events if e.at.branch == branch), key=lambda at: at.step, default=None
+        )
+        return loop, origin
+
+    def _build(self, origin: CheckpointRef | None, lineage: Lineage) -> Loop:
+        saved = checkpoint.model_folder(self._path(origin)) if origin else None
+        parts = assemble(self.config, saved)
+        loop = Loop(self.config, self.folder, parts, self._inbox, self._emit, lineage)
+        if origin:
+            loop.restore(origin.id)
+        return loop
+
+    def _last_good(self, lineage: Lineage, branch: int) -> CheckpointRef:
+        """The newest checkpoint of a branch that verifies; what is wrong with newer ones is noted."""
+        for ref in reversed(lineage.past(branch)):
+            try:
+                checkpoint.verify(self._path(ref))
+            except CheckpointError as error:
+                self._damaged.append(str(error))
+            else:
+                return ref
+        detail = f": {'; '.join(self._damaged)}" if self._damaged else ""
+        raise RunError(f"{self.folder} has no good checkpoint to go on from{detail}")
+
+    def _path(self, ref: CheckpointRef) -> Path:
+        return self.folder / checkpoint.FOLDER / ref.id
+
+    # The threads ------------------------------------------------------------------------------------------
+
+    def _train(self) -> None:
+        try:
+            for message in self._damaged:
+                self._emit(Notice(at=self._loop.at, level="warning", message=message))
+            self._emit(Notice(at=self._loop.at, message=self._saving_habits()))
+            self._loop.run()
+        except Exception as error:
+            self._emit(
+                RunCrashed(
+                    at=self._loop.at,
+                    error=explain(error),
+                    traceback=traceback.format_exc(),
+                    checkpoint=self._loop.keeper.last(),
+                ),
+                wait=True,
+            )
+            self._emit(StateChanged(at=self._loop.at, state="crashed"), wait=True)
+        finally:
+            self._ended.set()
+            self._refuse_the_rest()
+
+    def _saving_habits(self) -> str:
+        save = self.config.save
+        return (
+            f"a checkpoint at every stage and every {60 * save.minutes:g} s, or 30 × what a save costs if "
+            f"that is longer; kept are the last {save.keep}, the entries of the last {save.stages} stages "
+            f"and of every {save.every_stage}th, the best, and all that you save yourself"
+        )
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            self._write_status()
+
+    def _refuse_the_rest(self) -> None:
+        """Nobody trains any more: answer what is still in the inbox."""
+        for command in self._inbox.take():
+            if self._inbox.answer(command.id) is None:
+                message = f"the run is {self.state}; `stepwise resume` goes on from its last checkpoint"
+                self._inbox.answered(command.id, Answer(False, message, self._at.step))
+                self._emit(
+                    CommandAcknowledged(
+                        at=self._at,
+                        id=command.id,
+                        command=command.text,
+                        source=command.source,
+                        ok=False,
+                        message=message,
+                    )
+                )
+
+    def _emit(self, event: Event, *, wait: bool = False) -> None:
+        if self._is_repeat(event):
+            return
+        self._journal.append(event, wait=wait)
+        self._loop.seq = self._journal.seq
+
+    def _is_repeat(self, event: Event) -> bool:
+        """Whether a resumed run makes this event for steps that the journal already has."""
+        past = self._repeating
+        if past is None or not isinstance(event, REPEATED):
+            return False
+        return event.at.branch == past.branch and event.at.step <= past.step
+
+    def _publish(self, event: Event) -> None:
+        if event.at.time:
+            self._at = event.at
+        if isinstance(event, StateChanged):
+            self.state = event.state
+        elif isinstance(event, Evaluated) and event.split == "valid":
+            self._accuracy = event.accuracy
+        with self._publishing:
+            for events, seen in self._subscribers:
+                if event.seq == 0 or event.seq > seen:
+                    events.append(event)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _write_status(self) -> None:
+        at, now = self._at, time.time()
+        current = status.Status(
+            name=self.name,
+            title=self.config.title,
+            state=self.state,
+            step=at.step,
+            stage=at.stage,
+            stages=self._loop.method.stages,
+            scheduled=at.scheduled,
+            removed=at.removed,
+            branch=at.branch,
+            accuracy=self._accuracy,
+            pid=os.getpid(),
+            host=status.host(),
+            boot_id=status.boot_id(),
+            started=self._started,
+            last_step_at=at.time,
+            heartbeat=now,
+        )
+        try:
+            status.write(self.folder, current)
+        except OSError:
+            # A full disk is told by the journal; the next beat tries again.
+            return
+
+
+def explain(error: Exception) -> str:
+    """An error of the training thread in a sentence."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            "the device ran out of memory; a smaller optim.batch, fewer eval.examples or a smaller model "
+            f"would fit ({str(error).splitlines()[0]})"
+        )
+    return f"{type(error).__name__}: {error}"

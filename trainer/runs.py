@@ -1,0 +1,279 @@
+"""Finding runs on disk and saying how they are, without loading torch."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from trainer import status
+from trainer.events import RunState
+from trainer.status import Status
+
+CONFIG_FILE = "config.toml"
+ENDED: Collection[RunState] = ("finished", "interrupted", "crashed")
+
+_ADJECTIVES = (
+    "amber",
+    "bold",
+    "brisk",
+    "calm",
+    "clear",
+    "cosy",
+    "crisp",
+    "dapper",
+    "eager",
+    "early",
+    "fair",
+    "fleet",
+    "fond",
+    "frank",
+    "gentle",
+    "glad",
+    "hardy",
+    "keen",
+    "kind",
+    "lively",
+    "lucid",
+    "merry",
+    "mild",
+    "neat",
+    "nimble",
+    "noble",
+    "patient",
+    "plain",
+    "proud",
+    "quick",
+    "quiet",
+    "ready",
+    "sage",
+    "sharp",
+    "shy",
+    "sleek",
+    "snug",
+    "spry",
+    "steady",
+    "stout",
+    "sunny",
+    "swift",
+    "tidy",
+    "vivid",
+    "warm",
+    "wise",
+    "witty",
+    "young",
+)
+_ANIMALS = (
+    "badger",
+    "bee",
+    "bison",
+    "crane",
+    "crow",
+    "curlew",
+    "deer",
+    "dove",
+    "eagle",
+    "egret",
+    "falcon",
+    "ferret",
+    "finch",
+    "fox",
+    "gecko",
+    "goose",
+    "grouse",
+    "hare",
+    "hawk",
+    "heron",
+    "ibex",
+    "ibis",
+    "jay",
+    "kestrel",
+    "kite",
+    "lark",
+    "lemur",
+    "linnet",
+    "lynx",
+    "marten",
+    "merlin",
+    "mole",
+    "moose",
+    "moth",
+    "newt",
+    "otter",
+    "owl",
+    "panda",
+    "plover",
+    "puffin",
+    "quail",
+    "raven",
+    "robin",
+    "seal",
+    "snipe",
+    "stoat",
+    "stork",
+    "swan",
+    "swift",
+    "tern",
+    "thrush",
+    "toad",
+    "vole",
+    "wolf",
+    "wren",
+    "yak",
+)
+
+
+class RunsError(ValueError):
+    """A run that cannot be found or told; the message says what there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run as `stepwise runs` lists it; its fields are the keys of `--json`.
+
+    state: "crashed" also when the process is gone without having said so. accuracy: the last on the
+    validation split. bytes: everything in the folder. updated: ISO 8601, UTC. host: the machine it ran
+    on when that is not this one; whether it still runs cannot be told from here.
+    """
+
+    name: str
+    path: str
+    state: RunState
+    step: int
+    stage: int
+    stages: int
+    branch: int
+    accuracy: float | None
+    bytes: int
+    updated: str
+    host: str | None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: its configuration is there."""
+    return (folder / CONFIG_FILE).is_file()
+
+
+def find(run: str, out: Path) -> Path:
+    """The folder of a run named by a path, or by its name under `out`.
+
+    Raises `RunsError` when there is none, or when the folder is not a run.
+    """
+    candidates = [Path(run).expanduser(), out / run]
+    for folder in candidates:
+        if is_run(folder):
+            return folder.resolve()
+    for folder in candidates:
+        if folder.is_dir():
+            raise RunsError(f"{folder} is not a run: it has no {CONFIG_FILE}. {_known(out)}")
+        if folder.exists():
+            raise RunsError(f"{folder} is not a run but a file. {_known(out)}")
+    raise RunsError(f"there is no run {run!r}, neither as a path nor under {out}. {_known(out)}")
+
+
+def find_ended(run: str, out: Path) -> Path:
+    """As `find`, for a run that is to be taken up again. Raises `RunsError` also while it still runs."""
+    folder = find(run, out)
+    found = status.read(folder)
+    if found is not None and found.state not in ENDED and status.process_lives(found):
+        raise RunsError(f"{folder.name} still runs, as process {found.pid}; to end it: kill {found.pid}")
+    return folder
+
+
+def new_folder(out: Path, name: str | None, stem: str) -> Path:
+    """Where a new run goes: `name` under `out`, or a free name made from `stem`. Nothing is created.
+
+    Raises `RunsError` for a name that is taken or is not one.
+    """
+    if name is None:
+        return out / new_name(stem, out)
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise RunsError(f"--name {name!r}: letters, digits and . _ + - are allowed, a letter or digit first")
+    if (out / name).exists():
+        raise RunsError(
+            f"{out / name} exists already: give another --name, or go on with `stepwise resume {out / name}`"
+        )
+    return out / name
+
+
+def list_runs(out: Path) -> list[RunRow]:
+    """Every run under `out`, the one touched last first. An `out` that does not exist holds none."""
+    rows = [row(folder) for folder in _folders(out)]
+    return sorted(rows, key=lambda r: r.updated, reverse=True)
+
+
+def row(folder: Path) -> RunRow:
+    """How the run in `folder` is."""
+    found = status.read(folder)
+    touched = (folder / (status.FILE if found else CONFIG_FILE)).stat().st_mtime
+    return RunRow(
+        name=folder.name,
+        path=str(folder.resolve()),
+        state=_state(found),
+        step=found.step if found else 0,
+        stage=found.stage if found else 0,
+        stages=found.stages if found else 0,
+        branch=found.branch if found else 1,
+        accuracy=found.accuracy if found else None,
+        bytes=size(folder),
+        updated=datetime.fromtimestamp(touched, UTC).isoformat(timespec="seconds"),
+        host=found.host if found and _away(found) else None,
+    )
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files beneath `folder`; what vanishes while counting counts nothing."""
+    total = 0
+    for path, _, files in os.walk(folder):
+        for file in files:
+            try:
+                total += os.lstat(os.path.join(path, file)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def new_name(stem: str, out: Path, chance: random.Random | None = None) -> str:
+    """A name that is free under `out`: "mult2x2" → "mult2x2-brisk-otter"."""
+    chance = chance or random.Random()
+    while True:
+        name = f"{stem}-{chance.choice(_ADJECTIVES)}-{chance.choice(_ANIMALS)}"
+        if not (out / name).exists():
+            return name
+
+
+def _folders(out: Path) -> list[Path]:
+    try:
+        return [folder for folder in out.iterdir() if is_run(folder)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunsError(f"{out} cannot be listed: {error.strerror}") from None
+
+
+def _state(found: Status | None) -> RunState:
+    """A run without a readable status never got as far as training, or lost it: it does not run."""
+    if found is None:
+        return "crashed"
+    if found.state not in ENDED and status.process_lives(found) is False:
+        return "crashed"
+    return found.state
+
+
+def _away(found: Status) -> bool:
+    return found.state not in ENDED and status.process_lives(found) is None
+
+
+def _known(out: Path) -> str:
+    try:
+        found = [r.name for r in list_runs(out)]
+    except RunsError as error:
+        return str(error)
+    if not found:
+        return f"There is no run under {out} yet; `stepwise run preset mult2x2` starts one"
+    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+    return f"Runs under {out}: {', '.join(found[:8])}{more}"

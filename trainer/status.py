@@ -1,0 +1,80 @@
+"""`status.json`: where a run stands, for whoever looks from outside. Replaced whole, about once a second."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from trainer.events import RunState
+from trainer.files import replace_text
+
+FILE = "status.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """times are seconds since the epoch. accuracy: the last on the validation split, None before it."""
+
+    name: str
+    title: str
+    state: RunState
+    step: int
+    stage: int
+    stages: int
+    scheduled: int
+    removed: int
+    branch: int
+    accuracy: float | None
+    pid: int
+    host: str
+    boot_id: str
+    started: float
+    last_step_at: float
+    heartbeat: float
+    socket: str | None = None
+
+
+def write(folder: Path, status: Status) -> None:
+    """Replace the status of a run. Raises OSError."""
+    replace_text(folder / FILE, json.dumps(asdict(status), indent=1) + "\n", durable=False)
+
+
+def read(folder: Path) -> Status | None:
+    """The status of a run; None when there is none or it cannot be understood."""
+    try:
+        document: Any = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        status = Status(**{f.name: document[f.name] for f in fields(Status)})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return status if status.state in get_args(RunState) else None
+
+
+def host() -> str:
+    return socket.gethostname()
+
+
+def boot_id() -> str:
+    """A name for this boot of the machine, so that a pid from before a reboot is not taken for alive."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def process_lives(status: Status) -> bool | None:
+    """Whether the process that wrote this still runs; None when it ran on another host."""
+    if status.host != host():
+        return None
+    if status.boot_id != boot_id():
+        return False
+    try:
+        os.kill(status.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
