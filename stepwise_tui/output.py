@@ -126,13 +126,14 @@ def _wrapped(text: str, first: str, rest: str) -> str:
 def explained() -> Iterator[None]:
     """Turn whatever goes wrong inside into one block on stderr and an exit code, never a traceback.
 
-    Our own ValueErrors carry a sentence for the user: 2, or 1 where their class says `exit_code = 1`.
-    Everything else is a failure: 1. The traceback of a defect goes to a file that the block names.
+    A ValueError raised by our own code carries a sentence for the user: 2, or 1 where its class says
+    `exit_code = 1`. Everything else is a failure: 1. The traceback of a defect goes to a file that the
+    block names.
     """
     try:
         yield
     except ValueError as error:
-        if not type(error).__module__.startswith(("trainer.", "stepwise_tui.")):
+        if not _is_ours(error):
             _defect(error)
         complain(str(error))
         raise typer.Exit(getattr(error, "exit_code", USER)) from None
@@ -152,6 +153,12 @@ def explained() -> Iterator[None]:
             complain(f"the device ran out of memory; a smaller batch or --device cpu needs less ({error})")
             raise typer.Exit(FAILURE) from None
         _defect(error)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it was raised in our own code, and not in a library that our code called."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals["__name__"]).startswith(("trainer.", "stepwise_tui."))
 
 
 def _defect(error: Exception) -> None:

@@ -1,0 +1,366 @@
+"""A real run of a tiny model: trained in its thread, steered by commands, resumed from its folder."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.tiny import tiny_config
+from trainer import config as configuration
+from trainer import journal, status
+from trainer.config import Config
+from trainer.control import parse
+from trainer.events import (
+    ChatAnswered,
+    CheckpointSaved,
+    CommandAcknowledged,
+    CommandReceived,
+    Evaluated,
+    Event,
+    ExamplesShown,
+    Metrics,
+    RolledBack,
+    RunCrashed,
+    RunFinished,
+    SettingChanged,
+    StageEntered,
+    StateChanged,
+)
+from trainer.run import Run, RunError
+
+T = TypeVar("T", bound=Event)
+FOREVER = {"stop__steps": 1_000_000, "stop__epochs": 1e9}
+
+
+class Driven:
+    """A run and everything it said."""
+
+    def __init__(self, config: Config, folder: Path, *, resume: bool = False) -> None:
+        self.run = Run(config, folder, resume=resume)
+        self.events: list[Event] = []
+        self._news = threading.Condition()
+        self.run.start(on_event=self._hear)
+
+    def _hear(self, event: Event) -> None:
+        with self._news:
+            self.events.append(event)
+            self._news.notify_all()
+
+    def until(self, kind: type[T], where: Callable[[T], bool] = lambda event: True) -> T:
+        """The first event of a kind that satisfies `where`, waiting for it."""
+
+        def found() -> T | None:
+            return next((e for e in self.events if isinstance(e, kind) and where(e)), None)
+
+        with self._news:
+            assert self._news.wait_for(found, timeout=60), f"no {kind.__name__}"
+            event = found()
+            assert event is not None
+            return event
+
+    def do(self, line: str) -> CommandAcknowledged:
+        """Give a command and wait for its acknowledgement."""
+        command = parse(line, source="test")
+        self.run.submit(command)
+        return self.until(CommandAcknowledged, lambda e: e.id == command.id)
+
+    def all(self, kind: type[T]) -> list[T]:
+        return [e for e in self.events if isinstance(e, kind)]
+
+
+@pytest.fixture
+def driven(tmp_path: Path) -> Iterator[Callable[..., Driven]]:
+    """Starts tiny runs and closes them."""
+    started: list[Driven] = []
+
+    def start(name: str = "run", *, resume: bool = False, **changes: object) -> Driven:
+        started.append(Driven(tiny_config(**changes), tmp_path / name, resume=resume))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.run.close()
+
+
+def weights(folder: Path, id: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / id / "model" / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_whole_run_tells_its_story(driven: Callable[..., Driven], tmp_path: Path) -> None:
+    one = driven()
+    end = one.until(RunFinished)
+    one.run.close()
+    assert (end.state, end.n) == ("finished", 40)
+    assert end.accuracy is not None
+    stages = [e.at.stage for e in one.all(StageEntered)]
+    assert stages == list(range(10))
+    assert [e.at.step for e in one.all(StageEntered)][:3] == [0, 10, 15]  # 5 of pretraining, then every 5
+    assert one.all(StageEntered)[3].optimizer_reset
+    assert [e.at.step for e in one.all(Evaluated)] == [*range(10, 61, 10), 60]
+    assert one.all(Evaluated)[-1].split == "test"
+    last = one.all(Metrics)[-1]
+    assert last.at.scheduled == 11
+    assert last.at.removed == 9
+    assert last.loss_cot is None
+    assert one.all(Metrics)[0].loss_cot is not None
+    assert all(len(e.examples) == 8 for e in one.all(ExamplesShown))
+    assert list(journal.read(tmp_path / "run")) == [e for e in one.events if e.seq]
+    assert [e.seq for e in journal.read(tmp_path / "run")] == list(range(1, one.events[-1].seq + 1))
+    written = status.read(tmp_path / "run")
+    assert written is not None
+    assert (written.state, written.step, written.stage, written.stages) == ("finished", 60, 9, 9)
+    assert configuration.build(configuration.load(tmp_path / "run" / "config.toml")) == tiny_config()
+
+
+def test_watching_and_asking_change_no_weight(driven: Callable[..., Driven], tmp_path: Path) -> None:
+    quiet, busy = driven("quiet"), driven("busy")
+    for line in ("pause", "ask 12*34", "evaluate", "save", "resume", "ask 99*98", "evaluate"):
+        assert busy.do(line).ok, line
+    ends = [one.until(RunFinished).checkpoint for one in (quiet, busy)]
+    assert same(weights(tmp_path / "quiet", ends[0]), weights(tmp_path / "busy", ends[1]))
+
+
+def test_every_command_is_received_and_acknowledged_once(driven: Callable[..., Driven]) -> None:
+    one = driven(**FOREVER)
+    lines = [
+        "pause", "evaluate", "save", "ask 12*34", "hold", "release", "set optim.lr 1e-4", "advance 2",
+        "rollback 0", "run 3", "resume", "rollback 99", "set optim.lr fast", "stop", "pause",
+    ]  # fmt: skip
+    commands = [parse(line, source="test") for line in lines]
+    for command in commands:
+        one.run.submit(command)
+    one.run.submit(commands[0])  # the same id again
+    one.until(CommandAcknowledged, lambda e: e.id == commands[-1].id)
+    one.run.close()
+    answers = [e for e in one.all(CommandAcknowledged) if e.source == "test"]
+    assert [e.id for e in answers] == [c.id for c in commands]
+    assert {e.id for e in one.all(CommandReceived)} == {c.id for c in commands}
+    refused = {e.command for e in answers if not e.ok}
+    assert refused == {"rollback 99", "set optim.lr fast"} | ({"pause"} if not answers[-1].ok else set())
+
+
+def test_pause_really_pauses_and_run_n_runs_n(driven: Callable[..., Driven]) -> None:
+    one = driven(**FOREVER)
+    at = one.do("pause").at.step
+    one.until(StateChanged, lambda e: e.state == "paused")
+    time.sleep(0.3)
+    assert one.do("save").at.step == at
+    one.do("run 7")
+    one.until(StateChanged, lambda e: e.state == "paused" and e.at.step == at + 7)
+
+
+def test_hold_freezes_the_stage_and_advance_still_works(driven: Callable[..., Driven]) -> None:
+    one = driven(**FOREVER)
+    held = one.do("hold").at
+    later = one.until(Metrics, lambda e: e.at.step > held.step + 30)
+    assert later.at.stage == held.stage
+    moved = one.do("advance 2")
+    assert moved.at.stage == held.stage + 2
+    one.do("release")
+    one.until(StageEntered, lambda e: e.at.stage == held.stage + 3 and e.cause == "schedule")
+
+
+def test_rollback_restores_the_entry_exactly_and_branches(
+    driven: Callable[..., Driven], tmp_path: Path
+) -> None:
+    one = driven(**FOREVER, save__stages=20)
+    entry = one.until(CheckpointSaved, lambda e: e.checkpoint.endswith("stage2"))
+    one.until(StageEntered, lambda e: e.at.stage == 4)
+    one.do("pause")
+    before = one.events[-1].at
+    answer = one.do("rollback 2")
+    assert answer.ok, answer.message
+    assert (answer.at.branch, answer.at.step, answer.at.stage) == (2, entry.at.step, 2)
+    assert entry.checkpoint in answer.message
+    rolled = one.until(RolledBack)
+    assert (rolled.from_branch, rolled.from_step) == (1, before.step)
+    saved = one.do("save").message.split()[-1]
+    folder = tmp_path / "run"
+    assert same(weights(folder, entry.checkpoint), weights(folder, saved))
+    one.do("resume")
+    assert (
+        one.until(StageEntered, lambda e: e.at.branch == 2 and e.at.stage == 3).at.step == entry.at.step + 5
+    )
+    one.do("pause")
+    again = one.do("rollback 2 --keep-weights")
+    assert (again.at.branch, again.at.stage) == (3, 2)
+    assert again.at.step > entry.at.step
+
+
+@pytest.mark.parametrize("seed", ["fresh", "replay"])
+def test_a_rollback_draws_fresh_data_unless_it_replays(
+    driven: Callable[..., Driven], tmp_path: Path, seed: str
+) -> None:
+    one = driven(**FOREVER, save__stages=20)
+    one.do("hold")
+    one.do("pause")
+    start = one.do("save")
+    one.do("run 6")
+    one.until(StateChanged, lambda e: e.state == "paused" and e.at.step == start.at.step + 6)
+    first = one.do("save").message.split()[-1]
+    one.do(f"rollback {start.message.split()[-1]} --seed {seed}")
+    one.do("run 6")
+    one.until(
+        StateChanged, lambda e: e.state == "paused" and e.at.branch == 2 and e.at.step == start.at.step + 6
+    )
+    second = one.do("save").message.split()[-1]
+    folder = tmp_path / "run"
+    assert same(weights(folder, first), weights(folder, second)) == (seed == "replay")
+
+
+def test_a_damaged_checkpoint_is_refused_and_training_goes_on(
+    driven: Callable[..., Driven], tmp_path: Path
+) -> None:
+    one = driven(**FOREVER)
+    saved = one.do("save").message.split()[-1]
+    victim = tmp_path / "run" / "checkpoints" / saved / "model" / "model.safetensors"
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    answer = one.do(f"rollback {saved}")
+    assert not answer.ok
+    assert "damaged" in answer.message
+    assert "b1-s000000-stage0" in answer.message
+    one.until(Metrics, lambda e: e.at.step > answer.at.step)
+
+
+def test_set_acts_at_once_and_outlives_a_resume(driven: Callable[..., Driven], tmp_path: Path) -> None:
+    one = driven(**FOREVER)
+    changed = one.do("set optim.lr 0.25e-3")
+    one.until(Metrics, lambda e: e.at.step > changed.at.step + 2 and e.lr == 0.25e-3)
+    assert one.all(SettingChanged)[0].old == 2e-3
+    one.do("hold")
+    one.run.close()
+    two = driven(resume=True, **FOREVER)
+    assert two.until(Metrics).lr == 0.25e-3
+    stage = two.events[-1].at.stage
+    two.until(Metrics, lambda e: e.at.step > two.events[0].at.step + 20)
+    assert two.events[-1].at.stage == stage  # the hold outlives it as well
+
+
+def test_a_stopped_and_resumed_run_ends_like_one_never_stopped(
+    driven: Callable[..., Driven], tmp_path: Path
+) -> None:
+    whole = driven("whole")
+    first = driven("parts", log__every=1)
+    first.until(Metrics, lambda e: e.at.step >= 17)
+    assert first.do("stop").ok
+    end = first.until(RunFinished)
+    assert (end.state, end.accuracy) == ("interrupted", None)
+    first.run.close()
+    second = driven("parts", resume=True)
+    ends = [one.until(RunFinished).checkpoint for one in (whole, second)]
+    assert ends[0] == ends[1] == "b1-s000060-final"
+    assert same(weights(tmp_path / "whole", ends[0]), weights(tmp_path / "parts", ends[1]))
+    second.run.close()
+    events = list(journal.read(tmp_path / "parts"))
+    assert [e.seq for e in events] == list(range(1, len(events) + 1))
+    assert [e.at.stage for e in events if isinstance(e, StageEntered)] == list(range(10))
+
+
+def test_resume_steps_over_a_damaged_checkpoint(driven: Callable[..., Driven], tmp_path: Path) -> None:
+    one = driven()
+    end = one.until(RunFinished)
+    one.run.close()
+    (tmp_path / "run" / "checkpoints" / end.checkpoint / "model" / "config.json").write_text("{}")
+    two = driven(resume=True)
+    assert two.run.subscribe()[-1].seq > end.seq
+    two.until(RunFinished, lambda e: e.seq > end.seq)
+    notices = [e for e in two.events if getattr(e, "level", "") == "warning"]
+    assert any("config.json is damaged" in str(e) for e in notices)
+
+
+def test_questions_are_answered_by_the_weights_of_the_moment(driven: Callable[..., Driven]) -> None:
+    one = driven(**FOREVER)
+    one.do("pause")
+    answer = one.do("ask 12*34")
+    turn = one.until(ChatAnswered)
+    assert turn.id == answer.id
+    assert turn.expected == "408"
+    assert turn.tokens > 0
+    assert turn.at.step == answer.at.step
+    assert answer.message.endswith(turn.answer)
+    nonsense = one.do("ask how are you?")
+    assert nonsense.ok
+    assert "12" in nonsense.message or "*" in nonsense.message
+
+
+def test_after_the_end_it_still_answers_and_trains_no_more(driven: Callable[..., Driven]) -> None:
+    one = driven()
+    one.until(RunFinished)
+    assert one.do("ask 12*34").ok
+    assert one.do("evaluate").ok
+    assert not one.do("advance").ok
+    assert one.run.state == "finished"
+
+
+def test_a_crash_in_training_is_told_and_later_commands_are_refused(
+    driven: Callable[..., Driven], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = driven(**FOREVER)
+    one.do("save")
+
+    def broken(*_: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+
+    monkeypatch.setattr(one.run._loop.method, "loss", broken)
+    crash = one.until(RunCrashed)
+    assert "ran out of memory" in crash.error
+    assert crash.checkpoint.startswith("b1-")
+    one.until(StateChanged, lambda e: e.state == "crashed")
+    assert not one.do("ask 1*1").ok
+
+
+def test_a_loss_that_is_not_finite_is_left_out(driven: Callable[..., Driven]) -> None:
+    one = driven(**FOREVER, log__every=1)
+    one.do("pause")
+    with torch.no_grad():
+        parameter = next(one.run._loop.model.parameters())
+        kept = parameter.clone()
+        parameter.fill_(float("nan"))
+    one.do("run 2")
+    assert one.until(Metrics, lambda e: e.skipped > 0).loss != 0
+    one.until(StateChanged, lambda e: e.state == "paused" and e.at.step >= 2)
+    with torch.no_grad():
+        parameter.copy_(kept)
+    at = one.do("resume").at.step
+    assert one.until(Metrics, lambda e: e.at.step > at + 1).skipped == 0
+
+
+def test_an_existing_folder_a_missing_run_and_an_unwritable_place_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(RunError, match="exists already"):
+        Run(tiny_config(), tmp_path / "taken")
+    with pytest.raises(RunError, match="not a run"):
+        Run(tiny_config(), tmp_path / "taken", resume=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        Run(tiny_config(), tmp_path / "file" / "run")
+
+
+def test_a_run_that_cannot_start_gives_its_name_back(tmp_path: Path) -> None:
+    run = Run(tiny_config(data__train=10_000), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"10,?000"):
+        run.start()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_subscriber_who_comes_late_gets_everything_once(driven: Callable[..., Driven]) -> None:
+    one = driven()
+    one.until(Metrics)
+    events = one.run.subscribe()
+    one.until(RunFinished)
+    one.run.close()
+    numbers = [e.seq for e in events if e.seq]
+    assert numbers == list(range(1, len(numbers) + 1))

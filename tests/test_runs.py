@@ -1,0 +1,161 @@
+"""Finding and listing runs from the files they leave, however they ended."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from trainer import runs, status
+from trainer.events import RunState
+from trainer.runs import RunsError
+from trainer.status import Status
+
+
+def gone() -> int:
+    """A pid that no process has any more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def make(
+    out: Path,
+    name: str,
+    state: RunState = "training",
+    pid: int | None = None,
+    host: str | None = None,
+    boot_id: str | None = None,
+) -> Path:
+    """A run folder with a status, as a run in this process would leave it."""
+    folder = out / name
+    folder.mkdir(parents=True)
+    (folder / runs.CONFIG_FILE).write_text("seed = 0\n")
+    status.write(
+        folder,
+        Status(
+            name=name,
+            title="",
+            state=state,
+            step=1200,
+            stage=3,
+            stages=9,
+            scheduled=3,
+            removed=3,
+            branch=2,
+            accuracy=0.5,
+            pid=os.getpid() if pid is None else pid,
+            host=status.host() if host is None else host,
+            boot_id=status.boot_id() if boot_id is None else boot_id,
+            started=time.time(),
+            last_step_at=time.time(),
+            heartbeat=time.time(),
+        ),
+    )
+    return folder
+
+
+def state_of(folder: Path) -> RunState:
+    return runs.row(folder).state
+
+
+def test_a_run_is_found_by_path_and_by_name(tmp_path: Path) -> None:
+    folder = make(tmp_path, "one")
+    assert runs.find(str(folder), Path("elsewhere")) == folder
+    assert runs.find("one", tmp_path) == folder
+
+
+def test_what_is_no_run_is_told_with_the_runs_there_are(tmp_path: Path) -> None:
+    make(tmp_path, "one")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunsError, match=r"empty is not a run: it has no config.toml. Runs under .*: one"):
+        runs.find("empty", tmp_path)
+    with pytest.raises(RunsError, match="file is not a run but a file"):
+        runs.find("file", tmp_path)
+    with pytest.raises(RunsError, match="there is no run 'two'"):
+        runs.find("two", tmp_path)
+    with pytest.raises(RunsError, match="`stepwise run preset mult2x2` starts one"):
+        runs.find("two", tmp_path / "nowhere")
+
+
+def test_a_row_has_the_contract_keys(tmp_path: Path) -> None:
+    folder = make(tmp_path, "one")
+    (folder / "big").write_bytes(b"x" * 5000)
+    row = runs.row(folder)
+    assert (row.name, row.path, row.state) == ("one", str(folder), "training")
+    assert (row.step, row.stage, row.stages, row.branch, row.accuracy) == (1200, 3, 9, 2, 0.5)
+    assert row.bytes > 5000
+    offset = datetime.fromisoformat(row.updated).utcoffset()
+    assert offset is not None and offset.total_seconds() == 0
+
+
+@pytest.mark.parametrize("state", ["starting", "training", "paused", "evaluating"])
+def test_a_run_whose_process_is_gone_has_crashed(tmp_path: Path, state: RunState) -> None:
+    assert state_of(make(tmp_path, "here", state)) == state
+    assert state_of(make(tmp_path, "gone", state, pid=gone())) == "crashed"
+
+
+@pytest.mark.parametrize("state", ["finished", "interrupted", "crashed"])
+def test_a_run_that_ended_keeps_its_state(tmp_path: Path, state: RunState) -> None:
+    assert state_of(make(tmp_path, "ended", state, pid=gone())) == state
+
+
+def test_a_pid_from_before_a_reboot_is_not_taken_for_alive(tmp_path: Path) -> None:
+    assert state_of(make(tmp_path, "old", boot_id="another boot")) == "crashed"
+
+
+def test_a_run_on_another_host_is_as_it_says_and_named_so(tmp_path: Path) -> None:
+    row = runs.row(make(tmp_path, "far", pid=gone(), host="gpu7"))
+    assert (row.state, row.host) == ("training", "gpu7")
+    assert runs.row(make(tmp_path, "done", "finished", host="gpu7")).host is None
+
+
+def test_a_broken_status_does_not_hide_the_run(tmp_path: Path) -> None:
+    folder = make(tmp_path, "one")
+    (folder / status.FILE).write_text("{")
+    row = runs.row(folder)
+    assert (row.state, row.step, row.accuracy) == ("crashed", 0, None)
+
+
+def test_the_latest_run_comes_first_and_other_folders_are_left_out(tmp_path: Path) -> None:
+    for age, name in enumerate(["new", "middle", "old"]):
+        folder = make(tmp_path, name)
+        then = time.time() - 100 * age
+        os.utime(folder / status.FILE, (then, then))
+    (tmp_path / "not a run").mkdir()
+    assert [row.name for row in runs.list_runs(tmp_path)] == ["new", "middle", "old"]
+    assert runs.list_runs(tmp_path / "nowhere") == []
+
+
+def test_a_live_run_is_not_taken_up_twice(tmp_path: Path) -> None:
+    make(tmp_path, "live")
+    make(tmp_path, "dead", pid=gone())
+    with pytest.raises(RunsError, match=f"still runs, as process {os.getpid()}"):
+        runs.find_ended("live", tmp_path)
+    assert runs.find_ended("dead", tmp_path) == tmp_path / "dead"
+
+
+def test_made_up_names_are_friendly_and_free(tmp_path: Path) -> None:
+    name = runs.new_folder(tmp_path, None, "mult2x2").name
+    assert name.startswith("mult2x2-") and name.count("-") == 2
+    make(tmp_path, runs.new_name("x", tmp_path, random.Random(1)))
+    assert not (tmp_path / runs.new_name("x", tmp_path, random.Random(1))).exists()
+
+
+def test_a_taken_name_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    make(tmp_path, "one")
+    with pytest.raises(RunsError, match=r"exists already: give another --name, or go on with `stepwise resume"):
+        runs.new_folder(tmp_path, "one", "mult2x2")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "-x", ".hidden", "a b", "x\n"])
+def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RunsError, match="letters, digits"):
+        runs.new_folder(tmp_path, name, "mult2x2")

@@ -1,0 +1,73 @@
+"""The alarm: raised for a dip that stays, not for one that recovers, once, and cleared."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.config import WatchConfig
+from trainer.events import AlarmCleared, AlarmRaised, At, Evaluated, Event, RolledBack, StageEntered
+from trainer.watch import Watch, watch
+
+CONFIG = WatchConfig(patience=3, recovered=0.5)
+
+
+def measured(accuracy: float, stage: int = 0) -> Evaluated:
+    return Evaluated(
+        at=At(stage=stage), split="valid", accuracy=accuracy, token_accuracy=accuracy, correct=0, n=1,
+        cot_tokens=0.0, seconds=0.0,
+    )  # fmt: skip
+
+
+def removal(stage: int) -> StageEntered:
+    return StageEntered(at=At(stage=stage), text="", cause="schedule")
+
+
+def run(events: list[Event], config: WatchConfig = CONFIG) -> list[AlarmRaised | AlarmCleared]:
+    state, alarms = Watch(), []
+    for event in events:
+        state, alarm = watch(state, event, config)
+        if alarm is not None:
+            alarms.append(alarm)
+    return alarms
+
+
+def test_a_dip_that_stays_is_an_alarm_that_names_key_and_stage() -> None:
+    events = [measured(0.9), removal(1), measured(0.95, 1), removal(2), *[measured(0.1, 2)] * 6]
+    (alarm,) = run(events)
+    assert isinstance(alarm, AlarmRaised)
+    assert alarm.key == "r"
+    assert alarm.target == "1"
+    assert "0.95 → 0.10" in alarm.message
+    assert "stage 1" in alarm.remedy
+
+
+def test_a_fall_to_zero_that_recovers_is_the_method_at_work() -> None:
+    events = [measured(0.9), removal(1), measured(0.0, 1), measured(0.0, 1), measured(0.8, 1)] * 5
+    assert run(events) == []
+
+
+def test_the_count_goes_on_over_further_removals() -> None:
+    events: list[Event] = [measured(0.9)]
+    for stage in (1, 2, 3):
+        events += [removal(stage), measured(0.1, stage)]
+    assert len(run(events)) == 1
+
+
+def test_learning_slowly_before_any_removal_is_no_dip() -> None:
+    assert run([measured(a) for a in (0.9, 0.1, 0.1, 0.1, 0.1)]) == []
+
+
+def test_recovery_and_rollback_clear_the_alarm() -> None:
+    lost = [measured(0.9), removal(1), *[measured(0.0, 1)] * 3]
+    back = run([*lost, measured(0.8, 1)])
+    assert [type(a) for a in back] == [AlarmRaised, AlarmCleared]
+    rolled = run([*lost, RolledBack(checkpoint="x", from_branch=1, from_step=9), *[measured(0.0)] * 3])
+    assert [type(a) for a in rolled] == [AlarmRaised, AlarmCleared, AlarmRaised]
+
+
+@given(st.lists(st.one_of(st.floats(0, 1).map(measured), st.integers(1, 9).map(removal)), max_size=60))
+def test_raised_and_cleared_take_turns_and_off_is_silent(events: list[Event]) -> None:
+    kinds = [type(a) for a in run(events)]
+    assert kinds == [AlarmRaised, AlarmCleared] * (len(kinds) // 2) + [AlarmRaised] * (len(kinds) % 2)
+    assert run(events, WatchConfig(mode="off")) == []

@@ -1,0 +1,69 @@
+"""What a task supplies: splits as tensors, its own tokenizer, and the way between people's text and its own.
+
+The loop and the cockpit know no task; they hold a `Task` and examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from trainer.data.layout import Line
+from trainer.methods.base import Examples
+
+
+class Problem(NamedTuple):
+    """A question from the chat, understood.
+
+    question: in the task's text ("2 1 * 4 3"). shown: as people write it ("12 × 34"). expected: the
+    right answer as people write it. cot: the tokens of the true CoT, its last blank among them. note: a
+    caveat to show beside the answer, "" when there is none.
+    """
+
+    question: str
+    shown: str
+    expected: str
+    cot: tuple[str, ...]
+    note: str = ""
+
+
+class NotUnderstood(ValueError):
+    """A text from the chat that this model cannot be asked; the message says kindly what it can be."""
+
+
+class Task(Protocol):
+    """One kind of problem, with its text format."""
+
+    name: str
+
+    def splits(
+        self, sizes: Mapping[str, int], seed: int, tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Examples]:
+        """The splits "valid", "test", "train" of those sizes, disjoint, a function of the seed alone.
+
+        A split does not depend on the size of one that comes after it in that order. Raises
+        `ValueError` when there are not that many examples.
+        """
+        ...
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The task's own small vocabulary."""
+        ...
+
+    def example_text(self, examples: Examples, index: int, tokenizer: PreTrainedTokenizerBase) -> Line:
+        """One row as text."""
+        ...
+
+    def understand(self, text: str) -> Problem:
+        """What a person asked. Raises `NotUnderstood`."""
+        ...
+
+    def read_answer(self, answer: str) -> str:
+        """An answer in the task's text as people write it; unchanged where it is malformed."""
+        ...
+
+    def show_question(self, question: str) -> str:
+        """A question in the task's text as people write it; unchanged where it is malformed."""
+        ...
