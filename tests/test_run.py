@@ -40,7 +40,9 @@ FOREVER = {"stop__steps": 1_000_000, "stop__epochs": 1e9}
 
 
 class Driven:
-    """A run and everything it said."""
+    """A run and everything it said. Not two at once in a process: they would share torch's generator."""
+
+    may_crash = False
 
     def __init__(self, config: Config, folder: Path, *, resume: bool = False) -> None:
         self.run = Run(config, folder, resume=resume)
@@ -56,14 +58,16 @@ class Driven:
     def until(self, kind: type[T], where: Callable[[T], bool] = lambda event: True) -> T:
         """The first event of a kind that satisfies `where`, waiting for it."""
 
-        def found() -> T | None:
-            return next((e for e in self.events if isinstance(e, kind) and where(e)), None)
+        def found() -> T | RunCrashed | None:
+            wanted = (e for e in self.events if isinstance(e, kind) and where(e))
+            crashed = (e for e in self.events if isinstance(e, RunCrashed) and not self.may_crash)
+            return next(wanted, None) or next(crashed, None)
 
         with self._news:
-            assert self._news.wait_for(found, timeout=60), f"no {kind.__name__}"
+            assert self._news.wait_for(found, timeout=30), f"no {kind.__name__}"
             event = found()
-            assert event is not None
-            return event
+        assert isinstance(event, kind), event
+        return event
 
     def do(self, line: str) -> CommandAcknowledged:
         """Give a command and wait for its acknowledgement."""
@@ -110,7 +114,7 @@ def test_a_whole_run_tells_its_story(driven: Callable[..., Driven], tmp_path: Pa
     assert [e.at.step for e in one.all(Evaluated)] == [*range(10, 61, 10), 60]
     assert one.all(Evaluated)[-1].split == "test"
     last = one.all(Metrics)[-1]
-    assert last.at.scheduled == 11
+    assert last.at.scheduled == 10
     assert last.at.removed == 9
     assert last.loss_cot is None
     assert one.all(Metrics)[0].loss_cot is not None
@@ -124,18 +128,19 @@ def test_a_whole_run_tells_its_story(driven: Callable[..., Driven], tmp_path: Pa
 
 
 def test_watching_and_asking_change_no_weight(driven: Callable[..., Driven], tmp_path: Path) -> None:
-    quiet, busy = driven("quiet"), driven("busy")
+    quiet = driven("quiet").until(RunFinished).checkpoint
+    busy = driven("busy")
     for line in ("pause", "ask 12*34", "evaluate", "save", "resume", "ask 99*98", "evaluate"):
         assert busy.do(line).ok, line
-    ends = [one.until(RunFinished).checkpoint for one in (quiet, busy)]
-    assert same(weights(tmp_path / "quiet", ends[0]), weights(tmp_path / "busy", ends[1]))
+    steered = busy.until(RunFinished).checkpoint
+    assert same(weights(tmp_path / "quiet", quiet), weights(tmp_path / "busy", steered))
 
 
 def test_every_command_is_received_and_acknowledged_once(driven: Callable[..., Driven]) -> None:
     one = driven(**FOREVER)
     lines = [
         "pause", "evaluate", "save", "ask 12*34", "hold", "release", "set optim.lr 1e-4", "advance 2",
-        "rollback 0", "run 3", "resume", "rollback 99", "set optim.lr fast", "stop", "pause",
+        "rollback 0", "run 3", "resume", "rollback 99", "set optim.lr fast",
     ]  # fmt: skip
     commands = [parse(line, source="test") for line in lines]
     for command in commands:
@@ -147,7 +152,7 @@ def test_every_command_is_received_and_acknowledged_once(driven: Callable[..., D
     assert [e.id for e in answers] == [c.id for c in commands]
     assert {e.id for e in one.all(CommandReceived)} == {c.id for c in commands}
     refused = {e.command for e in answers if not e.ok}
-    assert refused == {"rollback 99", "set optim.lr fast"} | ({"pause"} if not answers[-1].ok else set())
+    assert refused == {"rollback 99", "set optim.lr fast"}
 
 
 def test_pause_really_pauses_and_run_n_runs_n(driven: Callable[..., Driven]) -> None:
@@ -252,7 +257,7 @@ def test_set_acts_at_once_and_outlives_a_resume(driven: Callable[..., Driven], t
 def test_a_stopped_and_resumed_run_ends_like_one_never_stopped(
     driven: Callable[..., Driven], tmp_path: Path
 ) -> None:
-    whole = driven("whole")
+    whole = driven("whole").until(RunFinished).checkpoint
     first = driven("parts", log__every=1)
     first.until(Metrics, lambda e: e.at.step >= 17)
     assert first.do("stop").ok
@@ -260,9 +265,8 @@ def test_a_stopped_and_resumed_run_ends_like_one_never_stopped(
     assert (end.state, end.accuracy) == ("interrupted", None)
     first.run.close()
     second = driven("parts", resume=True)
-    ends = [one.until(RunFinished).checkpoint for one in (whole, second)]
-    assert ends[0] == ends[1] == "b1-s000060-final"
-    assert same(weights(tmp_path / "whole", ends[0]), weights(tmp_path / "parts", ends[1]))
+    assert second.until(RunFinished).checkpoint == whole == "b1-s000060-final"
+    assert same(weights(tmp_path / "whole", whole), weights(tmp_path / "parts", whole))
     second.run.close()
     events = list(journal.read(tmp_path / "parts"))
     assert [e.seq for e in events] == list(range(1, len(events) + 1))
@@ -310,6 +314,7 @@ def test_a_crash_in_training_is_told_and_later_commands_are_refused(
 ) -> None:
     one = driven(**FOREVER)
     one.do("save")
+    one.may_crash = True
 
     def broken(*_: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 9 GiB")

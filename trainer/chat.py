@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Literal
 
 from trainer.data.task import NotUnderstood
-
+from trainer.decode import token_texts
+from trainer.evaluate import answer_room, answer_text
 from trainer.events import At, ChatAnswered
-from trainer.parts import Parts, answer_budget, separator_id
+from trainer.parts import Parts, separator_id
 
 Part = Literal["cot", "answer"]
 
@@ -43,23 +44,23 @@ def answer_question(
         if token == eos:
             part = "answer"
         elif token != separator:
-            on_text(tokenizer.decode([token]), part)
+            on_text(token_texts([token], tokenizer)[0], part)
 
     decoded = parts.method.generate(
         parts.model,
         [question],
         scheduled,
-        max_new_tokens=answer_budget(parts.splits["train"]),
+        max_new_tokens=answer_room(parts.splits["train"]),
         on_token=on_token,
         interrupted=interrupted,
     )
-    given = parts.task.read_answer(tokenizer.decode(decoded.answer[0]).strip())
+    given = parts.task.read_answer(answer_text(decoded.answer[0], tokenizer))
     return ChatAnswered(
         at=at,
         id=id,
         asked=text,
         question=problem.shown,
-        cot=tuple(tokenizer.decode([token]).strip() for token in decoded.cot[0]),
+        cot=token_texts(decoded.cot[0], tokenizer),
         answer=given,
         correct=given == problem.expected,
         expected=problem.expected,

@@ -7,12 +7,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer.evaluate import Result, evaluate
-
 from trainer import checkpoint, presets, runs
 from trainer.chat import answer_question
 from trainer.checkpoint import CheckpointError
 from trainer.data.layout import Line, encode_lines, parse_line
+from trainer.evaluate import Result, evaluate
 from trainer.events import At, ChatAnswered, Split
 from trainer.methods.base import Examples
 from trainer.parts import Parts, assemble
@@ -92,10 +91,8 @@ def evaluate_checkpoint(
 ) -> Report:
     """Measure on a split of the run, or on the lines of a file. limit: at most so many examples, the first.
 
-    Raises `InspectionError` for an unknown split, and for a file that cannot be read or has bad lines.
+    Raises `InspectionError` for a file that cannot be read or has bad lines.
     """
-    if split not in ("valid", "test"):
-        raise InspectionError(f"--split {split}: valid or test is allowed")
     parts = loaded.parts
     examples = parts.splits[split] if data is None else read_examples(data, parts)
     if limit is not None:
@@ -165,9 +162,7 @@ def _check_length(examples: Examples, parts: Parts) -> None:
 
 def _measure(loaded: Loaded, examples: Examples) -> Result:
     parts = loaded.parts
-    result = evaluate(parts.method, parts.model, examples, loaded.at.scheduled, parts.tokenizer)
-    assert result is not None  # only an interruption leaves none
-    return result
+    return evaluate(parts.method, parts.model, examples, loaded.at.scheduled, parts.tokenizer)
 
 
 def _find(run_or_folder: str, id: str | None, out: Path) -> Path:
@@ -175,7 +170,7 @@ def _find(run_or_folder: str, id: str | None, out: Path) -> Path:
     if id is None and folder.resolve().parent.name == checkpoint.FOLDER:
         path = folder.resolve()
         if not runs.is_run(path.parent.parent):
-            raise InspectionError(f"{folder}: its run's {runs.CONFIG_FILE} is missing; it says what was learnt")
+            raise InspectionError(f"{folder}: the {runs.CONFIG_FILE} of its run is missing, two folders up")
         return path
     run = runs.find(run_or_folder, out)
     ids = [ref.id for ref in checkpoint.list_checkpoints(run)]

@@ -65,6 +65,7 @@ from trainer.schedule import Progress
 from trainer.seeds import Order, derive, generator
 from trainer.watch import Watch, watch
 
+
 SHOWN = 8
 """Held-out examples shown with each evaluation."""
 
@@ -404,6 +405,7 @@ class Loop:
             result.decoded,
             self.progress.scheduled,
             self.parts.tokenizer,
+            side=self.config.method.side,
         )
         self._emit(ExamplesShown(at=self.at, examples=shown))
         if split == "valid":

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from trainer.model import build_model, build_tokenizer, resolve_device
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from trainer import methods
 from trainer.config import Config
 from trainer.data import Task, load_task
+from trainer.evaluate import answer_room
 from trainer.methods.base import Examples, Method, Model
+from trainer.model import build_model, build_tokenizer, resolve_device
 from trainer.seeds import derive
 
 SEPARATOR = " ####"
@@ -52,9 +53,9 @@ def assemble(config: Config, saved_model: Path | None = None) -> Parts:
     if saved_model is None:
         torch.manual_seed(derive(config.seed, "weights"))
         model = build_model(config, tokenizer, longest)
+        model.generation_config.max_new_tokens = answer_room(splits["train"])
     else:
         model = AutoModelForCausalLM.from_pretrained(saved_model)
-    model.generation_config.max_new_tokens = answer_budget(splits["train"])
     return Parts(
         device=device,
         task=task,
@@ -72,8 +73,3 @@ def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:
     if len(ids) != 1:
         raise ValueError(f"this tokenizer makes {len(ids)} tokens of {SEPARATOR!r}; one is needed")
     return int(ids[0])
-
-
-def answer_budget(examples: Examples) -> int:
-    """Tokens that the longest CoT and answer need, with their EOS."""
-    return int((examples.length_N - examples.question_N).max())

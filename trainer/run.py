@@ -155,7 +155,12 @@ class Run:
         return self._ended.wait(timeout)
 
     def close(self) -> None:
-        """Stop training, with a checkpoint, if it still goes on; end the thread; write the last status."""
+        """Stop training, with a checkpoint, if it still goes on; end the thread; write the last status.
+
+        Closing again does nothing.
+        """
+        if self._loop.closing.is_set():
+            return
         if not self._loop.ended and not self._ended.is_set():
             self._inbox.put(control.parse("stop", source="close"))
         self._loop.closing.set()
@@ -168,14 +173,13 @@ class Run:
 
     def _make_folder(self) -> None:
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir()
+            if self.folder.exists():
+                raise RunError(
+                    f"{self.folder} exists already; give another --name, or go on with `stepwise resume`"
+                )
+            self.folder.mkdir(parents=True)
             (self.folder / checkpoint.FOLDER).mkdir()
             (self.folder / CONFIG).write_text(configuration.dumps(self.config), encoding="utf-8")
-        except FileExistsError:
-            raise RunError(
-                f"{self.folder} exists already; give another --name, or go on with `stepwise resume`"
-            ) from None
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise RunError(f"{self.folder} cannot be written: {error.strerror}") from None

@@ -187,8 +187,10 @@ def find_ended(run: str, out: Path) -> Path:
 def new_folder(out: Path, name: str | None, stem: str) -> Path:
     """Where a new run goes: `name` under `out`, or a free name made from `stem`. Nothing is created.
 
-    Raises `RunsError` for a name that is taken or is not one.
+    Raises `RunsError` for a name that is taken or is not one, and for an `out` that is a file.
     """
+    if out.exists() and not out.is_dir():
+        raise RunsError(f"--out {out}: is a file, and a folder is wanted")
     if name is None:
         return out / new_name(stem, out)
     if not re.fullmatch(r"\w[\w.+-]*", name):

@@ -91,18 +91,23 @@ def decode_example(examples: Examples, index: int, tokenizer: PreTrainedTokenize
     return Line(question_text, cot_text, answer_text.removeprefix(SEPARATOR).strip())
 
 
+def separator_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of ` ####`: one in a task's own vocabulary, two (` #`, `###`) in GPT-2's."""
+    return encode(f" {SEPARATOR}", tokenizer)
+
+
 def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token of ` ####`. Raises `ValueError` where the tokenizer needs several."""
-    return single_id(f" {SEPARATOR}", tokenizer)
+    """The token after which the answer begins: the last of ` ####`."""
+    return separator_ids(tokenizer)[-1]
 
 
-def single_id(symbol: str, tokenizer: PreTrainedTokenizerBase) -> int:
+def encode_one(symbol: str, tokenizer: PreTrainedTokenizerBase) -> int:
     """The one token of a symbol. Raises `ValueError` where the tokenizer needs several."""
     ids = encode(symbol, tokenizer)
     if len(ids) != 1:
         raise ValueError(
-            f"the tokenizer of this model writes {symbol!r} as {len(ids)} tokens, and the layout needs one; "
-            'use the task\'s own symbols: --set model.vocab=task'
+            f"this model's tokenizer writes {symbol!r} as {len(ids)} tokens, and the task needs one; "
+            "use the task's own symbols: --set model.vocab=task"
         )
     return ids[0]
 

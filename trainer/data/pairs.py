@@ -28,7 +28,7 @@ KEY_DIGITS = 18  # decimal digits that always fit into 63 bits
 
 def count(digits_a: int, digits_b: int) -> int:
     """How many ordered pairs of factors there are; the top digit is 1…9."""
-    return 81 * 10 ** (digits_a + digits_b - 2)
+    return int(81 * 10 ** (digits_a + digits_b - 2))
 
 
 def split_pairs(
@@ -101,7 +101,7 @@ def _ranks(rows: Tensor) -> Tensor:
     """One number per row, the same for equal rows only, however many digits a row has."""
     key = torch.zeros(len(rows), dtype=torch.long)
     for part in rows.split(KEY_DIGITS, dim=1):
-        value = part.long() @ 10 ** torch.arange(part.shape[1])
+        value: Tensor = part.long() @ torch.pow(10, torch.arange(part.shape[1]))
         if part.shape[1] == rows.shape[1]:
             return value
         rank = torch.unique(value, return_inverse=True)[1]

@@ -29,7 +29,7 @@ class Problem(NamedTuple):
     note: str = ""
 
 
-class NotUnderstood(ValueError):
+class NotUnderstood(ValueError):  # noqa: N818 (it is an answer more than an error)
     """A text from the chat that this model cannot be asked; the message says kindly what it can be."""
 
 

@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from trainer.decode import greedy
 from transformers import PreTrainedTokenizerBase
 
 from trainer.config import MethodConfig
+from trainer.decode import greedy
 from trainer.methods.base import Batch, Decoded, Examples, Losses, Model
 from trainer.schedule import offset_distribution
 

@@ -1,0 +1,413 @@
+"""The command line: what it prints, its exit codes, and one clear block for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.tiny import tiny_config
+from typer.testing import CliRunner, Result
+
+from stepwise_tui import cli, output
+from trainer import checkpoint, presets, runs
+from trainer import config as configuration
+from trainer.run import Run
+
+ROOT = Path(__file__).parent.parent
+QUICK = ("optim.batch=4", "data.valid=4", "data.test=4", "model.width=16")
+
+
+def call(*arguments: str | Path, text: str | None = None) -> Result:
+    """A command in this process."""
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments], input=text)
+
+
+def refused(result: Result, code: int, *parts: str) -> None:
+    """One block on stderr that says all of `parts`; nothing on stdout; no traceback."""
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == code, result.output
+    for part in parts:
+        assert part in said
+    assert result.stdout == ""
+    assert "Traceback" not in result.output
+
+
+def settings(*assignments: str) -> list[str]:
+    return [word for assignment in assignments for word in ("--set", assignment)]
+
+
+def process(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    """A command as a real process, away from the checkout."""
+    command = [sys.executable, "-c", "from stepwise_tui.cli import main; main()", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run that went to its end; tests read it and leave it as it is."""
+    folder = tmp_path_factory.mktemp("runs") / "done"
+    run = Run(tiny_config(stop__steps=12), folder)
+    run.start()
+    deadline = time.monotonic() + 60
+    while run.state != "finished" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.close()
+    assert run.state == "finished"
+    yield folder
+
+
+# Looking around ---------------------------------------------------------------------------------------------
+
+
+def test_presets_lists_name_title_and_cost() -> None:
+    result = call("presets")
+    assert result.exit_code == 0
+    for preset in presets.listing():
+        assert preset.name in result.stdout and preset.title in result.stdout and preset.cost in result.stdout
+
+
+def test_presets_name_prints_a_file_that_can_be_run(tmp_path: Path) -> None:
+    result = call("presets", "mult2x2-breaks")
+    assert result.exit_code == 0
+    file = tmp_path / "mine.toml"
+    file.write_text(result.stdout, encoding="utf-8")
+    assert presets.configure(file) == presets.resolve("mult2x2-breaks")
+
+
+def test_runs_json_is_one_document_with_the_contract_keys(finished: Path) -> None:
+    result = call("runs", "--out", finished.parent, "--json")
+    (row,) = json.loads(result.stdout)
+    keys = {"name", "path", "state", "step", "stage", "stages", "branch", "accuracy", "bytes", "updated"}
+    assert keys <= row.keys()
+    assert (row["name"], row["path"], row["state"], row["step"]) == ("done", str(finished), "finished", 12)
+
+
+def test_runs_for_people(finished: Path, tmp_path: Path) -> None:
+    assert "finished" in call("runs", "--out", finished.parent).stdout
+    assert "`stepwise run preset mult2x2` starts one" in call("runs", "--out", tmp_path / "none").stdout
+    assert json.loads(call("runs", "--out", tmp_path / "none", "--json").stdout) == []
+
+
+def test_doctor_says_what_there_is(tmp_path: Path) -> None:
+    findings = json.loads(call("doctor", "--out", tmp_path, "--json").stdout)
+    names = {finding["name"] for finding in findings}
+    assert {"python", "torch", "transformers", "textual", "memory", "cores", "disk", "terminal"} <= names
+    assert {"colours", "characters", "hub", "packages"} <= names
+    assert all(finding["remedy"] for finding in findings if finding["verdict"] != "good")
+
+
+# Evaluating and asking --------------------------------------------------------------------------------------
+
+
+def test_eval_json_is_one_document_with_the_contract_keys(finished: Path) -> None:
+    result = call("eval", finished, "--json")
+    measured = json.loads(result.stdout)
+    keys = {"accuracy", "token_accuracy", "examples_per_second", "examples_per_second_batch1"}
+    assert measured.keys() == keys | {"cot_tokens", "n", "split", "checkpoint", "stage"}
+    assert (measured["split"], measured["n"], measured["stage"]) == ("test", 40, 1)
+    assert measured["checkpoint"] == checkpoint.list_checkpoints(finished)[-1].id
+
+
+def test_eval_agrees_with_what_the_run_logged(finished: Path) -> None:
+    journal = (finished / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    (logged,) = [e for e in map(json.loads, journal) if e["event"] == "run_finished"]
+    assert json.loads(call("eval", finished, "--json").stdout)["accuracy"] == logged["accuracy"]
+
+
+def test_eval_takes_a_checkpoint_by_id_and_by_folder(finished: Path) -> None:
+    first = checkpoint.list_checkpoints(finished)[0]
+    for where in ([finished, "--checkpoint", first.id], [finished / checkpoint.FOLDER / first.id]):
+        measured = json.loads(call("eval", *where, "--split", "valid", "--limit", "5", "--json").stdout)
+        assert (measured["checkpoint"], measured["n"], measured["split"]) == (first.id, 5, "valid")
+
+
+def test_eval_reads_lines_of_ones_own(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("2 1 * 4 3||8 4 0 + 0 6 3 0 #### 8 0 4 0\n\n1 1 * 1 1||1 1 0 + 0 1 1 0 #### 1 2 1 0\n")
+    measured = json.loads(call("eval", finished, "--data", file, "--json").stdout)
+    assert (measured["n"], measured["split"]) == (2, None)
+
+
+def test_bad_lines_are_named_numbered_and_counted(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bad.txt"
+    file.write_text("no bars\n2 1 * 4 3||8 4 0 + 0 6 3 0 #### 8 0 4 0\n" + "1 * x||2 #### 3\n" * 7)
+    refused(
+        call("eval", finished, "--data", file, "--json"),
+        2,
+        "bad.txt, line 1: 'no bars': '||' between question and CoT is missing",
+        "line 3:",
+        "not in the vocabulary",
+        "and 3 more bad lines",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\n\n", "has no examples"),
+        (b"\xff\xfe\x00", "is not text in UTF-8"),
+        (b"1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 * 1||1 #### 1\n", "positions this model has"),
+    ],
+)
+def test_a_file_that_cannot_be_evaluated(
+    finished: Path, tmp_path: Path, content: bytes, complaint: str
+) -> None:
+    file = tmp_path / "file.txt"
+    file.write_bytes(content)
+    refused(call("eval", finished, "--data", file), 2, "file.txt", complaint)
+
+
+def test_chat_answers_one_line_per_line(finished: Path) -> None:
+    result = call("chat", finished, text="12*34\n\nwhat?\n34 x 12")
+    first, second, third = result.stdout.splitlines()
+    assert first.startswith("12 × 34 = ") and "408 is right" in first and "ms" in first
+    assert "12 * 34" in second
+    assert third.startswith("34 × 12 = ")
+
+
+def test_an_unknown_checkpoint_names_those_there_are(finished: Path) -> None:
+    first = checkpoint.list_checkpoints(finished)[0].id
+    refused(call("eval", finished, "--checkpoint", first[:-1]), 2, f"did you mean {first}?")
+    refused(call("chat", finished, "--checkpoint", "nonsense"), 2, "has no checkpoint 'nonsense'", first)
+
+
+@pytest.mark.parametrize("file", ["model/model.safetensors", "state.json", "model/tokenizer.json"])
+def test_one_flipped_byte_is_refused_and_the_others_are_named(
+    finished: Path, tmp_path: Path, file: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    *others, last = (ref.id for ref in checkpoint.list_checkpoints(folder))
+    path = folder / checkpoint.FOLDER / last / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    if file == "state.json":
+        # What cannot even be read is no longer in the list; its own folder still is.
+        refused(call("eval", folder / checkpoint.FOLDER / last), 1, "state.json", "damaged", *others)
+    else:
+        refused(call("eval", folder, "--checkpoint", last), 1, path.name, "damaged", *others)
+
+
+# Mistakes ---------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    for arguments in (["presets", "mult2x2-brakes"], ["run", "preset", "mult2x2-brakes"]):
+        refused(call(*arguments), 2, "there is no preset 'mult2x2-brakes'", "did you mean mult2x2-breaks?")
+
+
+def test_all_wrong_settings_are_told_at_once(tmp_path: Path) -> None:
+    result = call(
+        "run", "preset", "mult2x2", "--out", tmp_path, *settings("optim.lr=fast", "optim.rate=1", "x"), "--seed", "-1"
+    )
+    refused(
+        result,
+        2,
+        "4 problems",
+        "optim.lr = 'fast': number > 0 is allowed",
+        "optim.rate: there is no such field; did you mean",
+        "--set x: KEY=VALUE is expected",
+        "seed = -1: whole number ≥ 0",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("[optim\n", "is not TOML"), ("[optim]\nlr = 'x'\n", "optim.lr = 'x'"), (None, "No such file")],
+)
+def test_a_bad_file(tmp_path: Path, text: str | None, complaint: str) -> None:
+    file = tmp_path / "mine.toml"
+    if text is not None:
+        file.write_text(text)
+    refused(call("run", "config", file, "--out", tmp_path / "runs"), 2, complaint)
+
+
+@pytest.mark.parametrize("command", ["resume", "eval", "chat"])
+def test_a_folder_that_is_not_a_run(command: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(call(command, tmp_path / "empty"), 2, "is not a run: it has no config.toml")
+    refused(call(command, "nowhere", "--out", tmp_path), 2, "there is no run 'nowhere'")
+
+
+def test_a_run_without_checkpoints_cannot_be_opened_or_resumed(tmp_path: Path) -> None:
+    folder = tmp_path / "young"
+    folder.mkdir()
+    (folder / runs.CONFIG_FILE).write_text(configuration.dumps(tiny_config()))
+    refused(call("eval", folder), 2, "has no checkpoint yet")
+    refused(call("resume", folder, "--plain"), 2, "no good checkpoint")
+
+
+def test_an_existing_name_is_refused_and_left_alone(finished: Path) -> None:
+    before = sorted(finished.iterdir())
+    result = call("run", "preset", "mult2x2", "--name", "done", "--out", finished.parent)
+    refused(result, 2, "exists already", "give another --name", "`stepwise resume")
+    assert sorted(finished.iterdir()) == before
+
+
+def test_an_out_that_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    refused(call("run", "preset", "mult2x2", "--out", file), 2, "file: is a file, and a folder is wanted")
+    beneath = call("run", "preset", "mult2x2", "--plain", "--out", file / "runs")
+    refused(beneath, 2, "cannot be written: Not a directory")
+
+
+def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    result = call("run", "preset", "mult2x2", "--plain", "--out", tmp_path, "--device", "cuda:99")
+    refused(result, 2, "device = cuda:99", "--device auto")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", ""])
+def test_a_device_that_is_none(tmp_path: Path, device: str) -> None:
+    result = call("run", "preset", "mult2x2", "--out", tmp_path, "--device", device)
+    refused(result, 2, "device = ", "auto, cpu, cuda or cuda:N")
+
+
+def test_a_model_that_cannot_be_had_names_the_two_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = tmp_path / "no-such-model"
+    result = call("run", "preset", "mult4x4", "--plain", "--out", tmp_path / "runs", *settings(f"model.init={init}"))
+    refused(result, 2, "no-such-model", "--set model.init=PATH", "--set model.init=scratch")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_more_examples_than_there_are(tmp_path: Path) -> None:
+    result = call("run", "preset", "mult2x2", "--plain", "--out", tmp_path, *settings("data.train=9000"))
+    refused(result, 2, "9,000" if "9,000" in result.stderr else "9000")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_still_going_is_not_taken_up(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "live"
+    shutil.copytree(finished, folder)
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(status | {"state": "training", "pid": os.getpid()}))
+    refused(call("resume", folder), 2, "live still runs", f"kill {os.getpid()}")
+
+
+@pytest.mark.parametrize("arguments", [["bogus"], ["run", "bogus"], ["eval"], ["presets", "a", "b"]])
+def test_what_the_parser_refuses(arguments: list[str]) -> None:
+    refused(call(*arguments), 2, "Usage: ", "Error: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyError("x"), 1, "nobody foresaw: KeyError: 'x'"),
+        (ValueError("from a library"), 1, "nobody foresaw: ValueError: from a library"),
+        (OSError(28, "No space left on device", "/full/file"), 1, "/full/file: No space left on device"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_whatever_fails_is_one_block_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(runs, "list_runs", fail)
+    refused(call("runs"), code, said)
+
+
+def test_running_out_of_device_memory_is_told_with_a_way_out() -> None:
+    import torch
+
+    with pytest.raises(output.typer.Exit) as caught, output.explained():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+    assert caught.value.exit_code == 1
+
+
+# Real processes ---------------------------------------------------------------------------------------------
+
+
+def start(cwd: Path, *assignments: str, name: str = "one") -> subprocess.Popen[str]:
+    arguments = ["run", "preset", "mult2x2", "--plain", "--name", name, "--device", "cpu"]
+    return process(*arguments, *settings(*QUICK, *assignments), cwd=cwd)
+
+
+def wait_for(child: subprocess.Popen[str], word: str) -> None:
+    assert child.stdout is not None
+    for line in child.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"{word!r} never came: {child.communicate()}")
+
+
+def state(folder: Path) -> str:
+    return runs.row(folder).state
+
+
+def test_a_plain_run_says_its_accuracy_last_and_exits_0(tmp_path: Path) -> None:
+    child = start(tmp_path, "stop.steps=12", "schedule.pretrain_steps=2", "schedule.steps_per_token=1")
+    lines, errors = child.communicate(timeout=60)
+    assert child.returncode == 0, errors
+    assert "test accuracy" in lines.splitlines()[-1]
+    assert state(tmp_path / "runs" / "one") == "finished"
+    assert "loading torch" in errors.splitlines()[0]
+    assert errors.splitlines()[-1] == "stepwise chat runs/one"
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_saves_and_exits_0_and_resume_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    child = start(tmp_path, "stop.steps=100_000", "log.every=1")
+    wait_for(child, "loss")
+    child.send_signal(number)
+    _, errors = child.communicate(timeout=30)
+    assert child.returncode == 0, errors
+    folder = tmp_path / "runs" / "one"
+    assert state(folder) == "interrupted"
+    assert errors.splitlines()[-1] == "stepwise resume runs/one"
+    step = runs.row(folder).step
+    assert step >= 1
+
+    again = process("resume", "one", "--plain", cwd=tmp_path)
+    wait_for(again, f"going on from b1-s{step:06d}")
+    wait_for(again, "loss")
+    again.terminate()
+    _, errors = again.communicate(timeout=30)
+    assert again.returncode == 0, errors
+    assert runs.row(folder).step > step
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_training_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    child = start(tmp_path)
+    assert child.stderr is not None
+    child.stderr.readline()  # "loading torch"
+    child.send_signal(number)
+    _, errors = child.communicate(timeout=30)
+    assert child.returncode == code, errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "runs" / "one").exists()
+
+
+def test_a_pipe_that_closes_early_does_no_harm(finished: Path) -> None:
+    child = process("presets", "mult2x2", cwd=finished.parent)
+    assert child.stdout is not None and child.stderr is not None
+    child.stdout.close()
+    child.wait(timeout=30)
+    assert "Traceback" not in child.stderr.read()

@@ -1,0 +1,195 @@
+"""The model and its tokenizer: from scratch, from the hub or from a folder; trimmed to a task's vocabulary.
+
+Weights are fp32 and attention is torch's SDPA. New weights are drawn from torch's global generator, which
+the caller seeds. Nothing here runs code from a hub, and only safetensors are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    GPT2Config,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from trainer.config import Config
+from trainer.data.task import Task
+from trainer.methods.base import Model
+
+SCRATCH = "scratch"
+DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop", "resid_dropout", "attention_dropout")
+"""What the architectures call their dropout probabilities."""
+
+T = TypeVar("T")
+
+
+def resolve_device(text: str) -> torch.device:
+    """The device of `auto`, `cpu`, `cuda` or `cuda:N`. Raises `ValueError` for a GPU that is not there."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    device = torch.device(text)
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        there = f"GPUs here: cuda:0 to cuda:{gpus - 1}" if gpus else "torch finds no GPU here"
+        raise ValueError(
+            f"device = {text}: {there}; --device auto takes what there is, --device cpu always works"
+        )
+    return device
+
+
+def build_tokenizer(config: Config, task: Task) -> PreTrainedTokenizerBase:
+    """The task's own tokenizer, or the pretrained one with EOS as its padding.
+
+    Raises `ValueError` when the pretrained one cannot be loaded.
+    """
+    if config.model.vocab == "task":
+        return task.tokenizer()
+    tokenizer = _pretrained_tokenizer(config.model.init)
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def build_model(config: Config, tokenizer: PreTrainedTokenizerBase, positions: int) -> Model:
+    """The model a run starts with, in train mode, on the CPU.
+
+    positions: the longest row in tokens; a pretrained model with fewer is lengthened. Its generation
+    configuration is greedy and has no stop token, since a row has two EOS; the caller sets max_new_tokens.
+
+    Raises `ValueError` when a pretrained model cannot be loaded or lengthened.
+    """
+    if config.model.init == SCRATCH:
+        model = _from_scratch(config, tokenizer, positions)
+    else:
+        model = _load(config.model.init, "model", lambda: _from_pretrained(config))
+        if config.model.vocab == "task":
+            _trim_vocabulary(model, tokenizer, _pretrained_tokenizer(config.model.init))
+        _lengthen(model, config.model.init, positions)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(model.config, name, getattr(tokenizer, name))
+    model.generation_config = GenerationConfig(do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    return model.train()
+
+
+def _from_scratch(config: Config, tokenizer: PreTrainedTokenizerBase, positions: int) -> Model:
+    architecture = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=positions,
+        n_layer=config.model.layers,
+        n_head=config.model.heads,
+        n_embd=config.model.width,
+        embd_pdrop=config.model.dropout,
+        resid_pdrop=config.model.dropout,
+        attn_pdrop=config.model.dropout,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own function, in one kernel instead of seven
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    _silence()
+    return AutoModelForCausalLM.from_config(architecture, attn_implementation="sdpa", dtype=torch.float32)
+
+
+def _from_pretrained(config: Config) -> Model:
+    architecture = AutoConfig.from_pretrained(config.model.init, trust_remote_code=False)
+    for name in DROPOUTS:
+        if hasattr(architecture, name):
+            setattr(architecture, name, config.model.dropout)
+    return AutoModelForCausalLM.from_pretrained(
+        config.model.init,
+        config=architecture,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+
+
+def _pretrained_tokenizer(init: str) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase = _load(
+        init, "tokenizer", lambda: AutoTokenizer.from_pretrained(init, trust_remote_code=False)
+    )
+    if tokenizer.eos_token is None:
+        raise ValueError(f"model.init = {init}: its tokenizer has no EOS token, which every row needs")
+    return tokenizer
+
+
+def _load(init: str, what: str, load: Callable[[], T]) -> T:
+    """`load()`, its failures told as a sentence with the ways out."""
+    _silence()
+    try:
+        return load()
+    except (OSError, ValueError, SafetensorError) as error:
+        if Path(init).is_dir():
+            reason = f"no {what} could be read from this folder ({str(error).strip().splitlines()[0]})"
+        else:
+            reason = f"its {what} could not be fetched from the Hugging Face hub, and it is no local folder"
+        raise ValueError(
+            f"model.init = {init}: {reason}; give a local folder that holds one (--set model.init=PATH), or "
+            "begin from scratch (--set model.init=scratch --set model.vocab=task)"
+        ) from error
+
+
+def _silence() -> None:
+    """No warnings and no progress bars: they tear a screen that is drawn over them."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _trim_vocabulary(
+    model: Model, tokenizer: PreTrainedTokenizerBase, source: PreTrainedTokenizerBase
+) -> None:
+    """Reduce embeddings and head to the task's symbols; each row is copied from the pretrained token.
+
+    Where the pretrained tokenizer writes a symbol as several tokens, the last of them is taken: a leading
+    blank comes first, the symbol last.
+    """
+    rows = torch.tensor(
+        [
+            source.eos_token_id
+            if id == tokenizer.eos_token_id
+            else source.encode(str(tokenizer.decode([id])), add_special_tokens=False)[-1]
+            for id in range(len(tokenizer))
+        ]
+    )
+    layers = (model.get_input_embeddings, model.get_output_embeddings)
+    kept = [{name: old.detach()[rows] for name, old in layer().named_parameters()} for layer in layers]
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for layer, values in zip(layers, kept, strict=True):
+        layer().load_state_dict(values)
+
+
+def _lengthen(model: Model, init: str, positions: int) -> None:
+    """Room for `positions` tokens.
+
+    Rotary positions need no weights. GPT-2's learned ones go on from the start again, row p + n_positions
+    being a copy of row p: what attention does between neighbours holds there at once, as Longformer found
+    (arXiv 2004.05150, section 5).
+    """
+    known: int = model.config.max_position_embeddings
+    if positions <= known:
+        return
+    if model.config.model_type == "gpt2":
+        old = model.transformer.wpe
+        new = torch.nn.Embedding(positions, old.embedding_dim)
+        new.weight.data = old.weight.detach()[torch.arange(positions) % known].clone()
+        model.transformer.wpe = new
+    elif not _is_rotary(model.config):
+        raise ValueError(
+            f"model.init = {init}: the examples take {positions} positions, the model has {known}, and those "
+            f"of a {model.config.model_type} model cannot be lengthened; choose fewer digits or a GPT-2 model"
+        )
+    model.config.max_position_embeddings = positions
+
+
+def _is_rotary(architecture: Any) -> bool:
+    return bool(getattr(architecture, "rope_parameters", None))
