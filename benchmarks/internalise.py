@@ -29,7 +29,7 @@ from trainer.events import Evaluated, RunFinished, StageEntered
 
 def train(preset: str, seed: int, out: Path, name: str, *overrides: str) -> Path:
     """One run, to its end; its folder."""
-    command = [sys.executable, "-m", "stepwise_tui.cli", "run", "preset", preset, "--plain"]
+    command = [sys.executable, "-m", "stepwise_tui", "run", "preset", preset, "--plain"]
     command += ["--seed", str(seed), "--out", str(out), "--name", name]
     for override in overrides:
         command += ["--set", override]

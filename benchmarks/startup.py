@@ -35,7 +35,7 @@ def resume(name: str) -> None:
     "Resume a thing."
 app()
 """
-STEPWISE = [sys.executable, "-m", "stepwise_tui.cli"]
+STEPWISE = [sys.executable, "-m", "stepwise_tui"]
 ONE_STEP = ["--set", "stop.steps=1", "--set", "log.every=1"]
 
 

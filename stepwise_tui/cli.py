@@ -5,9 +5,10 @@ Everything heavy is imported inside the commands, so that `stepwise --help` answ
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -145,7 +146,7 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option("--data", metavar="FILE", help="Lines of question||CoT #### answer.")
     ] = None,
-    split: Annotated[str, typer.Option("--split", metavar="valid|test", help="Held-out examples.")] = "test",
+    split: Annotated[Literal["valid", "test"], typer.Option("--split", help="Held-out examples.")] = "test",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many examples.")] = None,
     out: Out = RUNS,
     as_json: Json = False,
@@ -184,4 +185,7 @@ def doctor(out: Out = RUNS, as_json: Json = False) -> None:
 
 def main() -> None:
     """The command `stepwise`."""
+    # Read when transformers is imported: its progress bars and advice would tear the screen.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     app(prog_name="stepwise")

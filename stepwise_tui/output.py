@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from stepwise_tui.text import accuracy, size
+
 if TYPE_CHECKING:
     from trainer.doctor import Finding
+    from trainer.events import ChatAnswered
     from trainer.inspection import Report
     from trainer.runs import RunRow
 
@@ -55,8 +58,8 @@ def runs_table(rows: Sequence[RunRow]) -> str:
                 f"{row.step:,}",
                 f"{row.stage}/{row.stages}",
                 str(row.branch),
-                "–" if row.accuracy is None else f"{row.accuracy:.3f}",
-                amount(row.bytes),
+                accuracy(row.accuracy),
+                size(row.bytes),
                 row.updated[:16].replace("T", " "),
             )
             for row in rows
@@ -69,7 +72,7 @@ def report(measured: Report) -> str:
     return pairs(
         {
             "checkpoint": f"{measured.checkpoint} (stage {measured.stage})",
-            "examples": f"{measured.n:,} of {measured.split}",
+            "examples": f"{measured.n:,} of {measured.split or 'the file'}",
             "accuracy": f"{measured.accuracy:.4f}",
             "token accuracy": f"{measured.token_accuracy:.4f}",
             "CoT tokens": f"{measured.cot_tokens:.2f} an example",
@@ -77,6 +80,21 @@ def report(measured: Report) -> str:
             f"{measured.examples_per_second_batch1:,.1f} one at a time",
         }
     )
+
+
+def turn(answered: ChatAnswered) -> str:
+    """One turn of a chat in one line."""
+    if not answered.understood:
+        return answered.note
+    verdict = {True: " ✓", False: f" ✗ {answered.expected} is right", None: ""}[answered.correct]
+    spoken = f"{' '.join(answered.cot)} → " if answered.cot else ""
+    parts = [
+        f"{answered.question} = {spoken}{answered.answer}{verdict}",
+        f"{len(answered.cot)} CoT tokens",
+        f"{answered.milliseconds:.0f} ms",
+        answered.note,
+    ]
+    return " · ".join(part for part in parts if part)
 
 
 def findings(found: Sequence[Finding]) -> str:
@@ -88,16 +106,6 @@ def findings(found: Sequence[Finding]) -> str:
         if finding.remedy:
             lines.append(_wrapped(finding.remedy, " " * 16 + "→ ", " " * 18))
     return "\n".join(lines)
-
-
-def amount(bytes: int) -> str:
-    """A size for people."""
-    size = float(bytes)
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def complain(message: str) -> None:

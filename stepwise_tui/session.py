@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stepwise_tui.output import FAILURE
+from stepwise_tui.output import FAILURE, turn
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -30,9 +30,11 @@ def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, pa
     Raises ValueError with a sentence when the run cannot be started.
     """
     cockpit = not plain and sys.stdin.isatty() and sys.stdout.isatty()
-    # Loading torch takes seconds: say so before, on stderr, where it is in nobody's way.
-    typer.echo(f"{folder.name}: {'going on' if resume else 'starting'}; loading torch …", err=True)
     with _signals() as signals:
+        # Loading torch takes seconds: say so before, on stderr, where it is in nobody's way.
+        typer.echo(f"{folder.name}: {'going on' if resume else 'starting'}; loading torch …", err=True)
+        if config.model.init != "scratch" and not resume:
+            typer.echo(f"loading {config.model.init} too; the first time that is a download …", err=True)
         from trainer.control import parse
         from trainer.run import Run
 
@@ -47,6 +49,35 @@ def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, pa
         typer.echo(_farewell(run), err=not cockpit)
     if run.state == "crashed":
         raise typer.Exit(FAILURE)
+
+
+def chat(run: str, checkpoint: str | None, out: Path) -> None:
+    """Ask a checkpoint: a prompt on a terminal, one question per line from a pipe.
+
+    Raises ValueError with a sentence when the checkpoint cannot be opened.
+    """
+    typer.echo("loading torch …", err=True)
+    from trainer import inspection
+
+    loaded = inspection.open_checkpoint(run, checkpoint, out)
+    prompt = sys.stdin.isatty()
+    if prompt:
+        stage = loaded.parts.method.describe(loaded.at.stage)
+        typer.echo(f"{loaded.id}, {stage}. Ask, for example 12*34; Ctrl-D ends.", err=True)
+    for question in _questions(prompt):
+        typer.echo(turn(inspection.ask(loaded, question)))
+
+
+def _questions(prompt: bool) -> Iterator[str]:
+    """What is asked, line by line, empty lines left out."""
+    while True:
+        if prompt:
+            typer.echo("> ", nl=False, err=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
 
 
 def _show(run: Run, cockpit: bool, signals: _Signals) -> None:

@@ -57,7 +57,7 @@ def test_saved_it_loads_with_plain_transformers(
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
 
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     symbols = AutoTokenizer.from_pretrained(tmp_path / "model")
     ids = torch.randint(17, (2, 64 + more))
     model.eval()
@@ -79,7 +79,7 @@ def test_generation_does_not_stop_at_eos(tmp_path: Path) -> None:
         model.lm_head.weight[tokenizer.eos_token_id] = 1.0  # always EOS
     model.generation_config.max_new_tokens = 7
     model.save_pretrained(tmp_path)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
     written = loaded.generate(torch.tensor([[1, 16]]))
     assert written[0].tolist() == [1, 16] + [16] * 7
 
@@ -117,7 +117,8 @@ def test_the_full_vocabulary_is_left_alone(tmp_path: Path) -> None:
 def test_learned_positions_go_on_from_the_start_again(tmp_path: Path) -> None:
     folder = small_pretrained.gpt2(tmp_path, positions=16)
     model, _ = built(init=str(folder), positions=40)
-    old = AutoModelForCausalLM.from_pretrained(folder).transformer.wpe.weight
+    whole: Any = AutoModelForCausalLM.from_pretrained(folder)
+    old = whole.transformer.wpe.weight
     assert model.config.n_positions == 40
     assert torch.equal(model.transformer.wpe.weight, old[torch.arange(40) % 16])
     model(torch.randint(17, (1, 40))).logits.sum().backward()
@@ -125,12 +126,15 @@ def test_learned_positions_go_on_from_the_start_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("vocab", ["task", "full"])
-def test_an_unreachable_name_has_two_ways_out(vocab: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+def test_an_unreachable_name_has_two_ways_out(
+    vocab: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trainer.model.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(ValueError, match=r"model\.init = nobody/nothing") as caught:
         built(init="nobody/nothing", vocab=vocab)
     assert "--set model.init=PATH" in str(caught.value)
     assert "--set model.init=scratch --set model.vocab=task" in str(caught.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_folder_without_a_model_is_said_to_be_one(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import torch
 from tests.tiny import tiny_config
 from transformers import AutoModelForCausalLM
 
+from trainer import runs
 from trainer.data.layout import encode_lines, parse_line
 from trainer.parts import Parts, assemble
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINE = "2 1 * 4 3||8 4 0 + 0 6 3 0 #### 8 0 4 0"
 
 
@@ -61,3 +64,17 @@ def test_the_model_has_no_stop_token_since_a_row_has_two_ends(tmp_path: Path) ->
     generation = AutoModelForCausalLM.from_pretrained(tmp_path).generation_config
     assert generation.eos_token_id is None
     assert generation.max_new_tokens == len("8 4 0 + 0 6 3 0 _ . #### 8 0 4 0 _ .".split())
+
+
+def test_the_lines_from_python_train_ask_and_save(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block("from trainer import Run")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ChatAnswered" in done.stdout
+    assert runs.row(tmp_path / "runs" / "mine").state == "interrupted"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from trainer.data.layout import encode_question, separator_ids
 from trainer.data.task import NotUnderstood
 from trainer.decode import token_texts
 from trainer.evaluate import answer_room, answer_text
 from trainer.events import At, ChatAnswered
-from trainer.parts import Parts, separator_id
+from trainer.parts import Parts
 
 Part = Literal["cot", "answer"]
 
@@ -35,15 +36,15 @@ def answer_question(
         return ChatAnswered(at=at, id=id, asked=text, understood=False, note=str(reason))
     tokenizer = parts.tokenizer
     eos = tokenizer.eos_token_id
-    question = tokenizer(f" {problem.question} {tokenizer.eos_token}", add_special_tokens=False)["input_ids"]
-    separator = separator_id(tokenizer)
+    question = encode_question(problem.question, tokenizer)
+    separator = set(separator_ids(tokenizer))
     part: Part = "cot"
 
     def on_token(token: int) -> None:
         nonlocal part
         if token == eos:
             part = "answer"
-        elif token != separator:
+        elif token not in separator:
             on_text(token_texts([token], tokenizer)[0], part)
 
     decoded = parts.method.generate(

@@ -65,7 +65,6 @@ from trainer.schedule import Progress
 from trainer.seeds import Order, derive, generator
 from trainer.watch import Watch, watch
 
-
 SHOWN = 8
 """Held-out examples shown with each evaluation."""
 
@@ -160,7 +159,7 @@ class Loop:
 
         torch.manual_seed(derive(seed, "dropout", self.stream, self.step))
         losses = self.method.loss(self.model, batch)
-        losses.mean.backward()  # type: ignore[no-untyped-call]
+        losses.mean.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
         finite = torch.isfinite(norm) & torch.isfinite(losses.mean.detach())
         # The fused optimiser leaves the update out on the device: no one waits to look at the number.

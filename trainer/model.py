@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub import constants, get_session
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -29,6 +31,8 @@ from trainer.methods.base import Model
 SCRATCH = "scratch"
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop", "resid_dropout", "attention_dropout")
 """What the architectures call their dropout probabilities."""
+
+HUB_PATIENCE = 5.0  # seconds
 
 T = TypeVar("T")
 
@@ -70,7 +74,7 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase, positions: i
     if config.model.init == SCRATCH:
         model = _from_scratch(config, tokenizer, positions)
     else:
-        model = _load(config.model.init, "model", lambda: _from_pretrained(config))
+        model = _load(config.model.init, "model", lambda where: _from_pretrained(config, where))
         if config.model.vocab == "task":
             _trim_vocabulary(model, tokenizer, _pretrained_tokenizer(config.model.init))
         _lengthen(model, config.model.init, positions)
@@ -99,8 +103,8 @@ def _from_scratch(config: Config, tokenizer: PreTrainedTokenizerBase, positions:
     return AutoModelForCausalLM.from_config(architecture, attn_implementation="sdpa", dtype=torch.float32)
 
 
-def _from_pretrained(config: Config) -> Model:
-    architecture = AutoConfig.from_pretrained(config.model.init, trust_remote_code=False)
+def _from_pretrained(config: Config, where: dict[str, bool]) -> Model:
+    architecture = AutoConfig.from_pretrained(config.model.init, **where)
     for name in DROPOUTS:
         if hasattr(architecture, name):
             setattr(architecture, name, config.model.dropout)
@@ -110,26 +114,28 @@ def _from_pretrained(config: Config) -> Model:
         dtype=torch.float32,
         attn_implementation="sdpa",
         use_safetensors=True,
-        trust_remote_code=False,
+        **where,
     )
 
 
 def _pretrained_tokenizer(init: str) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = _load(
-        init, "tokenizer", lambda: AutoTokenizer.from_pretrained(init, trust_remote_code=False)
+        init, "tokenizer", lambda where: AutoTokenizer.from_pretrained(init, **where)
     )
     if tokenizer.eos_token is None:
         raise ValueError(f"model.init = {init}: its tokenizer has no EOS token, which every row needs")
     return tokenizer
 
 
-def _load(init: str, what: str, load: Callable[[], T]) -> T:
-    """`load()`, its failures told as a sentence with the ways out."""
+def _load(init: str, what: str, load: Callable[[dict[str, bool]], T]) -> T:
+    """`load` with the options that say where from; its failures told as a sentence with the ways out."""
     _silence()
+    is_folder = Path(init).is_dir()
+    where = {"trust_remote_code": False, "local_files_only": is_folder or not _hub_answers()}
     try:
-        return load()
+        return load(where)
     except (OSError, ValueError, SafetensorError) as error:
-        if Path(init).is_dir():
+        if is_folder:
             reason = f"no {what} could be read from this folder ({str(error).strip().splitlines()[0]})"
         else:
             reason = f"its {what} could not be fetched from the Hugging Face hub, and it is no local folder"
@@ -139,10 +145,20 @@ def _load(init: str, what: str, load: Callable[[], T]) -> T:
         ) from error
 
 
+def _hub_answers() -> bool:
+    """Whether the hub can be reached; left to itself its client takes most of a minute to give up."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_PATIENCE)
+    except Exception:  # the client's own errors, whose package differs between versions of the hub's library
+        return False
+    return True
+
+
 def _silence() -> None:
     """No warnings and no progress bars: they tear a screen that is drawn over them."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
 
 
 def _trim_vocabulary(

@@ -11,12 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from trainer import methods
 from trainer.config import Config
 from trainer.data import Task, load_task
+from trainer.data.layout import separator_id
 from trainer.evaluate import answer_room
 from trainer.methods.base import Examples, Method, Model
 from trainer.model import build_model, build_tokenizer, resolve_device
 from trainer.seeds import derive
-
-SEPARATOR = " ####"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +64,3 @@ def assemble(config: Config, saved_model: Path | None = None) -> Parts:
         method=methods.build(config.method, tokenizer, splits["train"], separator_id(tokenizer)),
         longest=longest,
     )
-
-
-def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that stands before the answer. Raises ValueError where #### is several tokens."""
-    ids = tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        raise ValueError(f"this tokenizer makes {len(ids)} tokens of {SEPARATOR!r}; one is needed")
-    return int(ids[0])

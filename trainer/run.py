@@ -257,10 +257,14 @@ class Run:
 
     def _saving_habits(self) -> str:
         save = self.config.save
+        entries = (
+            "all stages"
+            if save.every_stage == 1
+            else f"the last {save.stages} stages and of each {save.every_stage}th before"
+        )
         return (
-            f"a checkpoint at every stage and every {60 * save.minutes:g} s, or 30 × what a save costs if "
-            f"that is longer; kept are the last {save.keep}, the entries of the last {save.stages} stages "
-            f"and of every {save.every_stage}th, the best, and all that you save yourself"
+            f"saved at every stage and every {60 * save.minutes:g} s, or 30 × what a save costs if that is "
+            f"longer; kept: the last {save.keep}, the entries of {entries}, the best, and all you save"
         )
 
     def _beat(self) -> None:

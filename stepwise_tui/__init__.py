@@ -1,0 +1,1 @@
+"""The cockpit and the command line: what a person sees of a run."""

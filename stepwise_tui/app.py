@@ -1,0 +1,289 @@
+"""The cockpit: a run on one screen, to watch and to steer.
+
+It holds a link and a history, nothing of the trainer. Four times a second it takes what the link has,
+folds it into the history, and lets each widget look whether it reads differently now. A key sends a
+command; what came of it arrives as an event like any other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import BindingType
+from textual.screen import Screen
+from textual.theme import Theme
+
+from stepwise_tui import keymap
+from stepwise_tui.charts.curves import X_AXES, X_LABELS, View
+from stepwise_tui.glyphs import Glyphs, detect
+from stepwise_tui.history import History, apply
+from stepwise_tui.link import Link
+from stepwise_tui.screens.main import Main, Tab
+from stepwise_tui.widgets.panels import ChatPanel
+from trainer.control import CommandError, decide, parse
+from trainer.events import CommandAcknowledged, CommandReceived, Event, Notice
+
+if TYPE_CHECKING:
+    from trainer.lineage import CheckpointRef
+
+THEME = Theme(
+    name="stepwise",
+    primary="#4FA3E3",
+    secondary="#7C93B8",
+    accent="#F2B456",
+    success="#6FC276",
+    warning="#F0913A",
+    error="#D9534F",
+    foreground="#D8DEE6",
+    background="#0E1217",
+    surface="#151B22",
+    panel="#1C252F",
+)
+TICK_SECONDS = 0.25
+CHART_SECONDS = 0.75
+
+
+class Cockpit(App[None]):
+    """A run's screen. Ends when the person leaves; what becomes of the run is the caller's matter."""
+
+    CSS_PATH = "styles.tcss"
+    TITLE = "stepwise"
+    BINDINGS: ClassVar[list[BindingType]] = keymap.urgent()
+
+    def __init__(self, link: Link, *, glyphs: Glyphs | None = None) -> None:
+        super().__init__()
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (120, "-wide")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-short"), (34, "-tall")]
+        self.register_theme(THEME)
+        self.theme = THEME.name
+        self.link = link
+        self.history = History(config=link.config)
+        self.glyphs = glyphs or detect()
+        self.view = View(braille=self.glyphs.braille)
+        self.main = Main(link.name, link.folder, self.glyphs)
+        self._leaving = False
+        self._charts_shown = 0.0
+
+    def get_default_screen(self) -> Screen[None]:
+        return self.main
+
+    def on_ready(self) -> None:
+        self.take(self.link.drain(), answer=False)
+        self.set_interval(TICK_SECONDS, self.tick)
+
+    # Down: events -------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Take in what has happened since the last time."""
+        events = self.link.drain()
+        if events:
+            self.take(events)
+        elif self._charts_due():
+            self.show_charts()
+
+    def take(self, events: list[Event], *, answer: bool = True) -> None:
+        """Fold events into the history and show what has changed. answer: say what came of requests."""
+        alarm = self.history.alarm
+        for event in events:
+            apply(self.history, event)
+            if answer:
+                self._answer(event)
+        if self.history.alarm is not None and self.history.alarm is not alarm:
+            self.bell()
+        self.main.show(self.history)
+        if self._charts_due() or self.history.ended:
+            self.show_charts()
+        if self.history.ended and self._leaving:
+            self.exit()
+
+    def _charts_due(self) -> bool:
+        return time.monotonic() - self._charts_shown >= CHART_SECONDS
+
+    def show_charts(self) -> None:
+        """Draw the charts anew, where there is anything new."""
+        self._charts_shown = time.monotonic()
+        self.main.show_charts(self.history, self.view)
+
+    def _answer(self, event: Event) -> None:
+        match event:
+            case CommandReceived() | CommandAcknowledged(ok=True) if event.command.startswith("ask "):
+                return
+            case CommandReceived():
+                self.main.say(f"requested: {event.command}", "faint")
+            case CommandAcknowledged():
+                text = f"{event.command}: {event.message} (at step {event.at.step:,})"
+                self.main.say(text, "good" if event.ok else "warning")
+            case Notice(level="warning" | "error"):
+                self.main.say(event.message, "warning")
+
+    # Up: commands -------------------------------------------------------------------------------------
+
+    def request(self, text: str) -> None:
+        """Send a command; say so at once, or say why it cannot be sent."""
+        if not self._may(text):
+            return
+        try:
+            command = parse(text)
+        except CommandError as problem:
+            self.main.say(str(problem), "warning")
+            return
+        self.main.say(f"requested: {text}", "faint")
+        self.link.send(command)
+        self.tick()
+
+    def _may(self, text: str) -> bool:
+        """Whether there is a run to ask; before its first event there is none."""
+        if self.history.started is None:
+            self.main.say("the run is still starting", "warning")
+        return self.history.started is not None
+
+    def _outlook(self, text: str) -> str | None:
+        """What a command would do, by the function that will decide it; None, and a word, when it cannot."""
+        if not self._may(text):
+            return None
+        decision = decide(self.history.control, parse(text), self.history.facts)
+        if not decision.ok:
+            self.main.say(f"{text}: {decision.message}", "warning")
+            return None
+        return decision.message
+
+    def action_pause_or_resume(self) -> None:
+        self.request("resume" if self.history.state == "paused" else "pause")
+
+    def action_save(self) -> None:
+        self.request("save")
+
+    def action_evaluate(self) -> None:
+        self.request("evaluate")
+
+    def action_hold_or_release(self) -> None:
+        self.request("release" if self.history.control.held else "hold")
+
+    def action_advance(self) -> None:
+        outlook = self._outlook("advance")
+        if outlook is None:
+            return
+        from stepwise_tui.screens.dialogs import Confirm
+
+        reset = " The optimiser is reset." if self.history.config.method.reset_optimizer else ""
+        text = (
+            f"The next CoT token goes now, before its time: {outlook}.{reset}\n"
+            "Accuracy will dip; r brings this stage back."
+        )
+        self._ask(Confirm("advance", text, "advance"), "advance")
+
+    def action_roll_back(self) -> None:
+        alarm = self.history.alarm
+        preferred = alarm.target if alarm is not None else ""
+        if self._outlook("rollback") is None:
+            return
+        from stepwise_tui.screens.dialogs import ChooseRollback
+
+        self.push_screen(ChooseRollback(self.history.facts, preferred), self._send)
+
+    def roll_back_to(self, checkpoint: CheckpointRef | None) -> None:
+        """Ask whether to return to a checkpoint, and do it."""
+        if checkpoint is None:
+            return
+        command = f"rollback {checkpoint.id}"
+        outlook = self._outlook(command)
+        if outlook is not None:
+            from stepwise_tui.screens.dialogs import Confirm
+
+            self._ask(Confirm("roll back", f"{outlook[0].upper()}{outlook[1:]}.", "roll back"), command)
+
+    def action_run_steps(self) -> None:
+        if self._outlook("run 1") is not None:
+            from stepwise_tui.screens.dialogs import RunSteps
+
+            self.push_screen(RunSteps(), self._send)
+
+    def action_change_setting(self) -> None:
+        if self._may("set"):
+            from stepwise_tui.screens.dialogs import ChangeSetting
+
+            self.push_screen(ChangeSetting(self.history), self._send)
+
+    def _ask(self, question: Screen[bool], command: str) -> None:
+        """Send the command if the answer is yes."""
+        self.push_screen(question, lambda yes: self._send(command if yes else None))
+
+    def _send(self, text: str | None) -> None:
+        if text is not None:
+            self.request(text)
+
+    def on_chat_panel_asked(self, message: ChatPanel.Asked) -> None:
+        self.request(f"ask {message.text}")
+
+    # Looking ------------------------------------------------------------------------------------------
+
+    def action_chat(self) -> None:
+        self.main.open("chat")
+
+    def action_leave_chat(self) -> None:
+        self.main.leave_chat()
+
+    def action_open(self, tab: Tab) -> None:
+        self.main.open(tab)
+
+    def action_next_panel(self) -> None:
+        self.main.next_panel()
+
+    def action_log_scale(self) -> None:
+        self.view = self.view._replace(log=not self.view.log)
+        self.main.say(f"loss on a {'logarithmic' if self.view.log else 'linear'} scale", "plain")
+        self.show_charts()
+
+    def action_x_axis(self) -> None:
+        following = X_AXES[(X_AXES.index(self.view.x_axis) + 1) % len(X_AXES)]
+        self.view = self.view._replace(x_axis=following)
+        self.main.say(f"charts by {X_LABELS[following]}", "plain")
+        self.show_charts()
+
+    def action_help(self) -> None:
+        from stepwise_tui.screens.pages import Help
+
+        self.push_screen(Help())
+
+    def action_examples(self) -> None:
+        from stepwise_tui.screens.pages import Examples
+
+        self.push_screen(Examples(self.history, self.glyphs))
+
+    def action_timeline(self) -> None:
+        from stepwise_tui.screens.pages import Timeline
+
+        self.push_screen(Timeline(self.history), self.roll_back_to)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette: every key of the table by name."""
+        for key in keymap.KEYS:
+            if key.action != "command_palette":
+                act = getattr(self, f"action_{key.action}")
+                yield SystemCommand(f"{key.title} ({key.shown})", key.help, act)
+
+    # Leaving ------------------------------------------------------------------------------------------
+
+    def action_leave(self) -> None:
+        """Ask what becomes of the run; asked again over that dialog, stop it; once more, leave at once."""
+        from stepwise_tui.screens.dialogs import Leave
+
+        if self.history.ended or self._leaving:
+            self.exit()
+        elif isinstance(self.screen, Leave):
+            self.screen.dismiss("stop")
+        else:
+            self.push_screen(Leave(self.history.state), self._leave)
+
+    def _leave(self, answer: str | None) -> None:
+        if answer != "stop":
+            return
+        self._leaving = True
+        if self.history.started is None:
+            self.exit()
+            return
+        self.main.say("saving, then leaving; q again leaves at once", "warning")
+        self.link.send(parse("stop"))

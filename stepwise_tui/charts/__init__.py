@@ -1,0 +1,1 @@
+"""Charts in characters: numbers in, text out, nothing kept."""

@@ -1,0 +1,243 @@
+"""A chart of lines with axes, as text: a pure function of the lines, the marks and the size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from textual.content import Content
+
+from stepwise_tui.charts import ticks
+from stepwise_tui.charts.canvas import Canvas, Floats
+
+SMALLEST = (20, 5)
+"""Below this there is no room for axes and a line."""
+
+AXIS, MARK, MARK_TEXT = "$text-disabled", "$surface-lighten-2", "$text-muted"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line. x rises; style: Textual's, with the theme's names; sign: where there is no braille."""
+
+    x: Floats
+    y: Floats
+    style: str
+    sign: str = "*"
+
+
+class Mark(NamedTuple):
+    """A vertical line at x. strong: the dashed one of "all removed"."""
+
+    x: float
+    label: str
+    strong: bool = False
+
+
+class Axes(NamedTuple):
+    """How the numbers are laid out. x_label: what x is. y_range: fixed limits; None takes the data's.
+
+    log: y logarithmic; values at or below zero are then gaps, and y_range is None. whole: x is a count.
+    """
+
+    x_label: str = ""
+    y_range: tuple[float, float] | None = None
+    log: bool = False
+    whole: bool = True
+
+
+def draw(
+    lines: Sequence[Line],
+    marks: Sequence[Mark],
+    size: tuple[int, int],
+    axes: Axes,
+    *,
+    braille: bool = True,
+    empty: str = "nothing measured yet",
+) -> Content:
+    """A chart of exactly `size` (width, height) cells.
+
+    Later lines are drawn over earlier ones. Values that are not finite are gaps. Never raises.
+    """
+    width, height = size
+    if width < SMALLEST[0] or height < SMALLEST[1]:
+        return _message("no room for a chart", size)
+    lines = [_usable(line, axes.log) for line in lines]
+    x_range = _range([line.x for line in lines])
+    y_range = axes.y_range or _range([line.y for line in lines])
+    if x_range is None or y_range is None:
+        return _message(empty, size)
+    y_range = y_range if axes.y_range else _wide(y_range, 0.05)
+    return _Plot(lines, marks, size, axes, _wide(x_range, 0.0), y_range, braille).content()
+
+
+class _Plot:
+    """One drawing: y numbers on the left, marks' labels above, x numbers below."""
+
+    def __init__(
+        self,
+        lines: Sequence[Line],
+        marks: Sequence[Mark],
+        size: tuple[int, int],
+        axes: Axes,
+        x_range: tuple[float, float],
+        y_range: tuple[float, float],
+        braille: bool,
+    ) -> None:
+        self.width, self.height = size
+        self.axes, self.x_range, self.y_range, self.braille = axes, x_range, y_range, braille
+        self.top = 1 if marks else 0
+        self.plot_height = self.height - 2 - self.top
+        y_marks = self._y_marks()
+        self.left = max(len(text) for _, text in y_marks) + 1
+        self.plot_width = self.width - self.left
+        self.sheet = Canvas(self.width, self.height)
+        self.plot = Canvas(self.plot_width, self.plot_height, braille=braille)
+        self._draw_marks(marks)
+        self._draw_lines(lines)
+        self._draw_axes(y_marks)
+
+    def content(self) -> Content:
+        self.sheet.paste(self.plot, self.left, self.top)
+        return self.sheet.content()
+
+    def _y_marks(self) -> list[tuple[float, str]]:
+        low, high = self.y_range
+        count = max(1, self.plot_height // 3)
+        if self.axes.log:
+            values = ticks.logarithmic(10**low, 10**high, count)
+            return [(math.log10(v), ticks.plain(v)) for v in values] or [(low, ticks.plain(10**low))]
+        values = ticks.linear(low, high, count)
+        step = values[1] - values[0] if len(values) > 1 else max(abs(values[0]), 1e-6) / 10
+        return [(v, ticks.label(v, step)) for v in values] or [(low, ticks.label(low, high - low))]
+
+    def _draw_marks(self, marks: Sequence[Mark]) -> None:
+        free = 0
+        for mark in marks:
+            place = self._x(np.array([mark.x]))[0] / self.plot.across
+            cell = round(float(place))
+            if not 0 <= cell < self.plot_width:
+                continue
+            sign = ("┊" if mark.strong else "│") if self.braille else (":" if mark.strong else "|")
+            self.plot.column(cell, sign, MARK_TEXT if mark.strong else MARK)
+            start = min(cell, self.plot_width - len(mark.label))
+            if start >= free and mark.label:
+                self.sheet.text(self.left + start, 0, mark.label, MARK_TEXT)
+                free = start + len(mark.label) + 1
+
+    def _draw_lines(self, lines: Sequence[Line]) -> None:
+        low, high = self.y_range
+        for line in lines:
+            x, y = reduced(line.x, line.y, self.plot.columns)
+            rows = (high - y) / (high - low) * (self.plot.rows - 1)
+            self.plot.line(self._x(x), np.clip(rows, 0, self.plot.rows - 1), line.style, line.sign)
+
+    def _x(self, x: Floats) -> Floats:
+        low, high = self.x_range
+        return np.asarray((x - low) / (high - low) * (self.plot.columns - 1), dtype=np.float64)
+
+    def _draw_axes(self, y_marks: list[tuple[float, str]]) -> None:
+        low, high = self.y_range
+        vertical, cross, corner, dash, below = "│┤└─┬" if self.braille else "|++-+"
+        base = self.top + self.plot_height
+        edge = self.left - 1
+        for row in range(self.top, base):
+            self.sheet.text(edge, row, vertical, AXIS)
+        for value, text in y_marks:
+            row = self.top + round((high - value) / (high - low) * (self.plot_height - 1))
+            self.sheet.text(edge - len(text), row, text, AXIS)
+            self.sheet.text(edge, row, cross, AXIS)
+        self.sheet.text(edge, base, corner + dash * self.plot_width, AXIS)
+        self._draw_x_numbers(base, below)
+
+    def _draw_x_numbers(self, base: int, below: str) -> None:
+        label = self.axes.x_label
+        room = self.plot_width - len(label) - 1
+        if room < self.plot_width // 3:
+            label, room = "", self.plot_width
+        values = ticks.linear(*self.x_range, max(1, room // 9), whole=self.axes.whole)
+        step = values[1] - values[0] if len(values) > 1 else 1.0
+        free = 0
+        for value in values:
+            text = ticks.label(value, step)
+            cell = round(float(self._x(np.array([value]))[0] / self.plot.across))
+            start = min(max(0, cell - len(text) // 2), self.plot_width - len(text))
+            if start < free or start + len(text) > room:
+                continue
+            self.sheet.text(self.left + cell, base, below, AXIS)
+            self.sheet.text(self.left + start, base + 1, text, AXIS)
+            free = start + len(text) + 1
+        self.sheet.text(self.width - len(label), base + 1, label, MARK_TEXT)
+
+
+def reduced(x: Floats, y: Floats, columns: int) -> tuple[Floats, Floats]:
+    """At most two points for each of `columns`: the lowest and the highest, in their order.
+
+    What is drawn is then the same as if all points were, and a million cost what a few hundred do. A
+    column in which no value is finite stays a gap.
+    """
+    if len(x) <= 2 * columns:
+        return x, y
+    edges = np.unique(np.linspace(0, len(x), columns + 1).astype(np.int64))
+    starts, ends = edges[:-1], edges[1:]
+    finite = np.isfinite(y)
+    lows = np.minimum.reduceat(np.where(finite, y, np.inf), starts)
+    highs = np.maximum.reduceat(np.where(finite, y, -np.inf), starts)
+    bucket = np.repeat(np.arange(len(starts)), ends - starts)
+    at_low = _first(y == lows[bucket], bucket, starts)
+    at_high = _first(y == highs[bucket], bucket, starts)
+    kept = np.unique(np.concatenate([at_low, at_high]))
+    return x[kept], y[kept]
+
+
+def _first(chosen: np.ndarray, bucket: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The first chosen index of each bucket; its start where none is chosen."""
+    indices = np.flatnonzero(chosen)
+    result = starts.copy()
+    result[bucket[indices][::-1]] = indices[::-1]
+    return result
+
+
+def _usable(line: Line, log: bool) -> Line:
+    """The line in the scale it is drawn in, with a gap wherever there is nothing to draw."""
+    x, y = np.asarray(line.x, dtype=np.float64), np.asarray(line.y, dtype=np.float64)
+    drawable = np.isfinite(x) & np.isfinite(y) & (np.abs(x) < LARGEST) & (np.abs(y) < LARGEST)
+    if log:
+        drawable &= y > 0
+        y = np.log10(np.where(drawable, y, 1.0))
+    return Line(np.where(drawable, x, np.nan), np.where(drawable, y, np.nan), line.style, line.sign)
+
+
+LARGEST = 1e300
+"""Beyond this the distance of two numbers may not be a number any more."""
+
+
+def _range(columns: Sequence[Floats]) -> tuple[float, float] | None:
+    """The lowest and the highest finite value of all."""
+    finite = [column[np.isfinite(column)] for column in columns]
+    finite = [column for column in finite if len(column)]
+    if not finite:
+        return None
+    return float(min(c.min() for c in finite)), float(max(c.max() for c in finite))
+
+
+def _wide(limits: tuple[float, float], margin: float) -> tuple[float, float]:
+    """Limits with a margin on both sides, apart enough to be told apart."""
+    low, high = limits
+    least = max(1e-6 * max(abs(low), abs(high)), 1e-9)
+    if high - low < least:
+        return low - 500 * least, high + 500 * least
+    return low - margin * (high - low), high + margin * (high - low)
+
+
+def _message(text: str, size: tuple[int, int]) -> Content:
+    """A sentence in the middle of an empty chart."""
+    width, height = size
+    if width < 1 or height < 1:
+        return Content("")
+    sheet = Canvas(width, height)
+    sheet.text(max(0, (width - len(text)) // 2), height // 2, text, MARK_TEXT)
+    return sheet.content()

@@ -1,0 +1,57 @@
+"""Where an axis is marked, and how its numbers are written."""
+
+from __future__ import annotations
+
+import math
+
+from stepwise_tui.text import short
+
+
+def linear(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
+    """About `count` round numbers from `low` to `high`: steps of 1, 2 or 5 times a power of ten."""
+    if not high > low or count < 1:
+        return [low]
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
+    if whole:
+        step = max(1.0, step)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def logarithmic(low: float, high: float, count: int) -> list[float]:
+    """Powers of ten from `low` to `high`, with their 2 and 5 where there is room; both are above zero."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        marks = [f * 10.0**p for p in range(first, last + 1) for f in factors]
+        marks = [m for m in marks if low * 0.999 <= m <= high * 1.001]
+        if len(marks) <= max(count, 2):
+            return marks
+    return marks[:: max(1, math.ceil(len(marks) / max(count, 1)))]
+
+
+def label(value: float, step: float) -> str:
+    """A number as precise as the marks beside it need."""
+    if abs(value) >= 1e9 or step < 1e-6:
+        return plain(value)
+    if abs(value) >= 1000:
+        return thousands(value, step)
+    digits = 0 if step >= 1 else min(6, math.ceil(-math.log10(step) - 1e-9))
+    return f"{value:.{digits}f}"
+
+
+def thousands(value: float, step: float) -> str:
+    """2k, and 2.5k where the marks are closer than a thousand."""
+    if abs(value) >= 1e6 or step < 10:
+        return short(value) if step >= 10 else f"{value:,.0f}"
+    digits = 0 if value % 1000 == 0 else 1 if step >= 100 else 2
+    return f"{value / 1000:.{digits}f}k"
+
+
+def plain(value: float) -> str:
+    """A number of a logarithmic axis."""
+    if 0.001 <= abs(value) < 10_000:
+        return f"{value:g}"
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")

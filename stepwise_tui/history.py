@@ -1,0 +1,402 @@
+"""What the screen knows of a run: a fold over its events, and nothing else.
+
+`apply(history, event)` is the only thing that changes a `History`. It looks at no clock, file or widget,
+so a journal gives the same charts, log and chat again, in one go or piece by piece. It changes the history
+in place: a copy for each of a run's events would be quadratic. What grows with a run is thinned or let go.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from stepwise_tui.series import Series
+from stepwise_tui.text import accuracy, clean
+from stepwise_tui.words import words
+from trainer import config as configuration
+from trainer import lineage, schedule
+from trainer.config import Config, ConfigError
+from trainer.control import Control, Facts
+from trainer.events import (
+    AlarmCleared,
+    AlarmRaised,
+    At,
+    ChatAnswered,
+    ChatToken,
+    CheckpointRemoved,
+    CheckpointSaved,
+    CommandAcknowledged,
+    CommandReceived,
+    Evaluated,
+    Event,
+    ExamplesShown,
+    Metrics,
+    Notice,
+    RolledBack,
+    RunCrashed,
+    RunFinished,
+    RunStarted,
+    RunState,
+    SettingChanged,
+    ShownExample,
+    StageEntered,
+    StateChanged,
+)
+from trainer.lineage import Lineage
+
+LOG_LINES = 2_000
+CHAT_TURNS = 200
+HAPPENINGS = 2_000
+
+Tone = Literal["plain", "faint", "stage", "operator", "good", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of the operator log. time: seconds since the epoch."""
+
+    time: float
+    text: str
+    tone: Tone
+
+
+@dataclass(slots=True)
+class Turn:
+    """One question of the chat.
+
+    cot, answer: what has streamed in so far; `answered` is the whole turn, once it is there. refused: why
+    it could not be asked.
+    """
+
+    id: str
+    asked: str
+    cot: str = ""
+    answer: str = ""
+    answered: ChatAnswered | None = None
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """A row of the timeline. checkpoint: what was saved there, "" if nothing was."""
+
+    at: At
+    kind: Literal["start", "stage", "save", "operator", "branch", "alarm", "end"]
+    text: str
+    checkpoint: str = ""
+
+
+@dataclass
+class Branch:
+    """One line of history. removals: (step, scheduled) wherever the scheduled number changed on it.
+
+    stages: where each stage was entered.
+    """
+
+    loss: Series = field(default_factory=Series)
+    loss_answer: Series = field(default_factory=Series)
+    loss_cot: Series = field(default_factory=Series)
+    accuracy: Series = field(default_factory=Series)
+    token_accuracy: Series = field(default_factory=Series)
+    removals: list[tuple[int, int]] = field(default_factory=list)
+    stages: list[At] = field(default_factory=list)
+
+    def since(self, at: At) -> int:
+        """The step at which the scheduled removals of `at` were reached."""
+        return next((s for s, n in reversed(self.removals) if n == at.scheduled and s <= at.step), at.step)
+
+
+@dataclass
+class History:
+    """A run as its events tell it.
+
+    config: as it is now. control: what the operator holds. pending: commands received and not yet
+    acknowledged. counted_from: the step from which steps count towards the next removal. log_total: lines
+    the log has ever had. born: the time of the first event. drawn: changes whenever a chart would.
+    """
+
+    config: Config = field(default_factory=Config)
+    started: RunStarted | None = None
+    at: At = field(default_factory=At)
+    state: RunState = "starting"
+    control: Control = field(default_factory=Control)
+    counted_from: int = 0
+    metrics: Metrics | None = None
+    evaluated: Evaluated | None = None
+    shown: tuple[ShownExample, ...] = ()
+    shown_at: At | None = None
+    alarm: AlarmRaised | None = None
+    pending: dict[str, CommandReceived] = field(default_factory=dict)
+    branches: dict[int, Branch] = field(default_factory=lambda: {1: Branch()})
+    log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+    log_total: int = 0
+    chat: deque[Turn] = field(default_factory=lambda: deque(maxlen=CHAT_TURNS))
+    happenings: deque[Happening] = field(default_factory=lambda: deque(maxlen=HAPPENINGS))
+    kin: list[Event] = field(default_factory=list)
+    finished: RunFinished | None = None
+    crashed: RunCrashed | None = None
+    born: float = 0.0
+    drawn: int = 0
+
+    @property
+    def stages(self) -> int:
+        """The stage at which nothing is left to remove."""
+        return self.started.stages if self.started else 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run trains no more."""
+        return self.finished is not None or self.crashed is not None
+
+    @property
+    def branch(self) -> Branch:
+        """The live line of history."""
+        return self.branches[self.at.branch]
+
+    @property
+    def lineage(self) -> Lineage:
+        """Checkpoints and branches."""
+        return lineage.replay(self.kin)
+
+    @property
+    def facts(self) -> Facts:
+        """What `control.decide` needs to foretell what a command would do."""
+        return Facts(self.at, self.stages, self.config, self.lineage, self.ended)
+
+    @property
+    def steps_to_next(self) -> int | None:
+        """Steps to the next removal; None when none is due: all gone, held, no curriculum, the end."""
+        if self.started is None or self.ended or self.control.held or self.at.stage >= self.stages:
+            return None
+        pace = schedule.pace(self.config.schedule, self.started.steps_per_epoch)
+        counter = max(0, self.at.step - max(self.counted_from, pace.pretrain))
+        progress = schedule.Progress(self.at.scheduled, counter)
+        return schedule.steps_to_next(progress, pace, step=self.at.step)
+
+
+def replay(events: list[Event], config: Config | None = None) -> History:
+    """The history that a whole journal tells."""
+    history = History(config=config or Config())
+    for event in events:
+        apply(history, event)
+    return history
+
+
+def apply(history: History, event: Event) -> None:
+    """Take in one event."""
+    _move(history, event)
+    match event:
+        case RunStarted():
+            _take_up(history, event)
+        case StateChanged():
+            history.state = event.state
+            history.control = replace(history.control, paused=event.state == "paused")
+        case Metrics():
+            branch = history.branch
+            history.metrics = event
+            branch.loss.add(event.at, event.loss)
+            branch.loss_answer.add(event.at, event.loss_answer)
+            branch.loss_cot.add(event.at, event.loss_cot)
+            history.drawn += 1
+        case Evaluated(split="valid"):
+            history.evaluated = event
+            history.branch.accuracy.add(event.at, event.accuracy)
+            history.branch.token_accuracy.add(event.at, event.token_accuracy)
+            history.drawn += 1
+        case ExamplesShown():
+            history.shown, history.shown_at = event.examples, event.at
+        case StageEntered():
+            history.branch.stages.append(event.at)
+            history.drawn += 1
+        case CheckpointSaved() | CheckpointRemoved():
+            history.kin.append(event)
+        case RolledBack():
+            _fork(history, event)
+        case SettingChanged():
+            _set(history, event)
+        case CommandReceived():
+            _receive(history, event)
+        case CommandAcknowledged():
+            _acknowledge(history, event)
+        case ChatToken() | ChatAnswered():
+            _hear(history, event)
+        case AlarmRaised():
+            history.alarm = event
+        case AlarmCleared():
+            history.alarm = None
+        case RunFinished():
+            history.finished = event
+        case RunCrashed():
+            history.crashed = event
+    _log(history, event)
+    _remember(history, event)
+
+
+def _move(history: History, event: Event) -> None:
+    """Where the run stands, and how far it is from the next removal."""
+    at, before = event.at, history.at
+    if not at.time or isinstance(event, CommandReceived):
+        return  # a request is told from outside the loop, and may be a step behind it
+    history.at = at
+    history.born = history.born or at.time
+    branch = history.branches.setdefault(at.branch, Branch())
+    if not branch.removals or branch.removals[-1][1] != at.scheduled:
+        branch.removals.append((at.step, at.scheduled))
+        history.counted_from = at.step
+    elif history.control.held and at.branch == before.branch:
+        history.counted_from += max(0, at.step - before.step)
+
+
+def _take_up(history: History, event: RunStarted) -> None:
+    """A process started the run or took it up again; what the one before owed will not come any more."""
+    history.started = event
+    history.state = "starting"
+    history.control = replace(history.control, paused=False, stopping=False)
+    history.finished = history.crashed = None
+    history.pending.clear()
+    for turn in history.chat:
+        if turn.answered is None and not turn.refused:
+            turn.refused = "the run ended before the answer came"
+    history.counted_from = history.branch.since(event.at)
+
+
+def _fork(history: History, event: RolledBack) -> None:
+    """The new branch goes on where its checkpoint was taken, in the middle of a stage it may be."""
+    history.kin.append(event)
+    history.alarm = history.evaluated = None
+    history.drawn += 1
+    fork = history.lineage.forks[event.at.branch]
+    if not event.keep_weights and fork.parent in history.branches:
+        history.counted_from = history.branches[fork.parent].since(event.at)
+
+
+def _set(history: History, event: SettingChanged) -> None:
+    try:
+        history.config = configuration.changed(history.config, event.key, event.new)
+    except ConfigError as error:
+        # A journal of another version may know other keys; the rest of it still counts.
+        _write(history, LogLine(event.at.time, f"{event.key}: {error}", "warning"))
+
+
+def _receive(history: History, event: CommandReceived) -> None:
+    history.pending[event.id] = event
+    name, _, rest = event.command.partition(" ")
+    if name == "ask":
+        history.chat.append(Turn(event.id, clean(rest)))
+
+
+def _acknowledge(history: History, event: CommandAcknowledged) -> None:
+    history.pending.pop(event.id, None)
+    name, _, rest = event.command.partition(" ")
+    if not event.ok:
+        turn = _turn(history, event.id)
+        if turn is not None:
+            turn.refused = clean(event.message)
+        return
+    match name:
+        case "hold" | "release":
+            history.control = replace(history.control, held=name == "hold")
+        case "run":
+            history.control = replace(history.control, pause_at=event.at.step + int(rest))
+        case "pause" | "resume":
+            history.control = replace(history.control, pause_at=None)
+        case "stop":
+            history.control = replace(history.control, stopping=True)
+
+
+def _hear(history: History, event: ChatToken | ChatAnswered) -> None:
+    turn = _turn(history, event.id)
+    if isinstance(event, ChatToken):
+        if turn is None:
+            return
+        if event.part == "cot":
+            turn.cot += clean(event.text)
+        else:
+            turn.answer += clean(event.text)
+        return
+    if turn is None:
+        turn = Turn(event.id, clean(event.asked))
+        history.chat.append(turn)
+    turn.answered = event
+
+
+def _turn(history: History, id: str) -> Turn | None:
+    return next((turn for turn in reversed(history.chat) if turn.id == id), None)
+
+
+def _log(history: History, event: Event) -> None:
+    tone = _tone(event)
+    text = words(event) if tone else None
+    if tone is None or text is None:
+        return
+    if isinstance(event, StageEntered) and history.evaluated is not None:
+        text += f"; accuracy was {accuracy(history.evaluated.accuracy)}"
+    _write(history, LogLine(event.at.time, text, tone))
+
+
+def _write(history: History, line: LogLine) -> None:
+    history.log.append(line)
+    history.log_total += 1
+
+
+def _tone(event: Event) -> Tone | None:
+    """How an event stands in the log; None for what the charts, the chat or another line tell."""
+    match event:
+        case CommandReceived() | CommandAcknowledged(ok=True) if event.command.startswith("ask "):
+            return None
+        case CommandReceived():
+            return "faint"
+        case CommandAcknowledged():
+            return "operator" if event.ok else "warning"
+        case RolledBack():
+            return "operator"
+        case StageEntered():
+            return "stage"
+        case RunStarted():
+            return "plain"
+        case Notice():
+            return NOTICE_TONES[event.level]
+        case Metrics() if event.skipped:
+            return "warning"
+        case CheckpointSaved() if event.cause in ("final", "stop"):
+            return "faint"
+        case AlarmRaised() | RunCrashed():
+            return "error"
+        case AlarmCleared() | RunFinished() | Evaluated(split="test"):
+            return "good"
+        case _:
+            return None
+
+
+NOTICE_TONES: dict[str, Tone] = {"info": "faint", "warning": "warning", "error": "error"}
+
+
+def _remember(history: History, event: Event) -> None:
+    """The timeline's rows. The checkpoint of a stage's entry belongs to the row of that stage."""
+    rows = history.happenings
+    match event:
+        case CheckpointSaved(cause="stage") if rows and rows[-1].kind in ("stage", "branch"):
+            rows[-1] = replace(rows[-1], checkpoint=event.checkpoint)
+            return
+        case CheckpointSaved():
+            kind: _Kind | None = "save"
+        case _:
+            kind = KINDS.get(type(event))
+    if kind is None or (isinstance(event, CommandAcknowledged) and event.command.startswith("ask ")):
+        return
+    checkpoint = event.checkpoint if isinstance(event, CheckpointSaved) else ""
+    rows.append(Happening(event.at, kind, words(event) or "", checkpoint))
+
+
+_Kind = Literal["start", "stage", "save", "operator", "branch", "alarm", "end"]
+KINDS: dict[type[Event], _Kind] = {
+    RunStarted: "start",
+    StageEntered: "stage",
+    CommandAcknowledged: "operator",
+    RolledBack: "branch",
+    AlarmRaised: "alarm",
+    AlarmCleared: "alarm",
+    RunFinished: "end",
+    RunCrashed: "end",
+}

@@ -1,0 +1,95 @@
+"""The keys of the cockpit: one table. Bindings, footer, help screen and command palette are made from it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from textual.binding import Binding, BindingType
+from textual.content import Content
+
+from trainer.control import COMMANDS
+
+Group = Literal["steer", "look", "talk", "leave"]
+
+
+class Key(NamedTuple):
+    """One row. key: Textual's name of it; shown: a person's. action: of the app. title: in the palette.
+
+    label: in the footer. help: a sentence. rank: the lower, the longer it stays in a footer that is too
+    narrow for all. also: keys that do the same everywhere, even while typing.
+    """
+
+    key: str
+    shown: str
+    action: str
+    title: str
+    label: str
+    help: str
+    group: Group
+    rank: int
+    also: str = ""
+
+
+def _steer(key: str, shown: str, action: str, title: str, label: str, rank: int, *commands: str) -> Key:
+    """A key that sends a command: its help is the command's own."""
+    text = "; ".join(COMMANDS[name].help for name in commands)
+    return Key(key, shown, action, title, label, text, "steer", rank)
+
+
+def _look(key: str, shown: str, action: str, title: str, label: str, rank: int, text: str) -> Key:
+    return Key(key, shown, action, title, label, text, "look", rank)
+
+
+KEYS: tuple[Key, ...] = (
+    _steer("space", "space", "pause_or_resume", "Pause or resume", "pause", 1, "pause", "resume"),
+    _steer("s", "s", "save", "Save a checkpoint", "save", 5, "save"),
+    _steer("a", "a", "advance", "Advance a stage", "advance", 4, "advance"),
+    _steer("r", "r", "roll_back", "Roll back", "roll back", 3, "rollback"),
+    _steer("h", "h", "hold_or_release", "Hold or release the schedule", "hold", 6, "hold", "release"),
+    _steer("e", "e", "evaluate", "Evaluate", "evaluate", 8, "evaluate"),
+    _steer("n", "n", "run_steps", "Run N steps", "run N", 9, "run"),
+    _steer("comma", ",", "change_setting", "Change a setting", "set", 10, "set"),
+    Key("c", "c", "chat", "Chat", "chat", f"{COMMANDS['ask'].help}; escape leaves", "talk", 2),
+    _look("x", "x", "examples", "Examples", "examples", 11, "held-out examples as just answered"),
+    _look("t", "t", "timeline", "Timeline", "timeline", 12, "stages, branches, checkpoints, what was done"),
+    _look("y", "y", "log_scale", "Logarithmic loss", "log y", 13, "the loss on a logarithmic scale, or not"),
+    _look("b", "b", "x_axis", "Charts by …", "by x", 14, "charts by step, by tokens removed, by time"),
+    _look("tab", "tab", "next_panel", "Next panel", "next", 7, "the next panel: charts, log, chat"),
+    _look("question_mark", "?", "help", "Help", "help", 0, "this page"),
+    _look("ctrl+p", "ctrl+p", "command_palette", "Palette", "palette", 15, "all of this by name"),
+    Key(
+        "q", "q", "leave", "Quit", "quit", f"leave, or {COMMANDS['stop'].help}", "leave", 0, "ctrl+q,ctrl+c"
+    ),
+)  # fmt: skip
+
+TITLES: dict[Group, str] = {"steer": "Steer", "talk": "Talk", "look": "Look", "leave": "Leave"}
+
+
+def bindings() -> list[BindingType]:
+    """Of the cockpit's screen; the app itself has `urgent`."""
+    return [Binding(key.key, f"app.{key.action}", key.label, id=key.action, tooltip=key.help) for key in KEYS]
+
+
+def urgent() -> list[BindingType]:
+    """Keys that act everywhere, over a dialog and while typing too."""
+    return [Binding(key.also, key.action, key.label, priority=True, show=False) for key in KEYS if key.also]
+
+
+def footer(width: int, labels: dict[str, str]) -> Content:
+    """As many keys as fit, the most useful ones first; in the table's order. A click does what the key does.
+
+    labels: other words for some actions, as they would act now ("resume" for "pause").
+    """
+    texts = {key: f" {key.shown} {labels.get(key.action, key.label)} " for key in KEYS}
+    chosen: set[Key] = set()
+    room = width
+    for key in sorted(KEYS, key=lambda key: key.rank):
+        if len(texts[key]) <= room:
+            chosen.add(key)
+            room -= len(texts[key])
+    parts = []
+    for key in KEYS:
+        if key in chosen:
+            word = labels.get(key.action, key.label)
+            parts.append(f"[@click=app.{key.action}] [b $accent]{key.shown}[/] {word} [/]")
+    return Content.from_markup("".join(parts))

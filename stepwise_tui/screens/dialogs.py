@@ -1,0 +1,222 @@
+"""Dialogs: each asks one thing and gives back a command line, or None when nothing is to be done."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Button, Checkbox, Input, Label, OptionList, Static
+from textual.widgets.option_list import Option
+
+from stepwise_tui.history import History
+from trainer import config as configuration
+from trainer.config import ConfigError
+from trainer.control import CommandError, Control, Facts, RollBack, decide, describe_rollback, parse
+from trainer.lineage import CheckpointRef
+
+Leaving = Literal["stop", "stay"]
+
+
+class Confirm(ModalScreen[bool]):
+    """Says what will happen and asks whether it shall."""
+
+    BINDINGS: ClassVar = [("escape,n", "answer(False)", "no"), ("y", "answer(True)", "yes")]
+
+    def __init__(self, title: str, text: str, yes: str) -> None:
+        super().__init__()
+        self._title, self._text, self._yes = title, text, yes
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as box:
+            box.border_title = self._title
+            yield Static(self._text, markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button(self._yes, id="yes", variant="warning")
+                yield Button("cancel", id="no")
+
+    def action_answer(self, yes: bool) -> None:
+        self.dismiss(yes)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        self.dismiss(event.button.id == "yes")
+
+
+class Leave(ModalScreen[Leaving]):
+    """What becomes of the run when the person leaves."""
+
+    BINDINGS: ClassVar = [("escape,k,c", "answer('stay')", "stay"), ("s", "answer('stop')", "stop")]
+
+    def __init__(self, state: str) -> None:
+        super().__init__()
+        self._state = state
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as box:
+            box.border_title = "quit"
+            yield Static(
+                f"The run is {self._state} and lives in this window: it cannot go on without it.\n"
+                "Stopped, it is saved first, and `stepwise resume` takes it up again.",
+                markup=False,
+            )
+            with Horizontal(classes="buttons"):
+                yield Button("keep training (stay)", id="keep", variant="primary")
+                yield Button("stop and save, then leave", id="stop", variant="warning")
+                yield Button("cancel", id="cancel")
+
+    def action_answer(self, answer: Leaving) -> None:
+        self.dismiss(answer)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        self.dismiss("stop" if event.button.id == "stop" else "stay")
+
+
+class RunSteps(ModalScreen[str]):
+    """How many steps to train before the next pause."""
+
+    BINDINGS: ClassVar = [("escape", "dismiss", "cancel")]
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as box:
+            box.border_title = "run N steps, then pause"
+            yield Input("100", type="integer", id="steps", select_on_focus=True)
+            yield Label("", classes="problem", markup=False)
+            yield Label("enter starts, escape cancels", classes="hint")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        text = f"run {event.value}"
+        try:
+            parse(text)
+        except CommandError as problem:
+            self.query_one(".problem", Label).update(str(problem))
+        else:
+            self.dismiss(text)
+
+
+class ChooseRollback(ModalScreen[str]):
+    """Where to return to. Lists the entries of stages on this line of history; says what each would do."""
+
+    BINDINGS: ClassVar = [("escape", "dismiss", "cancel"), ("k", "toggle_weights", "keep the weights")]
+
+    def __init__(self, facts: Facts, preferred: str) -> None:
+        super().__init__()
+        self._facts = facts
+        self._entries = rollback_targets(facts)
+        self._preferred = preferred
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog wide") as box:
+            box.border_title = "roll back"
+            yield OptionList(
+                *[
+                    Option(f"stage {entry.stage:>3}   step {entry.step:>7,}   {entry.id}", id=entry.id)
+                    for entry in self._entries
+                ],
+                markup=False,
+            )
+            yield Static(id="outlook", markup=False)
+            yield Checkbox("keep the present weights: only give the CoT tokens back  [k]", id="keep")
+            yield Label("enter rolls back, escape cancels", classes="hint")
+
+    def on_mount(self) -> None:
+        choices = self.query_one(OptionList)
+        choices.highlighted = self._preferred_index()
+        choices.focus()
+
+    def _preferred_index(self) -> int:
+        """What the trainer itself would choose for the preferred target."""
+        decision = decide(Control(), parse(f"rollback {self._preferred}"), self._facts)
+        wanted = next((e.checkpoint for e in decision.effects if isinstance(e, RollBack)), None)
+        return self._entries.index(wanted) if wanted in self._entries else 0
+
+    def action_toggle_weights(self) -> None:
+        self.query_one(Checkbox).toggle()
+
+    def on_checkbox_changed(self) -> None:
+        self._look_ahead()
+
+    def on_option_list_option_highlighted(self) -> None:
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        chosen = self.query_one(OptionList).highlighted
+        if chosen is not None:
+            keep = self.query_one(Checkbox).value
+            outlook = describe_rollback(self._entries[chosen], keep, self._facts)
+            self.query_one("#outlook", Static).update(f"{outlook}. The data order will be a fresh one.")
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        keep = " --keep-weights" if self.query_one(Checkbox).value else ""
+        self.dismiss(f"rollback {event.option.id}{keep}")
+
+
+def rollback_targets(facts: Facts) -> list[CheckpointRef]:
+    """The latest entry of each stage that can be returned to, the nearest first."""
+    latest = {c.stage: c for c in facts.lineage.past(facts.at.branch) if c.is_entry}
+    return [latest[stage] for stage in sorted(latest, reverse=True) if stage <= facts.at.stage]
+
+
+class ChangeSetting(ModalScreen[str]):
+    """A live setting and its new value: typed as `key value`, the key chosen from the list or completed."""
+
+    BINDINGS: ClassVar = [("escape", "dismiss", "cancel"), ("down,up", "list", "choose")]
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self._config = history.config
+        self._rows = [row for row in configuration.table() if row.live]
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog wide tall") as box:
+            box.border_title = "change a setting while training"
+            yield Input(placeholder="key value, for example optim.lr 1e-4", id="assignment")
+            yield Label("", classes="problem", markup=False)
+            yield OptionList(id="settings", markup=False)
+            yield Label("enter takes the key, then the value; escape cancels", classes="hint")
+
+    def on_mount(self) -> None:
+        self._narrow("")
+
+    def _narrow(self, typed: str) -> None:
+        """List the settings that what was typed may mean."""
+        word = typed.split(" ")[0]
+        rows = [row for row in self._rows if word in row.key] or self._rows
+        choices = self.query_one(OptionList)
+        choices.clear_options()
+        for row in rows:
+            value = configuration.get(self._config, row.key)
+            choices.add_option(
+                Option(f"{row.key:<26} {value!s:<8} {row.allowed}\n    {row.description}", id=row.key)
+            )
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._narrow(event.value)
+        self.query_one(".problem", Label).update("")
+
+    def action_list(self) -> None:
+        self.query_one(OptionList).focus()
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self._take_key(str(event.option.id))
+
+    def _take_key(self, key: str) -> None:
+        field = self.query_one(Input)
+        field.value = f"{key} "
+        field.focus()
+        field.action_end()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        key, _, value = event.value.strip().partition(" ")
+        if not value:
+            matching = [row.key for row in self._rows if key and key in row.key]
+            if len(matching) == 1:
+                self._take_key(matching[0])
+                return
+        try:
+            command = parse(f"set {event.value.strip()}")
+            configuration.changed(self._config, command.key, command.value)
+        except (CommandError, ConfigError) as problem:
+            self.query_one(".problem", Label).update(str(problem))
+        else:
+            self.dismiss(command.text)

@@ -1,0 +1,148 @@
+"""The screen under all others: lines on top, charts, log and chat in the middle, keys at the bottom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import Static
+
+from stepwise_tui import keymap
+from stepwise_tui.charts.curves import ACCURACY, LOSS, View, accuracy_chart, loss_chart
+from stepwise_tui.glyphs import Glyphs
+from stepwise_tui.history import History, Tone
+from stepwise_tui.widgets import closing, lines
+from stepwise_tui.widgets.panels import ChartPanel, ChatInput, ChatPanel, LogPanel
+from stepwise_tui.widgets.readouts import Readout
+
+Tab = Literal["charts", "log", "chat"]
+TABS: tuple[Tab, ...] = ("charts", "log", "chat")
+MESSAGE_SECONDS = 12.0
+MESSAGE_STYLES: dict[Tone, str] = {
+    "plain": "$text-muted",
+    "faint": "$text-muted",
+    "good": "$success",
+    "warning": "bold $warning",
+}
+HINT = "new here?  space pauses · c asks the model something · ? explains everything"
+
+
+class Main(Screen[None]):
+    """Shows a history. Knows the layout and the tabs; what keys do is the app's matter."""
+
+    BINDINGS: ClassVar[list[BindingType]] = keymap.bindings()
+    AUTO_FOCUS = ""
+
+    def __init__(self, name: str, folder: Path, glyphs: Glyphs) -> None:
+        super().__init__()
+        self._run_name, self._folder, self._glyphs = name, folder, glyphs
+        self._history = History()
+        self._tab: Tab = "charts"
+        self._forgetting: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        glyphs, folder = self._glyphs, self._folder
+        yield Static(id="too-small")
+        with Vertical(id="cockpit"):
+            yield Readout(lambda h, w: lines.status_line(h, self._run_name, w, glyphs), id="status")
+            yield Readout(lambda h, w: lines.removal_line(h, w, glyphs), id="removal")
+            yield Readout(lambda h, w: lines.example_line(h, w, glyphs), id="example")
+            yield Readout(lambda h, w: lines.alarm(h, glyphs), id="alarm")
+            yield Static(id="tabs")
+            with Horizontal(id="body"):
+                with Vertical(id="left"):
+                    with Horizontal(id="charts"):
+                        yield ChartPanel("loss", loss_chart, LOSS, id="loss")
+                        yield ChartPanel("accuracy", accuracy_chart, ACCURACY, id="accuracy")
+                    yield LogPanel()
+                yield ChatPanel(glyphs)
+            yield Readout(lambda h, w: closing.closing(h, folder), id="closing")
+            yield Static(Content(HINT.replace("·", glyphs.between.strip())), id="message")
+            yield Static(id="keys")
+
+    def on_mount(self) -> None:
+        self._show_tab()
+
+    # What the history says ----------------------------------------------------------------------------
+
+    def show(self, history: History) -> None:
+        """Let each widget look whether it reads differently now."""
+        self._history = history
+        for readout in self.query(Readout):
+            readout.show(history)
+        self.query_one(LogPanel).show(history)
+        self.query_one(ChatPanel).show(history)
+        self.query_one("#closing").border_title = closing.title(history)
+        self._show_keys()
+
+    def show_charts(self, history: History, view: View) -> None:
+        for chart in self.query(ChartPanel):
+            chart.show(history, view)
+
+    def say(self, text: str, tone: Tone) -> None:
+        """An answer to the person, in the line above the keys, for a while."""
+        self.query_one("#message", Static).update(Content.styled(text, MESSAGE_STYLES.get(tone, "")))
+        if self._forgetting is not None:
+            self._forgetting.stop()
+        self._forgetting = self.set_timer(MESSAGE_SECONDS, self._forget)
+
+    def _forget(self) -> None:
+        self.query_one("#message", Static).update("")
+
+    # Layout -------------------------------------------------------------------------------------------
+
+    def on_resize(self) -> None:
+        width, height = self.size
+        self.query_one("#too-small", Static).update(
+            f"the terminal is too small ({width}×{height}); 80×24 is needed.\nThe run goes on."
+        )
+        self._show_keys()
+
+    @property
+    def tabbed(self) -> bool:
+        """Whether panels take turns, for want of room."""
+        return not self.has_class("-wide")
+
+    def next_panel(self) -> None:
+        """The next tab where panels take turns, else the focus on the next panel."""
+        if self.tabbed:
+            self.open(TABS[(TABS.index(self._tab) + 1) % len(TABS)])
+        else:
+            order = ["#loss", "#accuracy", "#log", "#question"]
+            focused = next((i for i, id in enumerate(order) if self.query_one(id).has_focus), -1)
+            self.query_one(order[(focused + 1) % len(order)]).focus()
+
+    def open(self, tab: Tab) -> None:
+        """Bring a panel to the front and the focus to it."""
+        self._tab = tab
+        self._show_tab()
+        if tab == "chat":
+            self.query_one(ChatInput).focus()
+        else:
+            self.set_focus(None)
+
+    def leave_chat(self) -> None:
+        self.open("charts" if self.tabbed else self._tab if self._tab != "chat" else "charts")
+
+    def _show_tab(self) -> None:
+        for tab in TABS:
+            self.set_class(tab == self._tab, f"show-{tab}")
+        labels = [
+            f"[reverse b] {tab} [/]" if tab == self._tab else f"[@click=app.open('{tab}')] {tab} [/]"
+            for tab in TABS
+        ]
+        self.query_one("#tabs", Static).update(f"{' '.join(labels)}   [$text-muted]tab: next[/]")
+
+    def _show_keys(self) -> None:
+        history = self._history
+        labels = {
+            "pause_or_resume": "resume" if history.state == "paused" else "pause",
+            "hold_or_release": "release" if history.control.held else "hold",
+        }
+        self.query_one("#keys", Static).update(keymap.footer(self.size.width, labels))

@@ -1,0 +1,149 @@
+"""Pages over the cockpit: help, examples, timeline. The run goes on beneath them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import DataTable, Static
+
+from stepwise_tui.glyphs import Glyphs
+from stepwise_tui.history import Happening, History
+from stepwise_tui.keymap import KEYS, TITLES
+from stepwise_tui.text import clip, clock
+from stepwise_tui.widgets import lines
+from trainer.lineage import CheckpointRef
+
+CLOSE = "escape,q"
+
+
+class Help(ModalScreen[None]):
+    """What the screen shows and what each key does."""
+
+    BINDINGS: ClassVar = [(f"{CLOSE},question_mark", "dismiss", "close")]
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="page") as box:
+            box.border_title = "help"
+            box.border_subtitle = "escape closes"
+            yield Static(help_text())
+
+
+def help_text() -> Content:
+    """The key table, and how to read the screen."""
+    parts: list[Content] = []
+    for group, title in TITLES.items():
+        parts.append(Content.styled(title, "bold"))
+        for key in KEYS:
+            if key.group != group:
+                continue
+            shown = f"{key.shown}, {key.also.replace(',', ', ')}" if key.also else key.shown
+            parts.append(Content.assemble((f"  {shown:<18}", "bold $accent"), key.help))
+        parts.append(Content(""))
+    parts.append(Content.styled("Read", "bold"))
+    parts += [Content.assemble((f"  {name:<18}", "$secondary"), text) for name, text in READING]
+    return Content("\n").join(parts)
+
+
+READING = (
+    ("removed", "CoT tokens the model no longer gets to see or say"),
+    ("the third line", "a held-out example: a dot for each removed token, then what the model says"),
+    ("vertical lines", "a token went there; its number stands above"),
+    ("dim lines", "what a roll back abandoned"),
+    ("dip", "accuracy falls at a removal; it should climb back before the next"),
+)
+
+
+class Examples(ModalScreen[None]):
+    """Held-out examples as the model just answered them."""
+
+    BINDINGS: ClassVar = [(f"{CLOSE},x", "dismiss", "close")]
+
+    def __init__(self, history: History, glyphs: Glyphs) -> None:
+        super().__init__()
+        self._history, self._glyphs = history, glyphs
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="page") as box:
+            box.border_subtitle = "escape closes"
+            yield Static(id="examples")
+
+    def on_mount(self) -> None:
+        self.show(self._history)
+
+    def on_resize(self) -> None:
+        self.show(self._history)
+
+    def show(self, history: History) -> None:
+        """Take up the examples of the last evaluation."""
+        box, at = self.query_one(".page"), history.shown_at
+        if at is None:
+            box.border_title = "examples"
+            text = Content("None yet: they come with the first evaluation. e asks for one.")
+        else:
+            right = sum(shown.correct for shown in history.shown)
+            box.border_title = (
+                f"held-out examples · step {at.step:,} · stage {at.stage} · "
+                f"{right} of {len(history.shown)} right"
+            )
+            width = max(30, self.size.width - 12)
+            text = Content("\n\n").join([lines.example(s, width, self._glyphs) for s in history.shown])
+        self.query_one("#examples", Static).update(text)
+
+
+class Timeline(ModalScreen[CheckpointRef]):
+    """Stages, branches, checkpoints and what was done. Enter on a checkpoint offers to return to it."""
+
+    BINDINGS: ClassVar = [(f"{CLOSE},t", "dismiss", "close")]
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        checkpoints = {c.id: c for c in history.lineage.checkpoints}
+        self._rows = timeline_rows(history, checkpoints)
+        self._checkpoints = checkpoints
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="page") as box:
+            box.border_title = "timeline"
+            box.border_subtitle = "enter on a checkpoint rolls back to it · escape closes"
+            yield DataTable(cursor_type="row", zebra_stripes=True)
+
+    def on_mount(self) -> None:
+        table: DataTable[Content] = self.query_one(DataTable)
+        table.add_columns("time", "step", "br", "stage", "checkpoint", "what")
+        for row in self._rows:
+            held = row.checkpoint if row.checkpoint in self._checkpoints else ""
+            style = STYLES.get(row.kind, "")
+            cells = (
+                clock(row.at.time),
+                f"{row.at.step:>7,}",
+                str(row.at.branch),
+                str(row.at.stage),
+                held,
+                clip(row.text, 200),
+            )
+            table.add_row(*[Content.styled(cell, style) if style else Content(cell) for cell in cells])
+        table.move_cursor(row=len(self._rows) - 1)
+        table.focus()
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        chosen = self._checkpoints.get(self._rows[event.cursor_row].checkpoint)
+        if chosen is not None:
+            self.dismiss(chosen)
+
+
+STYLES = {
+    "stage": "$accent",
+    "branch": "bold $warning",
+    "alarm": "bold $error",
+    "end": "bold $success",
+    "save": "$text-muted",
+}
+
+
+def timeline_rows(history: History, checkpoints: dict[str, CheckpointRef]) -> list[Happening]:
+    """What happened, oldest first, without the timed saves that retention has let go since."""
+    return [row for row in history.happenings if row.kind != "save" or row.checkpoint in checkpoints]

@@ -1,0 +1,78 @@
+"""Numbers, times and foreign text as people read them: pure functions, without a screen."""
+
+from __future__ import annotations
+
+import math
+import time
+import unicodedata
+
+DASH = "–"
+
+
+def accuracy(value: float | None) -> str:
+    """.954, 1.000, or a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:.3f}".removeprefix("0")
+
+
+def loss(value: float | None) -> str:
+    """Three digits after the point; a dash where there is none; nan and inf as they are."""
+    return DASH if value is None else f"{value:.3f}"
+
+
+def short(value: float) -> str:
+    """A quantity in at most four figures: 950, 1.2k, 412k, 3.4M."""
+    if not math.isfinite(value):
+        return DASH
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            scaled = value / size
+            return f"{scaled:.1f}{unit}" if abs(scaled) < 10 else f"{scaled:.0f}{unit}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """0m12s, 2h31m, 3d04h; a dash for what is not finite."""
+    if not math.isfinite(seconds):
+        return DASH
+    whole = max(0, round(seconds))
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def clock(seconds: float) -> str:
+    """The time of day of a moment, here."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+def size(amount: int) -> str:
+    """Bytes: 1.6 MB."""
+    value = float(amount)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def clean(text: str) -> str:
+    """Text of a model or an error on one line, without anything that a terminal would obey.
+
+    Control and format characters (escape sequences, changes of direction) become �, white space a blank.
+    """
+    return "".join(
+        " " if character.isspace() else "�" if unicodedata.category(character) in FORBIDDEN else character
+        for character in text
+    )
+
+
+FORBIDDEN = ("Cc", "Cf", "Co", "Cs")
+
+
+def clip(text: str, width: int) -> str:
+    """`text` in at most `width` characters, the last an ellipsis where something was cut."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"

@@ -1,0 +1,1 @@
+"""The parts of the cockpit's screen."""

@@ -1,0 +1,90 @@
+"""What to do when the run has ended."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from textual.content import Content
+
+from stepwise_tui.history import History
+from stepwise_tui.text import accuracy, clean, duration
+from stepwise_tui.widgets.lines import FAINT
+from trainer import presets
+
+
+def closing(history: History, folder: Path) -> Content | None:
+    """How the run ended and what can be done next; None while it trains."""
+    end = history.crashed or history.finished
+    if end is None:
+        return None
+    finished = history.crashed is None and history.state == "finished"
+    head = _end(history) if history.crashed is None else _crash(history)
+    following = _following(history.config.title)
+    return _rows(head, _next(folder, saved=end.checkpoint, finished=finished, following=following))
+
+
+def title(history: History) -> str:
+    """The word over it."""
+    return "the run crashed" if history.crashed else f"the run is {history.state}"
+
+
+def _end(history: History) -> list[Content]:
+    end = history.finished
+    assert end is not None
+    lines = []
+    if end.accuracy is not None:
+        left = "no CoT left" if history.at.stage >= history.stages > 0 else f"stage {history.at.stage}"
+        lines.append(
+            Content.assemble(
+                "test accuracy ",
+                (accuracy(end.accuracy), "bold $success"),
+                f" ({round(end.accuracy * end.n)}/{end.n}) with {left}, ",
+                f"after {duration(end.seconds)} of training",
+            )
+        )
+    lines.append(Content.styled(clean(end.reason), FAINT))
+    return lines
+
+
+def _crash(history: History) -> list[Content]:
+    crash = history.crashed
+    assert crash is not None
+    where = [line for line in crash.traceback.strip().splitlines() if line.startswith("  File")]
+    saved = crash.checkpoint or "none: nothing was saved yet"
+    lines = [Content.styled(clean(crash.error), "bold $error")]
+    if where:
+        lines.append(Content.styled(clean(where[-1].strip()), FAINT))
+    lines.append(Content(f"last checkpoint: {clean(saved)}"))
+    return lines
+
+
+def _next(folder: Path, *, saved: str, finished: bool, following: str) -> list[tuple[str, str]]:
+    run = shlex.quote(shortest(folder))
+    rows = [("c", "ask it something, here and now")] if finished else []
+    if not finished and saved:
+        rows.append(("go on", f"stepwise resume {run}"))
+    if saved:
+        rows.append(("chat", f"stepwise chat {run}"))
+        rows.append(("measure", f"stepwise eval {run}"))
+        rows.append(("model", f"{run}/checkpoints/{saved}/model"))
+    rows.append(("next", f"stepwise run preset {following}" if following else "stepwise presets"))
+    return rows
+
+
+def _following(title: str) -> str:
+    """The preset after the one of that title, the smallest first; "" when it was none, or the last."""
+    titles = [preset.title for preset in presets.listing()]
+    index = titles.index(title) + 1 if title in titles else len(titles)
+    return presets.names()[index] if index < len(titles) else ""
+
+
+def _rows(head: list[Content], rows: list[tuple[str, str]]) -> Content:
+    table = [Content.assemble((f"{name:<9}", "bold $accent"), text) for name, text in rows]
+    return Content("\n").join([*head, *table])
+
+
+def shortest(path: Path) -> str:
+    """`path` from the working directory on, if it lies there."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path)

@@ -1,0 +1,279 @@
+"""The cockpit's lines: pure functions of the history, a width and the terminal's signs.
+
+Everything that a model wrote goes in as text, never as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from textual.content import Content
+
+from stepwise_tui.glyphs import Glyphs
+from stepwise_tui.history import History, Turn
+from stepwise_tui.text import accuracy, clean, clip, duration, short
+from trainer import schedule
+from trainer.config import ScheduleConfig
+from trainer.events import ChatAnswered, RunState, ShownExample
+
+STATE_STYLES: dict[RunState, str] = {
+    "starting": "$text-muted",
+    "training": "bold $success",
+    "paused": "bold $warning",
+    "evaluating": "bold $accent",
+    "finished": "bold $success",
+    "interrupted": "bold $warning",
+    "crashed": "bold $error",
+}
+FAINT = "$text-muted"
+GONE = "$primary"
+
+
+class Piece(NamedTuple):
+    """Part of a line. rank: pieces of a higher rank go first when there is no room for all."""
+
+    text: Content
+    rank: int = 0
+
+
+def fit(pieces: Sequence[Piece], width: int, gap: int = 3) -> Content:
+    """The pieces side by side, without those for which there is no room."""
+    kept = list(pieces)
+    while len(kept) > 1 and sum(p.text.cell_length for p in kept) + gap * (len(kept) - 1) > width:
+        worst = max(kept, key=lambda piece: piece.rank)
+        kept.remove(worst)
+    return Content(" " * gap).join([piece.text for piece in kept])
+
+
+def _text(text: str, style: str = "") -> Content:
+    return Content.styled(text, style) if style else Content(text)
+
+
+def status_line(history: History, name: str, width: int, glyphs: Glyphs) -> Content:
+    """Which run, its state, and how fast it goes."""
+    started = history.started
+    state = _text(f"{glyphs.state} {history.state.upper()}", STATE_STYLES[history.state])
+    pieces = [
+        Piece(_text(clip(clean(name), 24), "bold"), 1),
+        Piece(state, 0),
+        Piece(_text(f"step {history.at.step:,}"), 1),
+    ]
+    if started is not None:
+        model = f"{started.model} {short(started.parameters)}{glyphs.between}{started.device}"
+        pieces.insert(1, Piece(_text(clip(clean(model), 40), FAINT), 5))
+    if history.metrics is not None and not history.ended:
+        pieces.append(Piece(_text(f"{short(history.metrics.tokens_per_second)} tok/s"), 3))
+        pieces.append(Piece(_text(f"loss {history.metrics.loss:.3f}"), 4))
+        pieces.append(Piece(_text(f"epoch {history.metrics.epoch:.1f}", FAINT), 6))
+    remaining = seconds_to_none(history)
+    if remaining is not None:
+        pieces.append(Piece(_text(f"all gone in {duration(remaining)}"), 2))
+    return fit(pieces, width)
+
+
+def seconds_to_next(history: History) -> float | None:
+    """To the next removal, at the speed of the last steps."""
+    steps, metrics = history.steps_to_next, history.metrics
+    if steps is None or metrics is None or metrics.steps_per_second <= 0:
+        return None
+    return steps / metrics.steps_per_second
+
+
+def seconds_to_none(history: History) -> float | None:
+    """Until the last token goes, if the pace stays."""
+    to_next, metrics, started = seconds_to_next(history), history.metrics, history.started
+    if to_next is None or metrics is None or started is None:
+        return None
+    pace = schedule.pace(history.config.schedule, started.steps_per_epoch)
+    further = (history.stages - history.at.stage - 1) * pace.steps_per_removal
+    return to_next + further / metrics.steps_per_second
+
+
+def removal_line(history: History, width: int, glyphs: Glyphs) -> Content:
+    """How much of the CoT is gone, and when the next token goes."""
+    if history.started is None:
+        return _text("the run is starting", FAINT)
+    at = history.at
+    if history.stages == 0:
+        return _text("no curriculum: nothing is removed while this run trains", FAINT)
+    pieces = [
+        Piece(_text(f"{at.stage} / {history.stages}", "bold"), 0),
+        Piece(_next_removal(history), 0),
+        Piece(_text(_pace(history.config.schedule), FAINT), 2),
+        Piece(_text(f"branch {at.branch}", FAINT if at.branch == 1 else ""), 1),
+    ]
+    rest = fit(pieces, width - len("removed ") - 12 - 2)
+    room = max(8, width - len("removed ") - 2 - rest.cell_length)
+    return Content.assemble("removed ", _bar(at.stage / history.stages, min(room, 64), glyphs), "  ", rest)
+
+
+def _bar(share: float, width: int, glyphs: Glyphs) -> Content:
+    full = round(share * width)
+    return Content.assemble((glyphs.full * full, GONE), (glyphs.empty * (width - full), FAINT))
+
+
+def _next_removal(history: History) -> Content:
+    if history.at.stage >= history.stages:
+        return _text("all gone", "bold $success")
+    if history.ended:
+        return _text("the run has ended", FAINT)
+    if history.control.held:
+        return _text("HELD", "bold $warning")
+    seconds = seconds_to_next(history)
+    if seconds is None:
+        return _text("next in –", FAINT)
+    if history.state == "paused":
+        return _text(f"next in {history.steps_to_next:,} steps", FAINT)
+    return _text(f"next in {duration(seconds)}")
+
+
+def _pace(config: ScheduleConfig) -> str:
+    if config.steps_per_token is not None:
+        return f"{config.kind} {config.steps_per_token} steps/token"
+    return f"{config.kind} Δ{config.tokens_per_epoch:g}"
+
+
+def example_line(history: History, width: int, glyphs: Glyphs) -> Content:
+    """The heart of the method: one held-out example, what is gone of its CoT, and the model's answer."""
+    if not history.shown:
+        every = history.config.eval.every
+        return _text(f"the first held-out example comes with the evaluation at step {every:,}", FAINT)
+    score = _score(history, glyphs)
+    room = max(20, width - score.cell_length - 2)
+    line = example(history.shown[0], room, glyphs)
+    if line.cell_length + score.cell_length + 2 > width:
+        return line
+    return Content.assemble(line, " " * (width - line.cell_length - score.cell_length), score)
+
+
+def _score(history: History, glyphs: Glyphs) -> Content:
+    measured = history.evaluated
+    if measured is None:
+        return Content("")
+    style = "bold $success" if measured.accuracy >= 0.9 else "bold $warning"
+    style = "bold $error" if measured.accuracy < 0.5 else style
+    return Content.assemble(
+        (f"{accuracy(measured.accuracy)} ", style), (f"{measured.correct}/{measured.n}", FAINT)
+    )
+
+
+def example(shown: ShownExample, width: int, glyphs: Glyphs) -> Content:
+    """One example in at most `width` cells: question, removed part as dots, spoken CoT, answer, verdict."""
+    question = clean(shown.question).replace("×", glyphs.times)
+    head = Content.assemble((question, "bold"), (" =  ", FAINT))
+    verdict = _verdict(shown.given, shown.answer, shown.correct, glyphs)
+    room = width - head.cell_length - verdict.cell_length - 5
+    missing = shown.cot[: shown.removed] if shown.side == "left" else shown.cot[-shown.removed :]
+    kept = shown.cot[shown.removed :] if shown.side == "left" else shown.cot[: len(shown.cot) - shown.removed]
+    thought = thoughts(len(missing) if shown.removed else 0, shown.spoken, room, glyphs, shown.side, kept)
+    return Content.assemble(head, thought, ("  =  ", FAINT), verdict)
+
+
+def thoughts(
+    removed: int,
+    spoken: Sequence[str],
+    width: int,
+    glyphs: Glyphs,
+    side: str = "left",
+    expected: Sequence[str] | None = None,
+) -> Content:
+    """The CoT: a dot for each removed token, the spoken ones as written, a wrong one marked.
+
+    expected: what should have been spoken; None where nobody knows.
+    """
+    width = max(width, 6)
+    words = _spoken([clean(word) for word in spoken], expected)
+    tail = words.cell_length + 1 if words.cell_length else 0
+    dots = _dots(removed, max(width - tail, min(width // 2, 12)), glyphs)
+    pad = " " if dots and words.cell_length else ""
+    room = width - len(dots) - len(pad)
+    if words.cell_length > room:
+        words = words[: max(0, room - len(glyphs.more))] + Content.styled(glyphs.more, FAINT)
+    gone = Content.styled(dots, f"bold {GONE}")
+    return Content.assemble(gone, pad, words) if side == "left" else Content.assemble(words, pad, gone)
+
+
+def _spoken(words: Sequence[str], expected: Sequence[str] | None) -> Content:
+    parts = []
+    for index, word in enumerate(words):
+        wrong = expected is not None and (index >= len(expected) or expected[index] != word)
+        parts.append(_text(word, "$error" if wrong else ""))
+    return Content(" ").join(parts).rstrip()
+
+
+def _dots(removed: int, width: int, glyphs: Glyphs) -> str:
+    """As many dots as tokens; where they are too many, their number among them."""
+    if removed <= width:
+        return glyphs.dot * removed
+    number = f" {removed} "
+    around = max(1, (width - len(number)) // 2)
+    return glyphs.dot * around + number + glyphs.dot * around
+
+
+def _verdict(given: str, answer: str, correct: bool | None, glyphs: Glyphs) -> Content:
+    given = clip(clean(given), 40) or glyphs.dash
+    if correct is None:
+        return _text(given, "bold")
+    if correct:
+        return Content.assemble((f"{given} ", "bold"), (glyphs.right, "bold $success"))
+    return Content.assemble(
+        (f"{given} ", "bold"), (glyphs.wrong, "bold $error"), (f" {clip(clean(answer), 40)}", FAINT)
+    )
+
+
+def turn(asked: Turn, side: str, width: int, glyphs: Glyphs) -> Content:
+    """One turn of the chat, in a few lines."""
+    question = Content.assemble(("> ", "bold $accent"), (asked.asked, "bold"))
+    if asked.refused:
+        return Content("\n").join([question, _text(f"  {asked.refused}", "$warning")])
+    answered = asked.answered
+    if answered is None:
+        said = f"{asked.cot.strip()} = {asked.answer.strip()}" if asked.cot or asked.answer else "asking"
+        return Content("\n").join([question, _text(f"  {said} {glyphs.more}", FAINT)])
+    if not answered.understood:
+        return Content("\n").join([question, _text(f"  {clean(answered.note)}", "$warning")])
+    return Content("\n").join([question, *_answer(answered, side, width - 2, glyphs)])
+
+
+def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> list[Content]:
+    """The answer on one line where it fits, else below its CoT."""
+    question = clean(answered.question).replace("×", glyphs.times)
+    verdict = _verdict(answered.answer, f"{answered.expected} is right", answered.correct, glyphs)
+    removed = answered.at.removed
+    thought = thoughts(removed, answered.cot, width - 2, glyphs, side)
+    head = Content.assemble((f"  {question} =  ", FAINT), thought)
+    tail = Content.assemble(("  =  ", FAINT), verdict)
+    if head.cell_length + tail.cell_length <= width:
+        lines = [Content.assemble(head, tail)]
+    else:
+        lines = [Content.assemble("  ", thought), tail]
+    spoken = f"{len(answered.cot)} CoT token{'' if len(answered.cot) == 1 else 's'}"
+    facts = [spoken, f"{answered.milliseconds:.0f} ms", _weights(answered)]
+    lines.append(_text("  " + glyphs.between.join(facts), FAINT))
+    if answered.note:
+        lines.append(_text(f"  {clean(answered.note)}", "$warning"))
+    return lines
+
+
+def _weights(answered: ChatAnswered) -> str:
+    if answered.checkpoint == "current weights":
+        return f"step {answered.at.step:,}, stage {answered.at.stage}"
+    return clean(answered.checkpoint)
+
+
+def alarm(history: History, glyphs: Glyphs) -> Content | None:
+    """What happened, what happens if nothing is done, and the keys that answer it; None when all is well."""
+    raised = history.alarm
+    if raised is None or history.ended:
+        return None
+    held = "the schedule is held" if history.control.held else "hold the schedule"
+    return Content.assemble(
+        (f"{glyphs.alarm} {clean(raised.message)}\n", "bold"),
+        (f" {raised.key} ", "bold reverse"),
+        f" {clean(raised.remedy)}   ",
+        (" h ", "bold reverse"),
+        f" {held}   ",
+        (" space ", "bold reverse"),
+        " pause",
+    )

@@ -1,0 +1,167 @@
+"""The large parts of the screen: charts, log, chat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.events import Resize
+from textual.message import Message
+from textual.widgets import Input, RichLog, Static
+
+from stepwise_tui.charts.curves import Curve, View
+from stepwise_tui.glyphs import Glyphs
+from stepwise_tui.history import History, Tone
+from stepwise_tui.text import clock
+from stepwise_tui.widgets import lines
+
+Draw = Callable[[History, tuple[int, int], View], Content]
+
+TONES: dict[Tone, str] = {
+    "plain": "",
+    "faint": "dim",
+    "stage": "cyan",
+    "operator": "bold",
+    "good": "green",
+    "warning": "yellow",
+    "error": "bold red",
+}
+SHOWN_TURNS = 40
+
+
+class ChartPanel(Static, can_focus=True):
+    """One chart. Drawn anew only when the numbers, the size or the view have changed."""
+
+    def __init__(self, title: str, draw: Draw, curves: tuple[Curve, ...], id: str) -> None:
+        super().__init__(id=id, classes="panel")
+        self._title, self._draw, self._curves = title, draw, curves
+        self._history = History()
+        self._view = View()
+        self._key: tuple[object, ...] = ()
+        self._picture = Content("")
+
+    def show(self, history: History, view: View) -> None:
+        """Take up the numbers as they are now."""
+        changed = history.drawn != self._history.drawn or history is not self._history or view != self._view
+        self._history, self._view = history, view
+        self._retitle()
+        if changed or self._key[:1] != (history.drawn,):
+            self.refresh()
+
+    def render(self) -> Content:
+        size = (self.content_size.width, self.content_size.height)
+        key = (self._history.drawn, id(self._history), self._view, size)
+        if key != self._key:
+            self._key, self._picture = key, self._draw(self._history, size, self._view)
+        return self._picture
+
+    def _retitle(self) -> None:
+        stroke = "━" if self._view.braille else ""
+        names = [f"[{curve.style}]{stroke or curve.sign} {curve.name}[/]" for curve in reversed(self._curves)]
+        scale = " · log" if self._view.log and self.id == "loss" else ""
+        title = f"{self._title}{scale}  {'  '.join(names)}"
+        if self.border_title != title:
+            self.border_title = title
+
+
+class LogPanel(RichLog):
+    """Stages, commands, alarms, as they come; the newest at the bottom."""
+
+    def __init__(self) -> None:
+        super().__init__(id="log", classes="panel", wrap=True, max_lines=2_000, min_width=10, markup=False)
+        self.border_title = "log"
+        self._written = 0
+        self._width = 0
+        self._history = History()
+
+    def show(self, history: History) -> None:
+        """Add what is new. While the panel is hidden it has no width to wrap to, so it waits."""
+        self._history = history
+        new = history.log_total - self._written
+        if not new or not self.content_size.width:
+            return
+        kept = len(history.log)
+        for line in islice(history.log, max(0, kept - new), kept):
+            text = Text(f"{clock(line.time)}  ", style="dim", end="")
+            text.append(line.text, style=TONES[line.tone])
+            self.write(text)
+        self._written = history.log_total
+
+    def on_resize(self, event: Resize) -> None:
+        """Wrap everything to the new width."""
+        if self.content_size.width != self._width:
+            self._width = self.content_size.width
+            self.clear()
+            self._written = 0
+            self.show(self._history)
+
+
+class ChatPanel(Vertical):
+    """A conversation with the current weights."""
+
+    class Asked(Message):
+        """The person asked something."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(self, glyphs: Glyphs) -> None:
+        super().__init__(id="chat", classes="panel")
+        self.border_title = "chat"
+        self._glyphs = glyphs
+        self._shown = Content("")
+        self._history = History()
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="turns", can_focus=False):
+            yield Static(id="conversation")
+        yield ChatInput(placeholder="ask, e.g. 12*34", id="question")
+
+    def show(self, history: History) -> None:
+        """Take up the conversation as it is now."""
+        self._history = history
+        width = self.query_one("#turns").content_size.width
+        if not width:
+            return
+        at = history.at
+        title = f"chat · step {at.step:,} · stage {at.stage}"
+        if self.border_title != title:
+            self.border_title = title
+        conversation = self._conversation(history, width)
+        if conversation != self._shown:
+            self._shown = conversation
+            self.query_one("#conversation", Static).update(conversation)
+            self.query_one("#turns", VerticalScroll).scroll_end(animate=False)
+
+    def on_resize(self) -> None:
+        self.show(self._history)
+
+    def _conversation(self, history: History, width: int) -> Content:
+        if not history.chat:
+            return Content.styled(
+                "Ask as you would a person, digits in the usual order. The weights of this moment "
+                "answer at the next step, also while paused. Escape leaves.",
+                lines.FAINT,
+            )
+        side = history.config.method.side
+        recent = list(history.chat)[-SHOWN_TURNS:]
+        return Content("\n\n").join([lines.turn(turn, side, width, self._glyphs) for turn in recent])
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        text = " ".join(event.value.split())
+        if text:
+            self.post_message(self.Asked(text))
+            event.input.value = ""
+
+
+class ChatInput(Input):
+    """The line one types in. Its keys never steer: all but escape, tab and the urgent ones are letters."""
+
+    BINDINGS: ClassVar = [("escape", "app.leave_chat", "leave the chat")]

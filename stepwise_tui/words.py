@@ -1,0 +1,110 @@
+"""Each event as a sentence: the one place where what happened is put into words for people."""
+
+from __future__ import annotations
+
+from stepwise_tui.text import DASH, accuracy, clean, loss, short, size
+from trainer.events import (
+    AlarmCleared,
+    AlarmRaised,
+    ChatAnswered,
+    CheckpointSaved,
+    CommandAcknowledged,
+    CommandReceived,
+    Evaluated,
+    Event,
+    Metrics,
+    Notice,
+    RolledBack,
+    RunCrashed,
+    RunFinished,
+    RunStarted,
+    SettingChanged,
+    StageEntered,
+)
+
+BY_CAUSE = {
+    "schedule": "by schedule",
+    "operator": "by the operator",
+    "rollback": "by roll back",
+    "start": "at the start",
+}
+
+
+def words(event: Event) -> str | None:
+    """The event in one line without anything a terminal would obey; None where there is nothing to say."""
+    text = _words(event)
+    return None if text is None else clean(text)
+
+
+def _words(event: Event) -> str | None:
+    match event:
+        case RunStarted():
+            return _started(event)
+        case Metrics():
+            skipped = f"  {event.skipped} steps skipped, not finite" if event.skipped else ""
+            return (
+                f"loss {loss(event.loss)} (answer {loss(event.loss_answer)}, CoT {loss(event.loss_cot)})"
+                f"  {short(event.tokens_per_second)} tok/s{skipped}"
+            )
+        case Evaluated():
+            return f"{event.split} accuracy {accuracy(event.accuracy)} ({event.correct}/{event.n})"
+        case StageEntered():
+            reset = ", optimiser reset" if event.optimizer_reset else ""
+            return f"{event.text}, {BY_CAUSE[event.cause]}{reset}"
+        case RolledBack():
+            kept = " with the present weights" if event.keep_weights else ""
+            return (
+                f"rolled back to {event.checkpoint}{kept}; branch {event.from_branch} ends at step "
+                f"{event.from_step:,}"
+            )
+        case CheckpointSaved():
+            return f"saved {event.checkpoint} ({event.cause}, {size(event.bytes)})"
+        case SettingChanged():
+            return f"{event.key} {event.old} → {event.new}"
+        case CommandReceived():
+            return f"requested{_by(event.source)}: {event.command}"
+        case CommandAcknowledged():
+            outcome = "done" if event.ok else "refused"
+            return f"{outcome} at step {event.at.step:,}{_by(event.source)}: {event.command}: {event.message}"
+        case AlarmRaised():
+            return f"ALARM: {event.message}; [{event.key}] {event.remedy}"
+        case AlarmCleared():
+            return f"alarm over: {event.message}"
+        case ChatAnswered():
+            return _turn(event)
+        case Notice():
+            return event.message if event.level == "info" else f"{event.level}: {event.message}"
+        case RunCrashed():
+            return f"CRASHED: {event.error}; the last checkpoint is {event.checkpoint or 'none'}"
+        case RunFinished():
+            return _finished(event)
+        case _:
+            return None
+
+
+def _by(source: str) -> str:
+    return "" if source == "cockpit" else f" by {source}"
+
+
+def _started(event: RunStarted) -> str:
+    going_on = f", going on from {event.checkpoint}" if event.checkpoint else ""
+    return (
+        f"{event.name}: {event.task}, {event.method}, {event.model} with {short(event.parameters)} parameters"
+        f" on {event.device}; {event.train_examples:,} examples, {event.stages} stages{going_on}"
+    )
+
+
+def _turn(event: ChatAnswered) -> str:
+    if not event.understood:
+        return f"asked {event.asked}: {event.note}"
+    verdict = {True: "right", False: f"wrong, {event.expected} is right", None: ""}[event.correct]
+    details = ", ".join(part for part in (verdict, f"{event.milliseconds:.0f} ms", event.note) if part)
+    return f"asked {event.question} = {event.answer or DASH} ({details})"
+
+
+def _finished(event: RunFinished) -> str:
+    text = f"{event.state}: {event.reason}; checkpoint {event.checkpoint}"
+    if event.accuracy is None:
+        return text
+    correct = round(event.accuracy * event.n)
+    return f"{text}; test accuracy {accuracy(event.accuracy)} ({correct}/{event.n})"

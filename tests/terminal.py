@@ -1,0 +1,101 @@
+"""A real pseudo-terminal with a program in it, and pyte as the eyes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyte
+
+
+class Terminal:
+    """`stepwise …` in a pseudo-terminal of its own. Close it when done."""
+
+    def __init__(self, *arguments: str, cwd: Path, columns: int = 80, rows: int = 24) -> None:
+        self.screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self.screen)
+        self.raw = b""
+        environment = os.environ | {
+            "TERM": "xterm-256color",
+            "COLORTERM": "truecolor",
+            "OMP_NUM_THREADS": "1",
+        }
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])
+        )
+        self.pid, self._master = pty.fork()
+        if self.pid == 0:
+            os.chdir(cwd)
+            os.execvpe(sys.executable, [sys.executable, "-m", "stepwise_tui", *arguments], environment)
+        self.resize(columns, rows)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """As when a person drags the window's corner."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        os.kill(self.pid, signal.SIGWINCH)
+        self.screen.resize(rows, columns)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.screen.display)
+
+    def read(self, seconds: float = 0.1) -> None:
+        """Take in what the program has drawn."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._master not in select.select([self._master], [], [], left)[0]:
+                return
+            try:
+                data = os.read(self._master, 65_536)
+            except OSError:  # the other side is gone
+                return
+            if not data:
+                return
+            self.raw += data
+            self._stream.feed(data)
+
+    def press(self, *keys: str) -> None:
+        """Type: characters as they are, or names of `KEYS`."""
+        for key in keys:
+            os.write(self._master, KEYS.get(key, key).encode())
+            self.read(0.15)
+
+    def until(self, condition: str | Callable[[str], bool], seconds: float = 60.0) -> str:
+        """Read until the screen shows a text or satisfies a condition; the screen then."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            shown = self.text
+            if condition in shown if isinstance(condition, str) else condition(shown):
+                return shown
+            self.read()
+        raise AssertionError(f"not seen within {seconds:g} s: {condition}\n{self.text}")
+
+    def leave(self, seconds: float = 30.0) -> int:
+        """Wait for the program to end; its exit status."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.read()
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.read()
+                self.pid = 0
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError(f"still running after {seconds:g} s:\n{self.text}")
+
+    def close(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self._master)
+
+
+KEYS = {"enter": "\r", "escape": "\x1b", "tab": "\t", "ctrl+c": "\x03", "ctrl+p": "\x10", "ctrl+q": "\x11"}
