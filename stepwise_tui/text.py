@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 import unicodedata
 
@@ -71,6 +72,12 @@ def clean(text: str) -> str:
 
 
 FORBIDDEN = ("Cc", "Cf", "Co", "Cs")
+
+
+def wrapped(text: str, width: int, indent: int = 0) -> str:
+    """`text` in lines of at most `width`, all but the first set in by `indent`; the first is as it comes."""
+    width = max(width, indent + 10)
+    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def clip(text: str, width: int) -> str:

@@ -63,7 +63,7 @@ class Script:
 
     @property
     def at(self) -> At:
-        time = BORN + 0.05 * len(self.events) + self.step / 40
+        time = BORN + 0.15 * len(self.events)
         return At(self.step, self.branch, min(self.stage, STAGES), self.stage, min(self.stage, STAGES), time)
 
     def say(self, event: Event) -> Event:

@@ -9,8 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tiny import tiny_config
 from trainer.methods.base import Examples
 from trainer.methods.stepwise import IGNORED, remove
+from trainer.parts import assemble
 
 EOS = 0
 Row = tuple[list[int], list[int], list[int]]
@@ -81,3 +83,25 @@ def test_the_official_example(side: Literal["left", "right"]) -> None:
     batch = remove(examples_of([row]), torch.tensor([1]), side, EOS)
     cot = batch.input_ids_BT[0].tolist()[7:15]
     assert cot == ([4, 9, 11, 9, 6, 3, 9, 15] if side == "left" else [8, 4, 9, 11, 9, 6, 3, 9])
+
+
+@pytest.mark.parametrize("stage", [0, 1, 5, 9])
+def test_moved_positions_are_kept_positions(stage: int) -> None:
+    """After s removals the model sees what it would see with position ids shifted by s (keep-position)."""
+    parts = assemble(tiny_config(method__move_positions=True, model__dropout=0.0))
+    examples = parts.splits["valid"][:4]
+    first = int(examples.question_N[0]) - 1
+    batch = remove(examples, torch.full((4,), stage), "left", EOS, width_removed=stage)
+    ids = batch.input_ids_BT
+    column = torch.arange(ids.shape[1])
+    kept = (column + stage * (column >= first)).expand_as(ids)
+    # A causal mask of its own: transformers would take position ids that jump for packed sequences.
+    mask = torch.ones(ids.shape[1], ids.shape[1]).tril().bool().expand(4, 1, -1, -1)
+    with torch.no_grad():
+        wanted = parts.model(input_ids=ids, position_ids=kept, attention_mask=mask).logits
+        parts.method.enter(parts.model, 0, stage)
+        got = parts.model(input_ids=ids).logits
+        parts.method.enter(parts.model, stage, 0)
+        given_back = parts.model(input_ids=ids, position_ids=kept, attention_mask=mask).logits
+    assert torch.allclose(got, wanted, atol=1e-5)
+    assert torch.equal(given_back, wanted)

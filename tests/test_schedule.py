@@ -17,6 +17,7 @@ from trainer.schedule import (
     pace,
     remove_when_due,
     steps_to_next,
+    warm,
 )
 
 
@@ -85,6 +86,11 @@ def test_offsets_are_a_distribution(smoothing: float) -> None:
     assert len(p) == 101
     assert all(x >= 0 for x in p)
     assert sum(p) == pytest.approx(1.0)
+
+
+def test_warm_up_rises_to_the_whole_rate_and_stays() -> None:
+    assert [warm(k, 4) for k in range(6)] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
+    assert warm(0, 0) == 1.0
 
 
 def test_offsets_of_the_paper() -> None:

@@ -46,8 +46,8 @@ class TrainState:
     """Where the run stood: all counters the loop needs to go on, and what `lineage` wants to know.
 
     stream: number of the random stream that order and offsets come from. counter: batches since the last
-    removal. cot_free: whether the last batch had no CoT token left. seconds: trained so far. seq: events
-    journalled before the save. accuracy: the last on the validation split.
+    removal. updates: steps of this optimiser. cot_free: whether the last batch had no CoT token left.
+    seconds: trained so far. seq: events journalled before the save. accuracy: the last on validation.
     """
 
     step: int
@@ -57,6 +57,7 @@ class TrainState:
     stream: int
     scheduled: int
     counter: int
+    updates: int
     cot_free: bool
     seconds: float
     seq: int

@@ -82,6 +82,15 @@ class MethodConfig(Section):
     reset_optimizer: bool = Field(
         True, json_schema_extra=LIVE, description="a new optimiser at every removal (paper, section 3)"
     )
+    move_positions: bool = Field(
+        False, description="learned positions move with the tokens at a removal on the left (ours)"
+    )
+
+    @model_validator(mode="after")
+    def _left_and_reset(self) -> MethodConfig:
+        if self.move_positions and (self.side == "right" or not self.reset_optimizer):
+            raise ValueError('move_positions needs side = "left" and reset_optimizer = true')
+        return self
 
 
 class ScheduleConfig(Section):
@@ -108,6 +117,9 @@ class OptimConfig(Section):
     lr: float = Field(5e-5, gt=0, json_schema_extra=LIVE, description="learning rate of AdamW, constant")
     batch: Positive = Field(32, description="examples per optimiser step")
     weight_decay: float = Field(0.01, ge=0, json_schema_extra=LIVE, description="AdamW's (torch's default)")
+    warmup: int = Field(
+        0, ge=0, json_schema_extra=LIVE, description="steps of linear warm-up after each new optimiser (ours)"
+    )
     clip: float = Field(1.0, gt=0, json_schema_extra=LIVE, description="largest gradient norm")
 
 

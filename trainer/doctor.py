@@ -25,7 +25,7 @@ DISK_BYTES = 2 * 1024**3
 MEMORY_BYTES = 2 * 1024**3
 OURS = "stepwise-tui"
 MODULES = ("trainer", "stepwise_tui")
-LIBRARIES = ("torch", "transformers", "textual", "plotext")
+LIBRARIES = ("torch", "transformers", "textual")
 
 Verdict = Literal["good", "lacking", "broken"]
 

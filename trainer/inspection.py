@@ -162,7 +162,9 @@ def _check_length(examples: Examples, parts: Parts) -> None:
 
 def _measure(loaded: Loaded, examples: Examples) -> Result:
     parts = loaded.parts
-    return evaluate(parts.method, parts.model, examples, loaded.at.scheduled, parts.tokenizer)
+    result = evaluate(parts.method, parts.model, examples, loaded.at.scheduled, parts.tokenizer)
+    assert result is not None  # nobody interrupts it
+    return result
 
 
 def _find(run_or_folder: str, id: str | None, out: Path) -> Path:

@@ -162,12 +162,15 @@ class Loop:
         losses.mean.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
         finite = torch.isfinite(norm) & torch.isfinite(losses.mean.detach())
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
         # The fused optimiser leaves the update out on the device: no one waits to look at the number.
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad()
 
         self.step += 1
+        self.updates += 1
         self.cot_free = batch.cot_free
         self.meter.add(losses, norm, finite, batch.tokens)
         self.meter.seconds += time.monotonic() - started
@@ -179,7 +182,7 @@ class Loop:
         self._emit(
             Metrics(
                 at=self.at,
-                lr=self.config.optim.lr,
+                lr=self.lr,
                 epoch=self.step / self.order.steps_per_epoch,
                 **reading._asdict(),
             )
@@ -292,7 +295,6 @@ class Loop:
         self.pace = schedule.pace(config.schedule, self.order.steps_per_epoch)
         self.method.configure(config.method)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.optim.lr
             group["weight_decay"] = config.optim.weight_decay
         self._emit(SettingChanged(at=self.at, key=key, old=old, new=new))
 
@@ -302,9 +304,9 @@ class Loop:
         from_branch, from_step = self.branch, self.step
         if effect.keep_weights:
             fork = Fork(from_branch, from_step)
+            self.method.enter(self.model, self.at.removed, self.method.removed(origin.stage))
+            self.optimizer = self._new_optimizer()
             self.progress = Progress(origin.stage, 0)
-            if self.method.enters(origin.stage, previous_cot_free=False):
-                self.optimizer = self._new_optimizer()
         else:
             try:
                 self.restore(origin.id)
@@ -351,11 +353,12 @@ class Loop:
     # Stages, evaluation, checkpoints ----------------------------------------------------------------------
 
     def _enter_stage(self, scheduled: int, cause: Cause) -> None:
-        stage = self.at.stage
-        reset = cause != "start" and self.method.enters(scheduled, self.cot_free)
+        before = self.at
+        reset = cause != "start" and self.method.resets(self.cot_free)
         self.progress = Progress(scheduled, 0)
-        if self.at.stage == stage and cause != "start":
+        if self.at.stage == before.stage and cause != "start":
             return  # all is gone: the schedule counts on, and nothing changes
+        self.method.enter(self.model, before.removed, self.at.removed)
         if reset:
             self.optimizer = self._new_optimizer()
         self.meter.clear()
@@ -450,6 +453,7 @@ class Loop:
             stream=self.stream,
             scheduled=self.progress.scheduled,
             counter=self.progress.counter,
+            updates=self.updates,
             cot_free=self.cot_free,
             seconds=self.seconds,
             seq=self.seq,
@@ -466,6 +470,7 @@ class Loop:
         checkpoint.load_optimizer(path, self.optimizer)
         self.step, self.branch, self.stream = state.step, state.branch, state.stream
         self.progress = Progress(state.scheduled, state.counter)
+        self.updates = state.updates
         self.cot_free = state.cot_free
         self.accuracy = state.accuracy
 
@@ -502,8 +507,15 @@ class Loop:
         for event in events:
             self.watch, _ = watch(self.watch, event, self.config.watch)
 
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        optim = self.config.optim
+        return optim.lr * schedule.warm(self.updates, optim.warmup)
+
     def _new_optimizer(self) -> torch.optim.Optimizer:
         optim = self.config.optim
+        self.updates = 0
         return torch.optim.AdamW(
             self.model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
         )

@@ -55,6 +55,11 @@ def assemble(config: Config, saved_model: Path | None = None) -> Parts:
         model.generation_config.max_new_tokens = answer_room(splits["train"])
     else:
         model = AutoModelForCausalLM.from_pretrained(saved_model)
+    if config.method.move_positions and not hasattr(model.base_model, "wpe"):
+        raise ValueError(
+            f"method.move_positions needs a model with learned positions, as GPT-2 has; model.init = "
+            f"{config.model.init} is a {model.config.model_type}"
+        )
     return Parts(
         device=device,
         task=task,

@@ -66,6 +66,11 @@ def steps_to_next(progress: Progress, pace: Pace, *, step: int) -> int:
     return max(0, pace.pretrain - step) + max(0, pace.steps_per_removal - progress.counter)
 
 
+def warm(updates: int, warmup: int) -> float:
+    """Share of the learning rate after so many updates of an optimiser: linear, 1 from `warmup` on."""
+    return min(1.0, (updates + 1) / (warmup + 1))
+
+
 def offset_distribution(smoothing: float) -> list[float]:
     """P(o) for o = 0…100, P(o) ∝ exp(−λo), the last entry with the rest of the mass (paper, section 3).
 

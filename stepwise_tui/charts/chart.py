@@ -16,7 +16,7 @@ from stepwise_tui.charts.canvas import Canvas, Floats
 SMALLEST = (20, 5)
 """Below this there is no room for axes and a line."""
 
-AXIS, MARK, MARK_TEXT = "$text-disabled", "$surface-lighten-2", "$text-muted"
+AXIS, MARK, MARK_TEXT = "$foreground-muted", "$surface-lighten-2", "$foreground-muted"
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,8 @@ class _Plot:
         if self.axes.log:
             values = ticks.logarithmic(10**low, 10**high, count)
             return [(math.log10(v), ticks.plain(v)) for v in values] or [(low, ticks.plain(10**low))]
-        values = ticks.linear(low, high, count)
-        step = values[1] - values[0] if len(values) > 1 else max(abs(values[0]), 1e-6) / 10
-        return [(v, ticks.label(v, step)) for v in values] or [(low, ticks.label(low, high - low))]
+        values, step = ticks.linear(low, high, count)
+        return [(v, ticks.label(v, step)) for v in values] or [(low, ticks.label(low, step))]
 
     def _draw_marks(self, marks: Sequence[Mark]) -> None:
         free = 0
@@ -158,8 +157,7 @@ class _Plot:
         room = self.plot_width - len(label) - 1
         if room < self.plot_width // 3:
             label, room = "", self.plot_width
-        values = ticks.linear(*self.x_range, max(1, room // 9), whole=self.axes.whole)
-        step = values[1] - values[0] if len(values) > 1 else 1.0
+        values, step = ticks.linear(*self.x_range, max(1, room // 9), whole=self.axes.whole)
         free = 0
         for value in values:
             text = ticks.label(value, step)

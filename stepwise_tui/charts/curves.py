@@ -5,7 +5,7 @@ The live line of history is bright; what a roll back abandoned stays, dim, behin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ XAxis = Literal["step", "removed", "time"]
 X_AXES: tuple[XAxis, ...] = ("step", "removed", "time")
 X_LABELS: dict[XAxis, str] = {"step": "step", "removed": "tokens removed", "time": "minutes"}
 
-ABANDONED = "$text-disabled"
+ABANDONED = "$foreground-disabled"
 
 
 class Curve(NamedTuple):
@@ -34,7 +34,7 @@ class Curve(NamedTuple):
 
 
 LOSS = (
-    Curve("all", lambda branch: branch.loss, "$text-muted", "."),
+    Curve("all", lambda branch: branch.loss, "$foreground-muted", "."),
     Curve("CoT", lambda branch: branch.loss_cot, "$secondary", "o"),
     Curve("answer", lambda branch: branch.loss_answer, "bold $accent", "*"),
 )
@@ -55,34 +55,53 @@ class View(NamedTuple):
 def loss_chart(history: History, size: tuple[int, int], view: View) -> Content:
     """Training loss, nats per token: on the answer, on the CoT, on both."""
     axes = Axes(X_LABELS[view.x_axis], log=view.log, whole=view.x_axis != "time")
-    return _chart(history, LOSS, size, view, axes, "the first loss comes with the first steps")
+    return _chart(history, LOSS, size, view, axes, "no loss yet")
 
 
 def accuracy_chart(history: History, size: tuple[int, int], view: View) -> Content:
     """Validation accuracy: exact answers, and single tokens."""
     axes = Axes(X_LABELS[view.x_axis], y_range=(0.0, 1.0), whole=view.x_axis != "time")
-    return _chart(history, ACCURACY, size, view, axes, "no evaluation yet; e asks for one")
+    return _chart(history, ACCURACY, size, view, axes, "not evaluated yet")
 
 
 def _chart(
     history: History, curves: tuple[Curve, ...], size: tuple[int, int], view: View, axes: Axes, empty: str
 ) -> Content:
     limits = _live(history)
-    lines = []
-    for number, branch in history.branches.items():
-        limit = limits.get(number, -1)
-        x_of = _x_of(history, branch, view.x_axis, live=number == history.at.branch)
-        for curve in curves:
-            series = curve.of(branch)
-            step, y = np.array(series.step), np.array(series.value)
-            x = x_of(series)
-            gone = step > limit
-            if curve is curves[-1]:
-                lines.append(Line(x[gone], y[gone], ABANDONED, "'"))
-            lines.append(Line(x[~gone], y[~gone], curve.style, curve.sign))
-    depth = [ABANDONED, *(curve.style for curve in curves)]
-    lines.sort(key=lambda line: depth.index(line.style))
+    lines = [
+        line for number in history.branches for line in _abandoned(history, number, limits, curves, view)
+    ]
+    lines += [_joined(history, limits, curve, view) for curve in curves]
     return draw(lines, _marks(history, limits, view.x_axis), size, axes, braille=view.braille, empty=empty)
+
+
+def _abandoned(
+    history: History, number: int, limits: Mapping[int, float], curves: tuple[Curve, ...], view: View
+) -> list[Line]:
+    """The last of the curves, from where its branch was left to its end."""
+    series = curves[-1].of(history.branches[number])
+    x, step = _x(history, number, series, view.x_axis), np.array(series.step)
+    start = int(np.searchsorted(step, limits.get(number, -1.0), side="right"))
+    if start == len(step):
+        return []
+    kept = slice(max(0, start - 1), None)
+    return [Line(x[kept], np.array(series.value)[kept], ABANDONED, "'")]
+
+
+def _joined(history: History, limits: Mapping[int, float], curve: Curve, view: View) -> Line:
+    """A curve along the live line of history, through all its branches; a gap where x goes back."""
+    xs, ys = [np.empty(0)], [np.empty(0)]
+    for number in sorted(limits):
+        if number in history.branches:
+            series = curve.of(history.branches[number])
+            live = np.array(series.step) <= limits[number]
+            x, y = _x(history, number, series, view.x_axis)[live], np.array(series.value)[live]
+            if len(x) and len(xs[-1]) and x[0] < xs[-1][-1]:
+                xs.append(x[:1])
+                ys.append(np.array([np.nan]))
+            xs.append(x)
+            ys.append(y)
+    return Line(np.concatenate(xs), np.concatenate(ys), curve.style, curve.sign)
 
 
 def _live(history: History) -> dict[int, float]:
@@ -96,38 +115,34 @@ def _live(history: History) -> dict[int, float]:
     return limits
 
 
-def _x_of(history: History, branch: Branch, x_axis: XAxis, *, live: bool) -> Callable[[Series], Floats]:
-    """The x of a series' points."""
+def _x(history: History, number: int, series: Series, x_axis: XAxis) -> Floats:
+    """The x of a series' points. By removals, a point stands between two as far as its stage has come."""
+    step = np.array(series.step)
     if x_axis == "step":
-        return lambda series: np.array(series.step)
+        return step
     if x_axis == "time":
-        return lambda series: (np.array(series.time) - history.born) / 60
+        return np.asarray((np.array(series.time) - history.born) / 60)
+    branch = history.branches[number]
     steps = np.array([step for step, _ in branch.removals], dtype=np.float64)
     scheduled = np.array([n for _, n in branch.removals], dtype=np.float64)
-    lengths = _stage_lengths(history, steps, live)
-
-    def removed(series: Series) -> Floats:
-        """The removals scheduled so far, and how far the stage has come, so that no two points coincide."""
-        step = np.array(series.step)
-        if not len(steps):
-            return step
-        stage = np.clip(np.searchsorted(steps, step, side="right") - 1, 0, None)
-        progress: Floats = np.clip((step - steps[stage]) / lengths[stage], 0, 0.999)
-        return np.asarray(scheduled[stage] + progress, dtype=np.float64)
-
-    return removed
+    if not len(steps):
+        return step
+    lengths = _stage_lengths(history, steps, live=number == history.at.branch)
+    stage = np.clip(np.searchsorted(steps, step, side="right") - 1, 0, None)
+    progress = np.clip((step - steps[stage]) / lengths[stage], 0, 0.999)
+    return np.asarray(scheduled[stage] + progress)
 
 
 def _stage_lengths(history: History, steps: Floats, live: bool) -> Floats:
     """Steps from each removal to the next; of the last, what is known or what the one before took."""
     lengths = np.diff(steps)
     to_next = history.steps_to_next if live else None
-    spent = history.at.step - steps[-1] if live and len(steps) else 0.0
+    spent = history.at.step - steps[-1] if live else 0.0
     last = spent + to_next if to_next is not None else max(spent, lengths[-1] if len(lengths) else 0.0)
     return np.maximum(np.append(lengths, last), 1.0)
 
 
-def _marks(history: History, limits: dict[int, float], x_axis: XAxis) -> list[Mark]:
+def _marks(history: History, limits: Mapping[int, float], x_axis: XAxis) -> list[Mark]:
     """Where each stage of the live line was entered, and where the last token went."""
     marks = []
     for number, limit in sorted(limits.items()):

@@ -7,10 +7,11 @@ import math
 from stepwise_tui.text import short
 
 
-def linear(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
-    """About `count` round numbers from `low` to `high`: steps of 1, 2 or 5 times a power of ten."""
-    if not high > low or count < 1:
-        return [low]
+def linear(low: float, high: float, count: int, *, whole: bool = False) -> tuple[list[float], float]:
+    """About `count` round numbers from `low` to `high`, which is above it, and their distance.
+
+    The distance is 1, 2 or 5 times a power of ten, and a whole number where that is asked for.
+    """
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
@@ -18,7 +19,7 @@ def linear(low: float, high: float, count: int, *, whole: bool = False) -> list[
         step = max(1.0, step)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [i * step for i in range(first, last + 1)]
+    return [i * step for i in range(first, last + 1)], step
 
 
 def logarithmic(low: float, high: float, count: int) -> list[float]:

@@ -11,6 +11,7 @@ from textual.widgets import Button, Checkbox, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from stepwise_tui.history import History
+from stepwise_tui.text import clip
 from trainer import config as configuration
 from trainer.config import ConfigError
 from trainer.control import CommandError, Control, Facts, RollBack, decide, describe_rollback, parse
@@ -53,11 +54,11 @@ class Leave(ModalScreen[Leaving]):
         self._state = state
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog") as box:
+        with Vertical(classes="dialog wide") as box:
             box.border_title = "quit"
             yield Static(
-                f"The run is {self._state} and lives in this window: it cannot go on without it.\n"
-                "Stopped, it is saved first, and `stepwise resume` takes it up again.",
+                f"The run is {self._state}. It lives in this window and cannot go on without it.\n"
+                "Stopped, it is saved first; `stepwise resume` takes it up again.",
                 markup=False,
             )
             with Horizontal(classes="buttons"):
@@ -187,7 +188,9 @@ class ChangeSetting(ModalScreen[str]):
         for row in rows:
             value = configuration.get(self._config, row.key)
             choices.add_option(
-                Option(f"{row.key:<26} {value!s:<8} {row.allowed}\n    {row.description}", id=row.key)
+                Option(
+                    f"{row.key:<26} {value!s:<8} {row.allowed}\n    {clip(row.description, 66)}", id=row.key
+                )
             )
 
     def on_input_changed(self, event: Input.Changed) -> None:

@@ -19,14 +19,15 @@ from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Tone
 from stepwise_tui.widgets import closing, lines
 from stepwise_tui.widgets.panels import ChartPanel, ChatInput, ChatPanel, LogPanel
-from stepwise_tui.widgets.readouts import Readout
+from stepwise_tui.widgets.readouts import Readout, same
 
 Tab = Literal["charts", "log", "chat"]
 TABS: tuple[Tab, ...] = ("charts", "log", "chat")
 MESSAGE_SECONDS = 12.0
+HINT_SECONDS = 60.0
 MESSAGE_STYLES: dict[Tone, str] = {
-    "plain": "$text-muted",
-    "faint": "$text-muted",
+    "plain": "$foreground-muted",
+    "faint": "$foreground-muted",
     "good": "$success",
     "warning": "bold $warning",
 }
@@ -44,6 +45,7 @@ class Main(Screen[None]):
         self._run_name, self._folder, self._glyphs = name, folder, glyphs
         self._history = History()
         self._tab: Tab = "charts"
+        self._keys = Content("")
         self._forgetting: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -54,7 +56,7 @@ class Main(Screen[None]):
             yield Readout(lambda h, w: lines.removal_line(h, w, glyphs), id="removal")
             yield Readout(lambda h, w: lines.example_line(h, w, glyphs), id="example")
             yield Readout(lambda h, w: lines.alarm(h, glyphs), id="alarm")
-            yield Static(id="tabs")
+            yield Static(id="tabs", classes="clickable")
             with Horizontal(id="body"):
                 with Vertical(id="left"):
                     with Horizontal(id="charts"):
@@ -64,10 +66,13 @@ class Main(Screen[None]):
                 yield ChatPanel(glyphs)
             yield Readout(lambda h, w: closing.closing(h, folder), id="closing")
             yield Static(Content(HINT.replace("·", glyphs.between.strip())), id="message")
-            yield Static(id="keys")
+            yield Static(id="keys", classes="clickable")
 
     def on_mount(self) -> None:
         self._show_tab()
+        for static in self.query(".clickable").results(Static):
+            static.auto_links = False  # a click works all the same; underlined keys are hard to read
+        self._forgetting = self.set_timer(HINT_SECONDS, self._forget)
 
     # What the history says ----------------------------------------------------------------------------
 
@@ -79,6 +84,7 @@ class Main(Screen[None]):
         self.query_one(LogPanel).show(history)
         self.query_one(ChatPanel).show(history)
         self.query_one("#closing").border_title = closing.title(history)
+        self.set_class(history.crashed is not None, "-crashed")
         self._show_keys()
 
     def show_charts(self, history: History, view: View) -> None:
@@ -93,6 +99,10 @@ class Main(Screen[None]):
         self._forgetting = self.set_timer(MESSAGE_SECONDS, self._forget)
 
     def _forget(self) -> None:
+        waiting = [received.command for received in self._history.pending.values()]
+        if waiting:
+            self.say(f"waiting for the trainer: {', '.join(waiting)}", "faint")
+            return
         self.query_one("#message", Static).update("")
 
     # Layout -------------------------------------------------------------------------------------------
@@ -120,6 +130,7 @@ class Main(Screen[None]):
 
     def open(self, tab: Tab) -> None:
         """Bring a panel to the front and the focus to it."""
+        self.query_one("#message", Static).update("")
         self._tab = tab
         self._show_tab()
         if tab == "chat":
@@ -128,7 +139,7 @@ class Main(Screen[None]):
             self.set_focus(None)
 
     def leave_chat(self) -> None:
-        self.open("charts" if self.tabbed else self._tab if self._tab != "chat" else "charts")
+        self.open("charts")
 
     def _show_tab(self) -> None:
         for tab in TABS:
@@ -137,7 +148,7 @@ class Main(Screen[None]):
             f"[reverse b] {tab} [/]" if tab == self._tab else f"[@click=app.open('{tab}')] {tab} [/]"
             for tab in TABS
         ]
-        self.query_one("#tabs", Static).update(f"{' '.join(labels)}   [$text-muted]tab: next[/]")
+        self.query_one("#tabs", Static).update(f"{' '.join(labels)}   [$foreground-muted]tab: next[/]")
 
     def _show_keys(self) -> None:
         history = self._history
@@ -145,4 +156,7 @@ class Main(Screen[None]):
             "pause_or_resume": "resume" if history.state == "paused" else "pause",
             "hold_or_release": "release" if history.control.held else "hold",
         }
-        self.query_one("#keys", Static).update(keymap.footer(self.size.width, labels))
+        keys = keymap.footer(self.size.width, labels)
+        if not same(keys, self._keys):
+            self._keys = keys
+            self.query_one("#keys", Static).update(keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
@@ -13,7 +14,7 @@ from textual.widgets import DataTable, Static
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import Happening, History
 from stepwise_tui.keymap import KEYS, TITLES
-from stepwise_tui.text import clip, clock
+from stepwise_tui.text import clip, clock, wrapped
 from stepwise_tui.widgets import lines
 from trainer.lineage import CheckpointRef
 
@@ -29,11 +30,15 @@ class Help(ModalScreen[None]):
         with VerticalScroll(classes="page") as box:
             box.border_title = "help"
             box.border_subtitle = "escape closes"
-            yield Static(help_text())
+            yield Static(id="help")
+
+    def on_resize(self) -> None:
+        width = self.query_one(".page").scrollable_content_region.width
+        self.query_one("#help", Static).update(help_text(width))
 
 
-def help_text() -> Content:
-    """The key table, and how to read the screen."""
+def help_text(width: int) -> Content:
+    """The key table, and how to read the screen, in lines of `width`."""
     parts: list[Content] = []
     for group, title in TITLES.items():
         parts.append(Content.styled(title, "bold"))
@@ -41,11 +46,17 @@ def help_text() -> Content:
             if key.group != group:
                 continue
             shown = f"{key.shown}, {key.also.replace(',', ', ')}" if key.also else key.shown
-            parts.append(Content.assemble((f"  {shown:<18}", "bold $accent"), key.help))
+            parts.append(_row(shown, key.help, "bold $accent", width))
         parts.append(Content(""))
     parts.append(Content.styled("Read", "bold"))
-    parts += [Content.assemble((f"  {name:<18}", "$secondary"), text) for name, text in READING]
+    parts += [_row(name, text, "$secondary", width) for name, text in READING]
     return Content("\n").join(parts)
+
+
+def _row(name: str, text: str, style: str, width: int) -> Content:
+    head = f"  {name:<18}"
+    lines = wrapped(head + text, width, len(head))
+    return Content.styled(lines, "").stylize(style, 0, len(head))
 
 
 READING = (
@@ -112,11 +123,11 @@ class Timeline(ModalScreen[CheckpointRef]):
             yield DataTable(cursor_type="row", zebra_stripes=True)
 
     def on_mount(self) -> None:
-        table: DataTable[Content] = self.query_one(DataTable)
+        table: DataTable[Text] = self.query_one(DataTable)
         table.add_columns("time", "step", "br", "stage", "checkpoint", "what")
         for row in self._rows:
             held = row.checkpoint if row.checkpoint in self._checkpoints else ""
-            style = STYLES.get(row.kind, "")
+            style = self.app.theme_variables[COLOURS[row.kind]]
             cells = (
                 clock(row.at.time),
                 f"{row.at.step:>7,}",
@@ -125,7 +136,7 @@ class Timeline(ModalScreen[CheckpointRef]):
                 held,
                 clip(row.text, 200),
             )
-            table.add_row(*[Content.styled(cell, style) if style else Content(cell) for cell in cells])
+            table.add_row(*[Text(cell, style) for cell in cells])
         table.move_cursor(row=len(self._rows) - 1)
         table.focus()
 
@@ -135,12 +146,14 @@ class Timeline(ModalScreen[CheckpointRef]):
             self.dismiss(chosen)
 
 
-STYLES = {
-    "stage": "$accent",
-    "branch": "bold $warning",
-    "alarm": "bold $error",
-    "end": "bold $success",
-    "save": "$text-muted",
+COLOURS = {
+    "start": "foreground",
+    "stage": "secondary",
+    "save": "foreground",
+    "operator": "accent",
+    "branch": "warning",
+    "alarm": "error",
+    "end": "success",
 }
 
 

@@ -12,13 +12,13 @@ from textual.content import Content
 
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Turn
-from stepwise_tui.text import accuracy, clean, clip, duration, short
+from stepwise_tui.text import accuracy, clean, clip, duration, short, wrapped
 from trainer import schedule
 from trainer.config import ScheduleConfig
 from trainer.events import ChatAnswered, RunState, ShownExample
 
 STATE_STYLES: dict[RunState, str] = {
-    "starting": "$text-muted",
+    "starting": "bold $foreground-muted",
     "training": "bold $success",
     "paused": "bold $warning",
     "evaluating": "bold $accent",
@@ -26,7 +26,7 @@ STATE_STYLES: dict[RunState, str] = {
     "interrupted": "bold $warning",
     "crashed": "bold $error",
 }
-FAINT = "$text-muted"
+FAINT = "$foreground-muted"
 GONE = "$primary"
 
 
@@ -103,7 +103,7 @@ def removal_line(history: History, width: int, glyphs: Glyphs) -> Content:
         Piece(_text(_pace(history.config.schedule), FAINT), 2),
         Piece(_text(f"branch {at.branch}", FAINT if at.branch == 1 else ""), 1),
     ]
-    rest = fit(pieces, width - len("removed ") - 12 - 2)
+    rest = fit(pieces, width - len("removed ") - 26)
     room = max(8, width - len("removed ") - 2 - rest.cell_length)
     return Content.assemble("removed ", _bar(at.stage / history.stages, min(room, 64), glyphs), "  ", rest)
 
@@ -226,14 +226,14 @@ def turn(asked: Turn, side: str, width: int, glyphs: Glyphs) -> Content:
     """One turn of the chat, in a few lines."""
     question = Content.assemble(("> ", "bold $accent"), (asked.asked, "bold"))
     if asked.refused:
-        return Content("\n").join([question, _text(f"  {asked.refused}", "$warning")])
+        return Content("\n").join([question, _set_in(asked.refused, width, "$warning")])
     answered = asked.answered
     if answered is None:
         said = f"{asked.cot.strip()} = {asked.answer.strip()}" if asked.cot or asked.answer else "asking"
         return Content("\n").join([question, _text(f"  {said} {glyphs.more}", FAINT)])
     if not answered.understood:
-        return Content("\n").join([question, _text(f"  {clean(answered.note)}", "$warning")])
-    return Content("\n").join([question, *_answer(answered, side, width - 2, glyphs)])
+        return Content("\n").join([question, _set_in(clean(answered.note), width, "$warning")])
+    return Content("\n").join([question, *_answer(answered, side, width, glyphs)])
 
 
 def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> list[Content]:
@@ -250,10 +250,14 @@ def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> li
         lines = [Content.assemble("  ", thought), tail]
     spoken = f"{len(answered.cot)} CoT token{'' if len(answered.cot) == 1 else 's'}"
     facts = [spoken, f"{answered.milliseconds:.0f} ms", _weights(answered)]
-    lines.append(_text("  " + glyphs.between.join(facts), FAINT))
+    lines.append(_set_in(glyphs.between.join(facts), width, FAINT))
     if answered.note:
-        lines.append(_text(f"  {clean(answered.note)}", "$warning"))
+        lines.append(_set_in(clean(answered.note), width, "$warning"))
     return lines
+
+
+def _set_in(text: str, width: int, style: str) -> Content:
+    return _text(wrapped(f"  {text}", width, 2), style)
 
 
 def _weights(answered: ChatAnswered) -> str:

@@ -16,20 +16,21 @@ from textual.widgets import Input, RichLog, Static
 
 from stepwise_tui.charts.curves import Curve, View
 from stepwise_tui.glyphs import Glyphs
-from stepwise_tui.history import History, Tone
-from stepwise_tui.text import clock
+from stepwise_tui.history import History, LogLine, Tone
+from stepwise_tui.text import clock, wrapped
 from stepwise_tui.widgets import lines
+from stepwise_tui.widgets.readouts import same
 
 Draw = Callable[[History, tuple[int, int], View], Content]
 
-TONES: dict[Tone, str] = {
-    "plain": "",
-    "faint": "dim",
-    "stage": "cyan",
-    "operator": "bold",
-    "good": "green",
-    "warning": "yellow",
-    "error": "bold red",
+COLOURS: dict[Tone, str] = {
+    "plain": "foreground",
+    "faint": "foreground",
+    "stage": "secondary",
+    "operator": "accent",
+    "good": "success",
+    "warning": "warning",
+    "error": "error",
 }
 SHOWN_TURNS = 40
 
@@ -47,15 +48,14 @@ class ChartPanel(Static, can_focus=True):
 
     def show(self, history: History, view: View) -> None:
         """Take up the numbers as they are now."""
-        changed = history.drawn != self._history.drawn or history is not self._history or view != self._view
         self._history, self._view = history, view
-        self._retitle()
-        if changed or self._key[:1] != (history.drawn,):
+        if self._key[:2] != (history.drawn, view):
+            self._retitle()
             self.refresh()
 
     def render(self) -> Content:
         size = (self.content_size.width, self.content_size.height)
-        key = (self._history.drawn, id(self._history), self._view, size)
+        key = (self._history.drawn, self._view, size)
         if key != self._key:
             self._key, self._picture = key, self._draw(self._history, size, self._view)
         return self._picture
@@ -83,19 +83,28 @@ class LogPanel(RichLog):
         """Add what is new. While the panel is hidden it has no width to wrap to, so it waits."""
         self._history = history
         new = history.log_total - self._written
-        if not new or not self.content_size.width:
+        if not new or not self._width:
             return
         kept = len(history.log)
         for line in islice(history.log, max(0, kept - new), kept):
-            text = Text(f"{clock(line.time)}  ", style="dim", end="")
-            text.append(line.text, style=TONES[line.tone])
-            self.write(text)
+            self.write(self._line(line), width=self._width)
         self._written = history.log_total
+
+    def _line(self, line: LogLine) -> Text:
+        """The time, then the text beside it."""
+        stamp = f"{clock(line.time)}  "
+        text = Text(wrapped(stamp + line.text, self._width, len(stamp)))
+        colour = self.app.theme_variables[COLOURS[line.tone]]
+        weight = {"error": "bold ", "faint": "dim "}.get(line.tone, "")
+        text.stylize(f"{weight}{colour}", len(stamp))
+        text.stylize("dim", 0, len(stamp))
+        return text
 
     def on_resize(self, event: Resize) -> None:
         """Wrap everything to the new width."""
-        if self.content_size.width != self._width:
-            self._width = self.content_size.width
+        width = self.scrollable_content_region.width
+        if width != self._width:
+            self._width = width
             self.clear()
             self._written = 0
             self.show(self._history)
@@ -134,7 +143,7 @@ class ChatPanel(Vertical):
         if self.border_title != title:
             self.border_title = title
         conversation = self._conversation(history, width)
-        if conversation != self._shown:
+        if not same(conversation, self._shown):
             self._shown = conversation
             self.query_one("#conversation", Static).update(conversation)
             self.query_one("#turns", VerticalScroll).scroll_end(animate=False)

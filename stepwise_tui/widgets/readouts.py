@@ -9,6 +9,14 @@ from textual.widgets import Static
 
 from stepwise_tui.history import History
 
+
+def same(one: Content | None, other: Content | None) -> bool:
+    """Whether two texts look the same; their own comparison leaves the styles out."""
+    if one is None or other is None:
+        return one is other
+    return one.plain == other.plain and one.spans == other.spans
+
+
 Write = Callable[[History, int], Content | None]
 
 
@@ -25,12 +33,13 @@ class Readout(Static):
         """Write it anew; touch the screen only when it reads differently."""
         self._history = history
         text = self._write(history, max(1, self.app.size.width - self.gutter.width))
-        if text == self._text and (text is None or text.spans == (self._text or text).spans):
+        if same(text, self._text):
             return
         self._text = text
         self.display = text is not None
         if text is not None:
-            self.update(text, layout=text.plain.count("\n") > 0)
+            height = self.styles.height
+            self.update(text, layout=height is not None and height.is_auto)
 
     def on_resize(self) -> None:
         self.show(self._history)

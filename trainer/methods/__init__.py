@@ -13,4 +13,4 @@ def build(
     config: MethodConfig, tokenizer: PreTrainedTokenizerBase, train: Examples, separator_id: int
 ) -> Method:
     """The method a configuration names, for these training data."""
-    return Stepwise(config, tokenizer, int(train.cot_N.max()), separator_id)
+    return Stepwise(config, tokenizer, train, separator_id)

@@ -2,14 +2,14 @@
 
 The loop knows stages, batches and losses; a method knows what they mean. Stepwise internalisation,
 explicit CoT and no CoT are here now; pause tokens, Coconut's latent thoughts and distillation (whose
-stages are phases) supply the same seven things and leave the loop alone:
+stages are phases) supply the same things and leave the loop alone:
 
     stages              how many stages the data has
     rows                a batch at a stage
     loss                of the model on that batch, its parts apart
     generate            answers to questions at a stage
     removed, describe   a stage for charts and for people
-    enters              what happens on entering one (is the optimiser reset?)
+    resets, enter       what happens on entering one, to the optimiser and to the model
 """
 
 from __future__ import annotations
@@ -138,6 +138,10 @@ class Method(Protocol):
         """The stage in words."""
         ...
 
-    def enters(self, scheduled: int, previous_cot_free: bool) -> bool:
-        """Whether the optimiser is reset when the removals have grown to `scheduled`."""
+    def resets(self, previous_cot_free: bool) -> bool:
+        """Whether the optimiser starts anew when the removals grow, after a batch that was so."""
+        ...
+
+    def enter(self, model: Model, before: int, after: int) -> None:
+        """Change the model as `removed` goes from `before` to `after`, up or down. Most do nothing."""
         ...

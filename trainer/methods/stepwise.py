@@ -26,17 +26,15 @@ IGNORED = -100
 class Stepwise:
     """One token of CoT less at each stage. Explicit CoT and no CoT have one stage: all, or none, of it.
 
-    longest_cot: CoT tokens of the longest training example. separator_id: the token ####.
+    separator_id: the token after which the answer begins. Raises ValueError where positions are to move
+    with the tokens and the data do not allow it.
     """
 
     def __init__(
-        self,
-        config: MethodConfig,
-        tokenizer: PreTrainedTokenizerBase,
-        longest_cot: int,
-        separator_id: int,
+        self, config: MethodConfig, tokenizer: PreTrainedTokenizerBase, train: Examples, separator_id: int
     ) -> None:
-        self.longest_cot = longest_cot
+        self.longest_cot = longest_cot = int(train.cot_N.max())
+        self.moved_positions = _moved_positions(train) if config.move_positions else None
         self.stages = longest_cot if config.name == "stepwise" else 0
         self.always_removed = longest_cot if config.name == "no_cot" else 0
         self.side: Literal["left", "right"] = config.side
@@ -63,8 +61,12 @@ class Stepwise:
             return f"all {self.stages} CoT tokens removed"
         return f"{stage} of {self.stages} CoT tokens removed"
 
-    def enters(self, scheduled: int, previous_cot_free: bool) -> bool:
+    def resets(self, previous_cot_free: bool) -> bool:
         return self.reset_optimizer and not previous_cot_free
+
+    def enter(self, model: Model, before: int, after: int) -> None:
+        if self.moved_positions is not None:
+            move_positions(model, self.moved_positions, after - before)
 
     def rows(self, examples: Examples, scheduled: int, generator: torch.Generator | None) -> Batch:
         removals_B = torch.full((len(examples),), self.removed(scheduled))
@@ -110,6 +112,28 @@ class Stepwise:
             on_token=on_token,
             interrupted=interrupted,
         )
+
+
+def _moved_positions(train: Examples) -> slice:
+    """The positions from the question's EOS to the end of a row."""
+    first = int(train.question_N.min()) - 1
+    if first != int(train.question_N.max()) - 1:
+        raise ValueError("method.move_positions needs questions of one length; these differ")
+    return slice(first, int(train.length_N.max()))
+
+
+def move_positions(model: Model, rows: slice, by: int) -> None:
+    """Let the learned positions move with the tokens when `by` more are removed on the left.
+
+    The paper's keep-position variant shifts position ids by the number removed, from the first EOS on.
+    Rotating those rows of the position table does the same to every token of the stage and leaves
+    position ids 0, 1, 2 … alone, so decoding, and anyone who loads the checkpoint, need know nothing of
+    it. Only a random offset still moves what follows it. The rows turned out are turned in again when
+    tokens are given back.
+    """
+    with torch.no_grad():
+        table = model.base_model.wpe.weight
+        table[rows] = table[rows].roll(-by, 0)
 
 
 def remove(
