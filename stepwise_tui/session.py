@@ -38,11 +38,9 @@ def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, pa
         from trainer.control import parse
         from trainer.run import Run
 
-        run = Run(config, folder, resume=resume)
+        run = Run(config, folder, resume=resume, paused=paused)
         run.start()
         signals.stop = lambda: run.submit(parse("stop", source="signal"))
-        if paused:
-            run.submit(parse("pause", source="command line"))
         _show(run, cockpit, signals)
         run.close()
     with contextlib.suppress(OSError):  # the terminal may be gone

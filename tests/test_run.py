@@ -44,8 +44,8 @@ class Driven:
 
     may_crash = False
 
-    def __init__(self, config: Config, folder: Path, *, resume: bool = False) -> None:
-        self.run = Run(config, folder, resume=resume)
+    def __init__(self, config: Config, folder: Path, **options: bool) -> None:
+        self.run = Run(config, folder, **options)
         self.events: list[Event] = []
         self._news = threading.Condition()
         self.run.start(on_event=self._hear)
@@ -84,8 +84,8 @@ def driven(tmp_path: Path) -> Iterator[Callable[..., Driven]]:
     """Starts tiny runs and closes them."""
     started: list[Driven] = []
 
-    def start(name: str = "run", *, resume: bool = False, **changes: object) -> Driven:
-        started.append(Driven(tiny_config(**changes), tmp_path / name, resume=resume))
+    def start(name: str = "run", *, resume: bool = False, paused: bool = False, **changes: object) -> Driven:
+        started.append(Driven(tiny_config(**changes), tmp_path / name, resume=resume, paused=paused))
         return started[-1]
 
     yield start
@@ -103,6 +103,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_a_whole_run_tells_its_story(driven: Callable[..., Driven], tmp_path: Path) -> None:
     one = driven()
+    assert one.run.wait(30)
     end = one.until(RunFinished)
     one.run.close()
     assert (end.state, end.n) == ("finished", 40)
@@ -283,6 +284,17 @@ def test_resume_steps_over_a_damaged_checkpoint(driven: Callable[..., Driven], t
     two.until(RunFinished, lambda e: e.seq > end.seq)
     notices = [e for e in two.events if getattr(e, "level", "") == "warning"]
     assert any("config.json is damaged" in str(e) for e in notices)
+
+
+def test_a_run_resumed_paused_makes_no_step(driven: Callable[..., Driven]) -> None:
+    one = driven(**FOREVER)
+    one.until(Metrics)
+    one.run.close()
+    stopped = one.until(RunFinished).at.step
+    two = driven(resume=True, paused=True, **FOREVER)
+    two.until(StateChanged, lambda e: e.state == "paused")
+    time.sleep(0.3)
+    assert two.do("run 2").at.step == stopped
 
 
 def test_questions_are_answered_by_the_weights_of_the_moment(driven: Callable[..., Driven]) -> None:

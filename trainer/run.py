@@ -4,6 +4,7 @@
     run.start(on_event=print)
     run.submit(control.parse("advance 2", source="notebook"))
     run.wait()
+    run.close()
 
 The cockpit uses nothing else. Events come from the journal's thread, after they are on the disk.
 """
@@ -38,6 +39,7 @@ from trainer.events import (
     Notice,
     RolledBack,
     RunCrashed,
+    RunFinished,
     RunStarted,
     RunState,
     SettingChanged,
@@ -61,8 +63,8 @@ class RunError(ValueError):
 class Run:
     """One run in this process. `start` it once; `close` it before the process ends."""
 
-    def __init__(self, config: Config, folder: Path, *, resume: bool = False) -> None:
-        """Check the folder and, for a new run, make it.
+    def __init__(self, config: Config, folder: Path, *, resume: bool = False, paused: bool = False) -> None:
+        """Check the folder and, for a new run, make it. paused: wait before the first step.
 
         Raises `RunError` when a new run's folder exists or cannot be written, or when there is nothing
         to resume.
@@ -72,6 +74,7 @@ class Run:
         self.name = folder.name
         self.state: RunState = "starting"
         self._resume = resume
+        self._paused = paused
         self._inbox = Inbox()
         self._at = At(time=time.time())
         self._accuracy: float | None = None
@@ -81,6 +84,7 @@ class Run:
         self._subscribers: list[tuple[deque[Event], int]] = []
         self._on_event: Callable[[Event], None] | None = None
         self._publishing = threading.Lock()
+        self._over = threading.Event()
         self._ended = threading.Event()
         if resume:
             if not (folder / CONFIG).is_file():
@@ -105,6 +109,7 @@ class Run:
                 raise RunError(explain(error)) from None
             raise
         loop = self._loop
+        loop.control = replace(loop.control, paused=self._paused)
         self._journal = journal.Journal(self.folder, self._publish)
         parts = loop.parts
         self._emit(
@@ -151,8 +156,11 @@ class Run:
             self._refuse_the_rest()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the training thread has ended; whether it has."""
-        return self._ended.wait(timeout)
+        """Wait until the run has finished, was stopped or crashed; whether it has.
+
+        After the end it still answers `ask` and `evaluate`, until it is closed.
+        """
+        return self._over.wait(timeout)
 
     def close(self) -> None:
         """Stop training, with a checkpoint, if it still goes on; end the thread; write the last status.
@@ -308,6 +316,8 @@ class Run:
             self.state = event.state
         elif isinstance(event, Evaluated) and event.split == "valid":
             self._accuracy = event.accuracy
+        elif isinstance(event, RunFinished | RunCrashed):
+            self._over.set()
         with self._publishing:
             for events, seen in self._subscribers:
                 if event.seq == 0 or event.seq > seen:

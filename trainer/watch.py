@@ -42,6 +42,9 @@ def watch(state: Watch, event: Event, config: WatchConfig) -> tuple[Watch, Alarm
     low = state.low + 1
     if low < config.patience or state.alarmed:
         return replace(state, low=low), None
+    # The entry of the next stage has the weights that were measured as healthy; the entry of the healthy
+    # stage itself has those from before it was learnt.
+    target = state.healthy_stage + 1
     alarm = AlarmRaised(
         at=event.at,
         kind="dip",
@@ -49,9 +52,9 @@ def watch(state: Watch, event: Event, config: WatchConfig) -> tuple[Watch, Alarm
             f"accuracy {state.healthy:.2f} → {event.accuracy:.2f} since stage {state.healthy_stage}, "
             f"not back after {low} evaluations; the schedule goes on removing tokens"
         ),
-        remedy=f"roll back to stage {state.healthy_stage}",
+        remedy=f"roll back to the entry of stage {target}",
         key="r",
-        target=str(state.healthy_stage),
+        target=str(target),
     )
     return replace(state, low=low, alarmed=True), alarm
 

@@ -1,0 +1,161 @@
+"""The cockpit in a real terminal: every key, from launch to quit, while a real model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from stepwise_tui.keymap import KEYS
+from tests.terminal import Terminal
+from tests.tiny import TINY
+from trainer import config as configuration
+from trainer import journal, status
+from trainer.events import CommandAcknowledged, CommandReceived, RolledBack, StageEntered
+
+SHOW_CURSOR, LEAVE_ALTERNATE_SCREEN = b"\x1b[?25h", b"\x1b[?1049l"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """Opens terminals in which a tiny run, that never ends by itself, starts in the cockpit."""
+    opened: list[Terminal] = []
+
+    def launch(*options: str, columns: int = 80, rows: int = 24, **changes: object) -> Terminal:
+        over = {"stop.steps": 1_000_000, "stop.epochs": 1e9, "schedule.steps_per_token": 10**6}
+        over |= {key.replace("__", "."): value for key, value in changes.items()}
+        document = configuration.merge(TINY, configuration.nested(over))
+        file = tmp_path / "tiny.toml"
+        file.write_text(configuration.dumps(configuration.build(document)))
+        command = ("run", "config", str(file), "--out", str(tmp_path), "--name", "run", *options)
+        opened.append(Terminal(*command, cwd=tmp_path, columns=columns, rows=rows))
+        return opened[-1]
+
+    yield launch
+    for terminal in opened:
+        terminal.close()
+
+
+def test_every_key_from_launch_to_quit(start: Callable[..., Terminal], tmp_path: Path) -> None:
+    terminal = start()
+    terminal.press(*"sehyb", "tab", "?", "escape")  # before anything is there: no harm
+    terminal.until("TRAINING")
+    terminal.until("tok/s")
+    terminal.press("escape")
+
+    terminal.press("space")
+    terminal.until("PAUSED")
+    terminal.press("s")
+    terminal.until("saved b1-")
+    terminal.press("h")
+    terminal.until("held")
+    terminal.press("h")
+    terminal.until("the schedule goes on")
+    terminal.press("e")
+    terminal.until("validation accuracy")
+    terminal.press("a")
+    terminal.until("optimiser is reset")
+    terminal.press("y")
+    terminal.until("stage 1 of 9")
+    terminal.press("r")
+    terminal.until("roll back")
+    terminal.press("enter")
+    terminal.until("branch 2")
+    terminal.press("n")
+    terminal.until("then pause")
+    terminal.press("7", "enter")
+    terminal.until(lambda screen: "PAUSED" in screen and "then a pause" in screen)
+    terminal.press(",")
+    terminal.until("optim.lr")
+    terminal.press("escape")
+    for key, seen in (("x", "examples"), ("t", "timeline"), ("?", "Steer"), ("ctrl+p", "Search")):
+        terminal.press(key)
+        terminal.until(lambda screen, seen=seen: seen.lower() in screen.lower())
+        terminal.press("escape")
+    terminal.press("y", "b", "tab", "tab", "tab")
+    terminal.press("c")
+    terminal.until("ask, e.g.")
+    terminal.press(*"12*34", "enter")
+    terminal.until("12 × 34")
+    terminal.press(*"how are you", "enter")  # no key acts while typing
+    terminal.until(lambda screen: "multipl" in screen)
+    terminal.press("escape", "space")
+    terminal.until("TRAINING")
+    terminal.press("q")
+    terminal.until("stop and save")
+    terminal.press("s")
+    assert terminal.leave() == 0
+    assert SHOW_CURSOR in terminal.raw
+    assert LEAVE_ALTERNATE_SCREEN in terminal.raw
+    assert "Traceback" not in terminal.text
+    assert "stepwise resume" in terminal.text
+
+    events = list(journal.read(tmp_path / "run"))
+    asked = [e.command.split()[0] for e in events if isinstance(e, CommandReceived)]
+    for command in (
+        "pause",
+        "save",
+        "hold",
+        "release",
+        "evaluate",
+        "advance",
+        "rollback",
+        "run",
+        "ask",
+        "stop",
+    ):
+        assert command in asked
+    assert all(e.ok for e in events if isinstance(e, CommandAcknowledged))
+    assert any(isinstance(e, RolledBack) for e in events)
+    assert any(isinstance(e, StageEntered) and e.cause == "operator" for e in events)
+    written = status.read(tmp_path / "run")
+    assert written is not None
+    assert written.state == "interrupted"
+
+
+@pytest.mark.parametrize("key", ["ctrl+c", "ctrl+q"])
+def test_the_quit_dialog_is_reached_from_everywhere(start: Callable[..., Terminal], key: str) -> None:
+    terminal = start(columns=120, rows=40)
+    terminal.until("TRAINING")
+    terminal.press("c", *"12*3")
+    terminal.press(key)
+    terminal.until("stop and save")
+    terminal.press("escape")
+    terminal.until(lambda screen: "stop and save" not in screen)
+    terminal.press(key)
+    terminal.until("stop and save")
+    terminal.press(key)  # asked again: it means it
+    assert terminal.leave() == 0
+
+
+def test_resizing_is_survived_and_too_small_is_said(start: Callable[..., Terminal]) -> None:
+    terminal = start()
+    terminal.until("TRAINING")
+    terminal.resize(40, 10)
+    terminal.until("too small")
+    terminal.resize(200, 60)
+    terminal.until(lambda screen: "loss" in screen and "chat" in screen and "too small" not in screen)
+    terminal.resize(80, 24)
+    terminal.until(lambda screen: "TRAINING" in screen and "too small" not in screen)
+    terminal.press("q")
+    terminal.until("stop and save")
+    terminal.press("s")
+    assert terminal.leave() == 0
+
+
+def test_it_stays_when_the_run_ends_and_says_what_can_be_done(start: Callable[..., Terminal]) -> None:
+    terminal = start(columns=100, rows=30, stop__steps=40, schedule__steps_per_token=3)
+    terminal.until("FINISHED")
+    terminal.until("stepwise chat")
+    terminal.press("c")
+    terminal.until("ask, e.g.")
+    terminal.press(*"99*99", "enter")
+    terminal.until("99 × 99")
+    terminal.press("escape", "q")
+    assert terminal.leave() == 0
+
+
+def test_the_keys_tried_here_are_all_the_keys_there_are() -> None:
+    """A new key must be added to the test above."""
+    assert {key.shown for key in KEYS} == {*"sarhencxtyb,?q", "space", "tab", "ctrl+p"}
