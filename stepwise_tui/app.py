@@ -18,7 +18,7 @@ from textual.theme import Theme
 
 from stepwise_tui import keymap
 from stepwise_tui.charts.curves import X_AXES, X_LABELS, View
-from stepwise_tui.glyphs import Glyphs, detect
+from stepwise_tui.glyphs import ASCII, Glyphs, detect
 from stepwise_tui.history import History, apply
 from stepwise_tui.link import Link
 from stepwise_tui.screens.main import Main, Tab
@@ -43,7 +43,7 @@ THEME = Theme(
     panel="#1C252F",
 )
 TICK_SECONDS = 0.25
-CHART_SECONDS = 0.75
+CHART_SECONDS = 1.0
 
 
 class Cockpit(App[None]):
@@ -62,6 +62,7 @@ class Cockpit(App[None]):
         self.link = link
         self.history = History(config=link.config)
         self.glyphs = glyphs or detect()
+        self.set_class(self.glyphs is ASCII, "-ascii")
         self.view = View(braille=self.glyphs.braille)
         self.main = Main(link.name, link.folder, self.glyphs)
         self._leaving = False

@@ -16,10 +16,11 @@ from typer.core import TyperGroup
 from stepwise_tui import output
 from stepwise_tui.output import explained
 
+
 class RunFirst(TyperGroup):
     """Typer lists groups of commands last; `run` is what a newcomer looks for."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=lambda name: name != "run")
 
 
@@ -160,7 +161,7 @@ def evaluate(
     out: Out = RUNS,
     as_json: Json = False,
 ) -> None:
-    """Measure a checkpoint: accuracy, token accuracy, speed, CoT tokens generated."""
+    """Measure accuracy, speed and CoT tokens of a checkpoint."""
     with explained():
         from trainer import inspection
 
@@ -171,7 +172,7 @@ def evaluate(
 
 @app.command()
 def chat(run: RunOrDir, checkpoint: Checkpoint = None, out: Out = RUNS) -> None:
-    """Ask a trained model in the terminal; from a pipe, one question per line."""
+    """Ask a trained model; from a pipe, one question a line."""
     with explained():
         from stepwise_tui import session
 

@@ -44,6 +44,7 @@ from trainer.events import (
     StateChanged,
 )
 from trainer.lineage import Lineage
+from trainer.schedule import Pace, Progress
 
 LOG_LINES = 2_000
 CHAT_TURNS = 200
@@ -165,14 +166,18 @@ class History:
         return Facts(self.at, self.stages, self.config, self.lineage, self.ended)
 
     @property
+    def pace(self) -> Pace:
+        """The schedule's pace as it is set now."""
+        return schedule.pace(self.config.schedule, self.started.steps_per_epoch if self.started else 1)
+
+    @property
     def steps_to_next(self) -> int | None:
         """Steps to the next removal; None when none is due: all gone, held, no curriculum, the end."""
-        if self.started is None or self.ended or self.control.held or self.at.stage >= self.stages:
+        if self.ended or self.control.held or self.at.stage >= self.stages:
             return None
-        pace = schedule.pace(self.config.schedule, self.started.steps_per_epoch)
-        counter = max(0, self.at.step - max(self.counted_from, pace.pretrain))
-        progress = schedule.Progress(self.at.scheduled, counter)
-        return schedule.steps_to_next(progress, pace, step=self.at.step)
+        counter = max(0, self.at.step - max(self.counted_from, self.pace.pretrain))
+        progress = Progress(self.at.scheduled, counter)
+        return schedule.steps_to_next(progress, self.pace, step=self.at.step)
 
 
 def replay(events: list[Event], config: Config | None = None) -> History:
@@ -245,7 +250,10 @@ def _move(history: History, event: Event) -> None:
         branch.removals.append((at.step, at.scheduled))
         history.counted_from = at.step
     elif history.control.held and at.branch == before.branch:
-        history.counted_from += max(0, at.step - before.step)
+        pretrain = history.pace.pretrain
+        history.counted_from = max(history.counted_from, pretrain) + max(
+            0, at.step - max(before.step, pretrain)
+        )
 
 
 def _take_up(history: History, event: RunStarted) -> None:
@@ -318,7 +326,7 @@ def _hear(history: History, event: ChatToken | ChatAnswered) -> None:
     if turn is None:
         turn = Turn(event.id, clean(event.asked))
         history.chat.append(turn)
-    turn.answered = event
+    turn.answered, turn.cot, turn.answer = event, "", ""
 
 
 def _turn(history: History, id: str) -> Turn | None:
@@ -333,6 +341,9 @@ def _log(history: History, event: Event) -> None:
     if isinstance(event, StageEntered) and history.evaluated is not None:
         text += f"; accuracy was {accuracy(history.evaluated.accuracy)}"
     _write(history, LogLine(event.at.time, text, tone))
+    if isinstance(event, RunCrashed):
+        for line in event.traceback.splitlines():
+            _write(history, LogLine(event.at.time, clean(line), "faint"))
 
 
 def _write(history: History, line: LogLine) -> None:

@@ -80,16 +80,16 @@ def footer(width: int, labels: dict[str, str]) -> Content:
 
     labels: other words for some actions, as they would act now ("resume" for "pause").
     """
-    texts = {key: f" {key.shown} {labels.get(key.action, key.label)} " for key in KEYS}
     chosen: set[Key] = set()
-    room = width
+    room = width + 2  # no gap before the first
     for key in sorted(KEYS, key=lambda key: key.rank):
-        if len(texts[key]) <= room:
+        length = len(f"  {key.shown} {labels.get(key.action, key.label)}")
+        if length <= room:
             chosen.add(key)
-            room -= len(texts[key])
+            room -= length
     parts = []
     for key in KEYS:
         if key in chosen:
             word = labels.get(key.action, key.label)
-            parts.append(f"[@click=app.{key.action}] [b $accent]{key.shown}[/] {word} [/]")
-    return Content.from_markup("".join(parts))
+            parts.append(f"[@click=app.{key.action}][b $accent]{key.shown}[/] {word}[/]")
+    return Content.from_markup("  ".join(parts))

@@ -43,7 +43,7 @@ COT = ("8", "4", "0", "+", "0", "6", "3", "0", "")
 
 SCRIPTED = build(
     {
-        "title": "2×2 multiplication from scratch, on any machine",
+        "title": "a run that was never trained",
         "data": {"digits": 2, "train": 7_100, "valid": 500, "test": 500},
         "model": {"init": "scratch", "vocab": "task", "layers": 2, "heads": 4, "width": 128},
         "schedule": {"pretrain_steps": PRETRAIN, "steps_per_token": PER_TOKEN},

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tiny import tiny_config
+import typer
 from typer.testing import CliRunner, Result
 
 from stepwise_tui import cli, output
+from tests.tiny import tiny_config
 from trainer import checkpoint, presets, runs
 from trainer import config as configuration
 from trainer.run import Run
@@ -219,9 +220,8 @@ def test_an_unknown_preset_names_the_nearest() -> None:
 
 
 def test_all_wrong_settings_are_told_at_once(tmp_path: Path) -> None:
-    result = call(
-        "run", "preset", "mult2x2", "--out", tmp_path, *settings("optim.lr=fast", "optim.rate=1", "x"), "--seed", "-1"
-    )
+    wrong = settings("optim.lr=fast", "optim.rate=1", "x")
+    result = call("run", "preset", "mult2x2", "--out", tmp_path, *wrong, "--seed", "-1")
     refused(
         result,
         2,
@@ -287,11 +287,10 @@ def test_a_device_that_is_none(tmp_path: Path, device: str) -> None:
     refused(result, 2, "device = ", "auto, cpu, cuda or cuda:N")
 
 
-def test_a_model_that_cannot_be_had_names_the_two_ways_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_cannot_be_had_names_the_two_ways_out(tmp_path: Path) -> None:
     init = tmp_path / "no-such-model"
-    result = call("run", "preset", "mult4x4", "--plain", "--out", tmp_path / "runs", *settings(f"model.init={init}"))
+    arguments = ["run", "preset", "mult4x4", "--plain", "--out", str(tmp_path / "runs")]
+    result = call(*arguments, *settings(f"model.init={init}"))
     refused(result, 2, "no-such-model", "--set model.init=PATH", "--set model.init=scratch")
     assert not list((tmp_path / "runs").iterdir())
 
@@ -337,7 +336,7 @@ def test_whatever_fails_is_one_block_without_a_traceback(
 def test_running_out_of_device_memory_is_told_with_a_way_out() -> None:
     import torch
 
-    with pytest.raises(output.typer.Exit) as caught, output.explained():
+    with pytest.raises(typer.Exit) as caught, output.explained():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
     assert caught.value.exit_code == 1
 
@@ -374,7 +373,9 @@ def test_a_plain_run_says_its_accuracy_last_and_exits_0(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_saves_and_exits_0_and_resume_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_first_signal_saves_and_exits_0_and_resume_goes_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     child = start(tmp_path, "stop.steps=100_000", "log.every=1")
     wait_for(child, "loss")
     child.send_signal(number)

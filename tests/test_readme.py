@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import torch
-from tests.tiny import tiny_config
 from transformers import AutoModelForCausalLM
 
+from tests.tiny import tiny_config
 from trainer import runs
 from trainer.data.layout import encode_lines, parse_line
 from trainer.parts import Parts, assemble
@@ -63,7 +63,8 @@ def test_the_model_has_no_stop_token_since_a_row_has_two_ends(tmp_path: Path) ->
     parts.model.save_pretrained(tmp_path)
     generation = AutoModelForCausalLM.from_pretrained(tmp_path).generation_config
     assert generation.eos_token_id is None
-    assert generation.max_new_tokens == len("8 4 0 + 0 6 3 0 _ . #### 8 0 4 0 _ .".split())
+    cot, answer, blank_and_eos = 8, 4, 2
+    assert generation.max_new_tokens == cot + blank_and_eos + 1 + answer + blank_and_eos
 
 
 def test_the_lines_from_python_train_ask_and_save(tmp_path: Path) -> None:

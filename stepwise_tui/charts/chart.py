@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -66,12 +65,15 @@ def draw(
     if width < SMALLEST[0] or height < SMALLEST[1]:
         return _message("no room for a chart", size)
     lines = [_usable(line, axes.log) for line in lines]
+    marks = [mark for mark in marks if abs(mark.x) < LARGEST]
     x_range = _range([line.x for line in lines])
     y_range = axes.y_range or _range([line.y for line in lines])
     if x_range is None or y_range is None:
         return _message(empty, size)
+    places = [mark.x for mark in marks]
+    x_range = _wide((min(x_range[0], *places), max(x_range[1], *places)) if places else x_range, 0.0)
     y_range = y_range if axes.y_range else _wide(y_range, 0.05)
-    return _Plot(lines, marks, size, axes, _wide(x_range, 0.0), y_range, braille).content()
+    return _Plot(lines, marks, size, axes, x_range, y_range, braille).content()
 
 
 class _Plot:
@@ -108,18 +110,15 @@ class _Plot:
         low, high = self.y_range
         count = max(1, self.plot_height // 3)
         if self.axes.log:
-            values = ticks.logarithmic(10**low, 10**high, count)
-            return [(math.log10(v), ticks.plain(v)) for v in values] or [(low, ticks.plain(10**low))]
+            exponents = ticks.logarithmic(low, high, count) or [low]
+            return [(exponent, ticks.plain(10**exponent)) for exponent in exponents]
         values, step = ticks.linear(low, high, count)
         return [(v, ticks.label(v, step)) for v in values] or [(low, ticks.label(low, step))]
 
     def _draw_marks(self, marks: Sequence[Mark]) -> None:
         free = 0
         for mark in marks:
-            place = self._x(np.array([mark.x]))[0] / self.plot.across
-            cell = round(float(place))
-            if not 0 <= cell < self.plot_width:
-                continue
+            cell = self._cell(mark.x)
             sign = ("┊" if mark.strong else "│") if self.braille else (":" if mark.strong else "|")
             self.plot.column(cell, sign, MARK_TEXT if mark.strong else MARK)
             start = min(cell, self.plot_width - len(mark.label))
@@ -137,6 +136,9 @@ class _Plot:
     def _x(self, x: Floats) -> Floats:
         low, high = self.x_range
         return np.asarray((x - low) / (high - low) * (self.plot.columns - 1), dtype=np.float64)
+
+    def _cell(self, x: float) -> int:
+        return min(round(float(self._x(np.array([x]))[0]) / self.plot.across), self.plot_width - 1)
 
     def _draw_axes(self, y_marks: list[tuple[float, str]]) -> None:
         low, high = self.y_range
@@ -161,7 +163,7 @@ class _Plot:
         free = 0
         for value in values:
             text = ticks.label(value, step)
-            cell = round(float(self._x(np.array([value]))[0] / self.plot.across))
+            cell = self._cell(value)
             start = min(max(0, cell - len(text) // 2), self.plot_width - len(text))
             if start < free or start + len(text) > room:
                 continue
@@ -234,8 +236,6 @@ def _wide(limits: tuple[float, float], margin: float) -> tuple[float, float]:
 def _message(text: str, size: tuple[int, int]) -> Content:
     """A sentence in the middle of an empty chart."""
     width, height = size
-    if width < 1 or height < 1:
-        return Content("")
     sheet = Canvas(width, height)
     sheet.text(max(0, (width - len(text)) // 2), height // 2, text, MARK_TEXT)
     return sheet.content()

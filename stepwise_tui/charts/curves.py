@@ -130,7 +130,7 @@ def _x(history: History, number: int, series: Series, x_axis: XAxis) -> Floats:
     lengths = _stage_lengths(history, steps, live=number == history.at.branch)
     stage = np.clip(np.searchsorted(steps, step, side="right") - 1, 0, None)
     progress = np.clip((step - steps[stage]) / lengths[stage], 0, 0.999)
-    return np.asarray(scheduled[stage] + progress)
+    return np.asarray(scheduled[stage] + progress, dtype=np.float64)
 
 
 def _stage_lengths(history: History, steps: Floats, live: bool) -> Floats:
@@ -139,7 +139,7 @@ def _stage_lengths(history: History, steps: Floats, live: bool) -> Floats:
     to_next = history.steps_to_next if live else None
     spent = history.at.step - steps[-1] if live else 0.0
     last = spent + to_next if to_next is not None else max(spent, lengths[-1] if len(lengths) else 0.0)
-    return np.maximum(np.append(lengths, last), 1.0)
+    return np.asarray(np.maximum(np.append(lengths, last), 1.0), dtype=np.float64)
 
 
 def _marks(history: History, limits: Mapping[int, float], x_axis: XAxis) -> list[Mark]:

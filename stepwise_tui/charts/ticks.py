@@ -23,14 +23,14 @@ def linear(low: float, high: float, count: int, *, whole: bool = False) -> tuple
 
 
 def logarithmic(low: float, high: float, count: int) -> list[float]:
-    """Powers of ten from `low` to `high`, with their 2 and 5 where there is room; both are above zero."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    """Exponents from `low` to `high` of powers of ten, with their 2 and 5 or 3 where there is room."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
-        marks = [f * 10.0**p for p in range(first, last + 1) for f in factors]
-        marks = [m for m in marks if low * 0.999 <= m <= high * 1.001]
+        marks = [power + math.log10(factor) for power in powers for factor in factors]
+        marks = [mark for mark in marks if low <= mark <= high]
         if len(marks) <= max(count, 2):
             return marks
-    return marks[:: max(1, math.ceil(len(marks) / max(count, 1)))]
+    return marks[:: math.ceil(len(marks) / max(count, 2))]
 
 
 def label(value: float, step: float) -> str:
@@ -52,7 +52,7 @@ def thousands(value: float, step: float) -> str:
 
 
 def plain(value: float) -> str:
-    """A number of a logarithmic axis."""
+    """A number in the fewest signs, as on a logarithmic axis."""
     if 0.001 <= abs(value) < 10_000:
         return f"{value:g}"
     return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")

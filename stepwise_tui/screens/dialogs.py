@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Button, Checkbox, Input, Label, OptionList, Static
+from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from stepwise_tui.history import History
@@ -57,7 +57,7 @@ class Leave(ModalScreen[Leaving]):
         with Vertical(classes="dialog wide") as box:
             box.border_title = "quit"
             yield Static(
-                f"The run is {self._state}. It lives in this window and cannot go on without it.\n"
+                f"The run is {self._state}. It lives in this window and ends with it.\n"
                 "Stopped, it is saved first; `stepwise resume` takes it up again.",
                 markup=False,
             )
@@ -105,6 +105,7 @@ class ChooseRollback(ModalScreen[str]):
         self._facts = facts
         self._entries = rollback_targets(facts)
         self._preferred = preferred
+        self._keep = False
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide") as box:
@@ -117,7 +118,7 @@ class ChooseRollback(ModalScreen[str]):
                 markup=False,
             )
             yield Static(id="outlook", markup=False)
-            yield Checkbox("keep the present weights: only give the CoT tokens back  [k]", id="keep")
+            yield Static(id="keep", markup=False)
             yield Label("enter rolls back, escape cancels", classes="hint")
 
     def on_mount(self) -> None:
@@ -132,9 +133,7 @@ class ChooseRollback(ModalScreen[str]):
         return self._entries.index(wanted) if wanted in self._entries else 0
 
     def action_toggle_weights(self) -> None:
-        self.query_one(Checkbox).toggle()
-
-    def on_checkbox_changed(self) -> None:
+        self._keep = not self._keep
         self._look_ahead()
 
     def on_option_list_option_highlighted(self) -> None:
@@ -143,12 +142,13 @@ class ChooseRollback(ModalScreen[str]):
     def _look_ahead(self) -> None:
         chosen = self.query_one(OptionList).highlighted
         if chosen is not None:
-            keep = self.query_one(Checkbox).value
-            outlook = describe_rollback(self._entries[chosen], keep, self._facts)
+            outlook = describe_rollback(self._entries[chosen], self._keep, self._facts)
             self.query_one("#outlook", Static).update(f"{outlook}. The data order will be a fresh one.")
+            kept = "yes, only the CoT tokens come back" if self._keep else "no, those of the checkpoint"
+            self.query_one("#keep", Static).update(f"[k] keep the present weights: {kept}")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        keep = " --keep-weights" if self.query_one(Checkbox).value else ""
+        keep = " --keep-weights" if self._keep else ""
         self.dismiss(f"rollback {event.option.id}{keep}")
 
 

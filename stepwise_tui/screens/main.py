@@ -19,7 +19,7 @@ from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Tone
 from stepwise_tui.widgets import closing, lines
 from stepwise_tui.widgets.panels import ChartPanel, ChatInput, ChatPanel, LogPanel
-from stepwise_tui.widgets.readouts import Readout, same
+from stepwise_tui.widgets.readouts import Readout
 
 Tab = Literal["charts", "log", "chat"]
 TABS: tuple[Tab, ...] = ("charts", "log", "chat")
@@ -45,7 +45,7 @@ class Main(Screen[None]):
         self._run_name, self._folder, self._glyphs = name, folder, glyphs
         self._history = History()
         self._tab: Tab = "charts"
-        self._keys = Content("")
+        self._keys: tuple[object, ...] = ()
         self._forgetting: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -90,6 +90,7 @@ class Main(Screen[None]):
     def show_charts(self, history: History, view: View) -> None:
         for chart in self.query(ChartPanel):
             chart.show(history, view)
+        self.query_one(ChatPanel).name_weights(history.at)
 
     def say(self, text: str, tone: Tone) -> None:
         """An answer to the person, in the line above the keys, for a while."""
@@ -156,7 +157,6 @@ class Main(Screen[None]):
             "pause_or_resume": "resume" if history.state == "paused" else "pause",
             "hold_or_release": "release" if history.control.held else "hold",
         }
-        keys = keymap.footer(self.size.width, labels)
-        if not same(keys, self._keys):
-            self._keys = keys
-            self.query_one("#keys", Static).update(keys)
+        if (key := (self.size.width, *labels.values())) != self._keys:
+            self._keys = key
+            self.query_one("#keys", Static).update(keymap.footer(self.size.width - 1, labels))

@@ -13,7 +13,6 @@ from textual.content import Content
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Turn
 from stepwise_tui.text import accuracy, clean, clip, duration, short, wrapped
-from trainer import schedule
 from trainer.config import ScheduleConfig
 from trainer.events import ChatAnswered, RunState, ShownExample
 
@@ -82,11 +81,10 @@ def seconds_to_next(history: History) -> float | None:
 
 def seconds_to_none(history: History) -> float | None:
     """Until the last token goes, if the pace stays."""
-    to_next, metrics, started = seconds_to_next(history), history.metrics, history.started
-    if to_next is None or metrics is None or started is None:
+    to_next, metrics = seconds_to_next(history), history.metrics
+    if to_next is None or metrics is None:
         return None
-    pace = schedule.pace(history.config.schedule, started.steps_per_epoch)
-    further = (history.stages - history.at.stage - 1) * pace.steps_per_removal
+    further = (history.stages - history.at.stage - 1) * history.pace.steps_per_removal
     return to_next + further / metrics.steps_per_second
 
 

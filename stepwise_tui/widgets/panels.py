@@ -20,6 +20,7 @@ from stepwise_tui.history import History, LogLine, Tone
 from stepwise_tui.text import clock, wrapped
 from stepwise_tui.widgets import lines
 from stepwise_tui.widgets.readouts import same
+from trainer.events import At
 
 Draw = Callable[[History, tuple[int, int], View], Content]
 
@@ -138,15 +139,17 @@ class ChatPanel(Vertical):
         width = self.query_one("#turns").content_size.width
         if not width:
             return
-        at = history.at
-        title = f"chat · step {at.step:,} · stage {at.stage}"
-        if self.border_title != title:
-            self.border_title = title
         conversation = self._conversation(history, width)
         if not same(conversation, self._shown):
             self._shown = conversation
             self.query_one("#conversation", Static).update(conversation)
             self.query_one("#turns", VerticalScroll).scroll_end(animate=False)
+
+    def name_weights(self, at: At) -> None:
+        """Say whom one asks. Costs the whole panel a redraw, so not at every step."""
+        title = f"chat · step {at.step:,} · stage {at.stage}"
+        if self.border_title != title:
+            self.border_title = title
 
     def on_resize(self) -> None:
         self.show(self._history)

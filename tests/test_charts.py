@@ -1,0 +1,154 @@
+"""Charts: any numbers at any size, and honest about them."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from stepwise_tui.charts import ticks
+from stepwise_tui.charts.chart import Axes, Line, Mark, draw, reduced
+from stepwise_tui.charts.curves import View, accuracy_chart, loss_chart
+from stepwise_tui.history import History, replay
+from tests import scripted
+from tests.scripted import SCRIPTED
+
+ANY = arrays(np.float64, st.integers(0, 40), elements=st.floats(width=64))
+
+
+def line(*values: float, style: str = "red") -> Line:
+    return Line(np.arange(len(values), dtype=np.float64), np.array(values, dtype=np.float64), style)
+
+
+def drawn(text: str) -> int:
+    """Braille signs in a chart."""
+    return sum("\u2800" < sign <= "\u28ff" for sign in text)
+
+
+@settings(max_examples=300)
+@given(ANY, ANY, st.booleans(), st.booleans(), st.integers(0, 130), st.integers(0, 40), st.lists(st.floats()))
+def test_any_numbers_give_a_chart_of_exactly_the_size_asked_for(
+    x: np.ndarray, y: np.ndarray, log: bool, braille: bool, width: int, height: int, marks: list[float]
+) -> None:
+    n = min(len(x), len(y))
+    lines = [Line(np.sort(x[:n]), y[:n], "red"), line(1.0, 2.0)]
+    stages = [Mark(mark, "3") for mark in marks]
+    chart = draw(lines, stages, (width, height), Axes("step", log=log), braille=braille)
+    if width and height:
+        rows = chart.plain.split("\n")
+        assert [len(row) for row in rows] == [width] * height
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [math.nan],
+        [math.nan, math.inf, -math.inf],
+        [0.0],
+        [0.0, 0.0, 0.0],
+        [1e308, -1e308],
+        [5e-324, 1.0],
+        [1e15, 1e15 + 1],
+    ],
+)
+@pytest.mark.parametrize("log", [False, True])
+def test_odd_numbers_draw(values: list[float], log: bool) -> None:
+    for size in ((20, 5), (20, 24), (80, 24)):
+        assert draw([line(*values)], [], size, Axes("step", log=log)).plain
+
+
+def test_a_gap_stays_a_gap() -> None:
+    whole = draw([line(*[1.0] * 60)], [], (40, 10), Axes(y_range=(0, 2)))
+    holed = draw([line(*[1.0] * 20, *[math.nan] * 20, *[1.0] * 20)], [], (40, 10), Axes(y_range=(0, 2)))
+    assert drawn(holed.plain) <= 0.75 * drawn(whole.plain)
+
+
+def test_a_lone_point_between_gaps_is_seen() -> None:
+    chart = draw([line(math.nan, 1.0, math.nan)], [], (40, 10), Axes())
+    assert drawn(chart.plain) == 1
+
+
+def test_zero_and_less_are_gaps_on_a_logarithmic_scale() -> None:
+    with_zero = draw([line(1.0, 0.1, 0.0, -1.0, 0.01)], [], (40, 10), Axes(log=True))
+    assert drawn(with_zero.plain)
+    assert "0.01" in with_zero.plain
+    nothing = draw([line(0.0, -1.0)], [], (40, 10), Axes(log=True), empty="nothing to show")
+    assert "nothing to show" in nothing.plain
+
+
+def test_a_million_points_cost_little_and_keep_their_spike() -> None:
+    values = np.zeros(1_000_000)
+    values[654_321] = 1.0
+    before = time.perf_counter()
+    chart = draw([Line(np.arange(1e6), values, "red")], [], (100, 20), Axes(y_range=(0, 1)))
+    assert time.perf_counter() - before < 2
+    top = chart.plain.split("\n")[0]
+    assert drawn(top)
+
+
+@given(arrays(np.float64, st.integers(1, 3_000), elements=st.floats(-1e6, 1e6) | st.just(math.nan)))
+def test_reducing_keeps_the_extremes_and_the_order(values: np.ndarray) -> None:
+    x = np.arange(len(values), dtype=np.float64)
+    fewer_x, fewer_y = reduced(x, values, 50)
+    assert len(fewer_y) <= max(100, len(values) if len(values) <= 100 else 0)
+    assert (np.diff(fewer_x) > 0).all()
+    if np.isfinite(values).any():
+        assert np.nanmin(fewer_y) == np.nanmin(values)
+        assert np.nanmax(fewer_y) == np.nanmax(values)
+
+
+def test_later_lines_cover_earlier_ones() -> None:
+    chart = draw([line(1.0, 1.0, style="blue"), line(1.0, 1.0, style="red")], [], (40, 10), Axes())
+    styles = {span.style for span in chart.spans}
+    assert "red" in styles
+    assert "blue" not in styles
+
+
+def test_without_braille_a_chart_is_plain_ascii() -> None:
+    history = replay(scripted.saved().events, SCRIPTED)
+    view = View(braille=False)
+    for chart in (loss_chart(history, (60, 16), view), accuracy_chart(history, (60, 16), view)):
+        assert chart.plain.isascii()
+        assert "*" in chart.plain
+
+
+def test_each_stage_is_marked_and_the_last_one_says_that_all_is_gone() -> None:
+    history = replay(scripted.finished().events, SCRIPTED)
+    top = accuracy_chart(history, (120, 16), View("removed")).plain.split("\n")[0]
+    assert top.split() == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "all", "gone"]
+
+
+def test_the_axis_says_what_it_shows() -> None:
+    history = replay(scripted.training().events, SCRIPTED)
+    for x_axis, word in (("step", "step"), ("removed", "tokens removed"), ("time", "minutes")):
+        assert word in loss_chart(history, (80, 16), View(x_axis)).plain  # type: ignore[arg-type]
+
+
+def test_an_abandoned_branch_is_dim_and_stays() -> None:
+    before = accuracy_chart(replay(scripted.lost().events, SCRIPTED), (80, 16), View())
+    after = accuracy_chart(replay(scripted.saved().events, SCRIPTED), (80, 16), View())
+    dim = "$foreground-disabled"
+    assert dim not in {span.style for span in before.spans}
+    assert dim in {span.style for span in after.spans}
+
+
+def test_before_the_first_number_a_chart_says_so() -> None:
+    assert "no loss yet" in loss_chart(History(), (40, 10), View()).plain
+    assert "not evaluated yet" in accuracy_chart(History(), (40, 10), View()).plain
+
+
+@given(st.floats(-1e12, 1e12), st.floats(1e-9, 1e12), st.integers(1, 12))
+def test_ticks_are_round_and_within(low: float, span: float, count: int) -> None:
+    high = low + span
+    if high - low < 1e-6 * max(abs(low), abs(high)):
+        return
+    marks, step = ticks.linear(low, high, count)
+    assert len(marks) <= count + 2
+    assert all(low - step * 1e-6 <= mark <= high + step * 1e-6 for mark in marks)
+    assert f"{step:.0e}"[0] in "125"

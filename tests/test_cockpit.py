@@ -1,0 +1,407 @@
+"""The cockpit driven by keys, over scripted runs and over a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import DataTable, Input, OptionList, Static
+
+from stepwise_tui import keymap
+from stepwise_tui.app import Cockpit
+from stepwise_tui.glyphs import ASCII, UNICODE
+from stepwise_tui.link import LocalLink
+from stepwise_tui.screens.dialogs import ChangeSetting, ChooseRollback, Confirm, Leave, RunSteps
+from stepwise_tui.screens.main import Main
+from stepwise_tui.screens.pages import Examples, Help, Timeline
+from stepwise_tui.widgets.panels import ChartPanel, ChatInput
+from tests import scripted
+from tests.scripted import Script, ScriptedLink
+from tests.tiny import tiny_config
+from trainer.events import AlarmRaised, CommandAcknowledged, Event, StateChanged
+from trainer.run import Run
+
+STATES: dict[str, Callable[[], Script]] = {
+    "before the first event": Script,
+    "before the first step": lambda: Script().start(),
+    "training": scripted.training,
+    "dip alarm": scripted.lost,
+    "after a roll back": scripted.saved,
+    "paused": lambda: scripted.training().pause(),
+    "finished": scripted.finished,
+    "crashed": lambda: scripted.training().crash(),
+}
+
+
+def cockpit(script: Script) -> tuple[Cockpit, ScriptedLink]:
+    link = ScriptedLink(script.events)
+    return Cockpit(link, glyphs=UNICODE), link
+
+
+def sent(link: ScriptedLink) -> list[str]:
+    return [command.text for command in link.sent]
+
+
+def text_of(app: Cockpit, selector: str) -> str:
+    return str(app.main.query_one(selector, Static).render())
+
+
+async def tell(app: Cockpit, pilot: Pilot[None], *events: Event) -> None:
+    """Let events happen, and the cockpit take notice."""
+    assert isinstance(app.link, ScriptedLink)
+    app.link.coming.extend(events)
+    app.tick()
+    await pilot.pause()
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_no_key_does_harm_in_any_state(state: str) -> None:
+    """Every key of the table, and escape after it; q leaves at once only when the run has ended."""
+    app, link = cockpit(STATES[state]())
+    async with app.run_test(size=(80, 24)) as pilot:
+        for key in keymap.KEYS:
+            if key.action != "leave":
+                await pilot.press(key.key, "escape")
+        assert isinstance(app.screen, Main)
+        if app.history.started is None:
+            assert sent(link) == []
+        await pilot.press("q")
+        assert isinstance(app.screen, Leave) or app.history.ended
+
+
+@pytest.mark.parametrize(
+    ("key", "command"), [("space", "pause"), ("s", "save"), ("h", "hold"), ("e", "evaluate")]
+)
+async def test_a_key_sends_its_command_and_says_so_at_once(key: str, command: str) -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press(key)
+        assert sent(link) == [command]
+        assert f"requested: {command}" in text_of(app, "#message")
+        asked = link.sent[0]
+        at, id = app.history.at, asked.id
+        done = CommandAcknowledged(at=at, id=id, command=command, source="cockpit", ok=True, message="well")
+        await tell(app, pilot, done)
+        assert "well (at step 1,340)" in text_of(app, "#message")
+
+
+async def test_the_same_key_takes_back_a_pause_and_a_hold() -> None:
+    script = scripted.training().pause()
+    script.command("hold", "held")
+    app, link = cockpit(script)
+    async with app.run_test(size=(80, 24)) as pilot:
+        assert "space resume" in text_of(app, "#keys")
+        assert "h release" in text_of(app, "#keys")
+        await pilot.press("space", "h")
+        assert sent(link) == ["resume", "release"]
+
+
+async def test_typing_in_the_chat_triggers_no_key() -> None:
+    app, link = cockpit(scripted.training())
+    letters = [key.key for key in keymap.KEYS if len(key.shown) == 1] + ["space"]
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("c")
+        await pilot.press(*letters)
+        typed = app.main.query_one(ChatInput).value
+        assert (
+            typed
+            == "".join("?" if k == "question_mark" else "," if k == "comma" else k for k in letters[:-1])
+            + " "
+        )
+        assert sent(link) == []
+        assert isinstance(app.screen, Main)
+        await pilot.press("escape", "s")
+        assert sent(link) == ["save"]
+
+
+async def test_a_question_goes_up_as_typed_and_the_answer_appears() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("c", *"12*34", "enter")
+        assert sent(link) == ["ask 12*34"]
+        assert app.main.query_one(ChatInput).value == ""
+        await pilot.press("enter")
+        assert sent(link) == ["ask 12*34"], "an empty question is no question"
+        await tell(app, pilot, *scripted.training().chat().events[-12:])
+        said = str(app.main.query_one("#conversation", Static).render())
+        assert "408 ✓" in said
+        assert "8352 ✗ 8342 is right" in said
+        assert "this model was trained on 2×2" in said
+
+
+async def test_what_the_model_wrote_is_never_markup() -> None:
+    script = scripted.training()
+    script.say(
+        scripted.answer("q", "[b]hi[/b]", script.at, question="[red]x[/]", cot=("[/]", "[@click=quit]"),
+                        answer="[link]", correct=None)  # type: ignore[arg-type]
+    )  # fmt: skip
+    script.command("set x [/nonsense", "[bold]no[/] such [", ok=False)
+    app, _ = cockpit(script)
+    async with app.run_test(size=(200, 60)) as pilot:
+        await pilot.pause()
+        assert "[@click=quit]" in str(app.main.query_one("#conversation", Static).render())
+        await tell(app, pilot, script.say(StateChanged(at=script.at, state="paused")))
+        assert app.is_running
+
+
+async def test_advance_asks_first_and_says_what_will_happen() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("a")
+        assert isinstance(app.screen, Confirm)
+        assert "stage 5 of 9" in str(app.screen.query_one(Static).render())
+        await pilot.press("escape")
+        assert sent(link) == []
+        await pilot.press("a", "enter")
+        assert sent(link) == ["advance"]
+
+
+async def test_roll_back_offers_the_stage_before_and_describes_it() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("r")
+        assert isinstance(app.screen, ChooseRollback)
+        assert app.screen.query_one(OptionList).option_count == 5
+        outlook = str(app.screen.query_one("#outlook", Static).render())
+        assert outlook.startswith("back to stage 3, step 1,000 (b1-001000); 340 steps become an abandoned")
+        await pilot.press("enter")
+        assert sent(link) == ["rollback b1-001000"]
+
+
+async def test_after_an_alarm_roll_back_offers_what_the_alarm_names() -> None:
+    app, link = cockpit(scripted.lost())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("r", "enter")
+        assert sent(link) == ["rollback b1-001000"], "stage 3, while the run is at 5"
+
+
+async def test_roll_back_can_keep_the_weights() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("r", "k")
+        assert "yes" in str(app.screen.query_one("#keep", Static).render())
+        assert "with the present weights" in str(app.screen.query_one("#outlook", Static).render())
+        await pilot.press("up", "enter")
+        assert sent(link) == ["rollback b1-001200 --keep-weights"]
+
+
+async def test_what_cannot_be_done_is_refused_with_the_reason_at_once() -> None:
+    app, link = cockpit(scripted.finished())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("a")
+        assert "the run has ended" in text_of(app, "#message")
+        await pilot.press("r")
+        assert isinstance(app.screen, Main)
+        assert sent(link) == []
+
+
+async def test_run_n_takes_a_number_and_nothing_else() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        assert isinstance(app.screen, RunSteps)
+        await pilot.press(*"0x", "enter")
+        assert "not a whole number" in str(app.screen.query_one(".problem", Static).render())
+        await pilot.press("backspace", *"250", "enter")
+        assert sent(link) == ["run 0250"] or sent(link) == ["run 250"]
+
+
+async def test_a_setting_is_changed_by_key_and_value_and_checked_beforehand() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("comma")
+        assert isinstance(app.screen, ChangeSetting)
+        await pilot.press(*"optim.lr", "enter")
+        assert app.screen.query_one(Input).value == "optim.lr "
+        await pilot.press(*"fast", "enter")
+        assert "number > 0" in str(app.screen.query_one(".problem", Static).render())
+        assert sent(link) == []
+        await pilot.press(*["backspace"] * 4, *"0.001", "enter")
+        assert sent(link) == ["set optim.lr 0.001"]
+
+
+async def test_the_timeline_rolls_back_to_a_checkpoint_after_asking() -> None:
+    app, link = cockpit(scripted.saved())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("t")
+        assert isinstance(app.screen, Timeline)
+        assert app.screen.query_one(DataTable).row_count == len(app.history.happenings)
+        await pilot.press("up", "enter")
+        assert isinstance(app.screen, Confirm)
+        await pilot.press("y")
+        assert sent(link) == ["rollback b2-001400"]
+
+
+async def test_pages_open_and_close_with_their_own_key() -> None:
+    app, _ = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        for key, page in (("question_mark", Help), ("x", Examples), ("t", Timeline)):
+            await pilot.press(key)
+            assert isinstance(app.screen, page)
+            await pilot.press(key)
+            assert isinstance(app.screen, Main)
+
+
+async def test_the_alarm_rings_once_and_names_its_key() -> None:
+    app, _ = cockpit(scripted.training())
+    rung: list[None] = []
+    app.bell = lambda: rung.append(None)  # type: ignore[method-assign]
+    async with app.run_test(size=(80, 24)) as pilot:
+        alarm = next(e for e in scripted.lost().events if isinstance(e, AlarmRaised))
+        assert not app.main.query_one("#alarm").display
+        await tell(app, pilot, alarm)
+        await tell(app, pilot, StateChanged(at=app.history.at, state="training"))
+        assert app.main.query_one("#alarm").display
+        assert "r  roll back to stage 3" in text_of(app, "#alarm")
+        assert len(rung) == 1
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
+async def test_leaving_asks_and_staying_stays(key: str) -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press(key)
+        assert isinstance(app.screen, Leave)
+        await pilot.press("enter")
+        assert isinstance(app.screen, Main)
+        assert sent(link) == []
+
+
+async def test_leaving_works_while_typing_too() -> None:
+    app, _ = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("c", "ctrl+c")
+        assert isinstance(app.screen, Leave)
+
+
+async def test_stop_and_save_waits_for_the_run_to_end() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("q", "s")
+        assert sent(link) == ["stop"]
+        assert app.is_running
+        await tell(app, pilot, *Script().finish().events)
+        assert app._exit
+
+
+async def test_the_cockpit_stays_open_when_the_run_ends_and_says_what_is_next() -> None:
+    app, _ = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await tell(app, pilot, *Script().finish().events)
+        assert app.is_running
+        closing = text_of(app, "#closing")
+        for word in (".994", "stepwise chat runs/brisk-otter", "stepwise eval runs/brisk-otter", "/model"):
+            assert word in closing
+
+
+async def test_a_crash_leaves_the_cockpit_standing_with_the_error_and_the_last_checkpoint() -> None:
+    app, _ = cockpit(scripted.training().crash())
+    async with app.run_test(size=(80, 24)):
+        closing = text_of(app, "#closing")
+        assert "OutOfMemoryError" in closing
+        assert "last checkpoint: b1-001000" in closing
+        assert "stepwise resume runs/brisk-otter" in closing
+        assert any("[red]not markup[/red]" in line.text for line in app.history.log)
+
+
+async def test_it_can_be_resized_at_any_time() -> None:
+    app, _ = cockpit(scripted.saved().chat())
+    async with app.run_test(size=(80, 24)) as pilot:
+        for size in ((200, 60), (59, 15), (20, 5), (3, 1), (120, 34), (60, 16), (119, 60), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            app.tick()
+        assert app.is_running
+
+
+@pytest.mark.parametrize("size", [(60, 16), (80, 24), (120, 30), (200, 60)])
+async def test_nothing_is_cut_off_the_lines(size: tuple[int, int]) -> None:
+    for state in ("training", "dip alarm", "paused", "finished"):
+        app, _ = cockpit(STATES[state]())
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause()
+            for id in ("#status", "#removal", "#example"):
+                assert len(text_of(app, id)) <= size[0] - 2, (state, id)
+
+
+async def test_too_small_a_terminal_is_told_so() -> None:
+    app, _ = cockpit(scripted.training())
+    async with app.run_test(size=(59, 15)) as pilot:
+        await pilot.pause()
+        assert not app.main.query_one("#cockpit").display
+        assert "too small (59×15); 80×24 is needed" in text_of(app, "#too-small")
+
+
+async def test_tab_goes_through_the_panels() -> None:
+    app, _ = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        seen = []
+        for _ in range(4):
+            seen.append([p for p in ("charts", "log", "chat") if app.main.query_one(f"#{p}").display])
+            await pilot.press("tab")
+        assert seen == [["charts"], ["log"], ["chat"], ["charts"]]
+    app, _ = cockpit(scripted.training())
+    async with app.run_test(size=(200, 60)) as pilot:
+        focused = []
+        for _ in range(5):
+            await pilot.press("tab")
+            focused.append(app.focused.id if app.focused else None)
+        assert focused == ["loss", "accuracy", "log", "question", "loss"]
+
+
+async def test_charts_are_not_drawn_again_when_nothing_changed() -> None:
+    app, _ = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        loss = app.main.query_one("#loss", ChartPanel)
+        picture = loss.render()
+        app.show_charts()
+        await pilot.pause()
+        assert loss.render() is picture
+        await pilot.press("y")
+        await pilot.pause()
+        assert loss.render() is not picture
+
+
+async def test_a_terminal_without_utf8_gets_ascii() -> None:
+    app = Cockpit(ScriptedLink(scripted.saved().chat().events), glyphs=ASCII)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        shown = "".join(
+            segment.text for y in range(24) for segment in app.screen._compositor.render_strips()[y]
+        )
+        assert [sign for sign in shown if not sign.isascii()] == []
+
+
+async def test_a_real_run_is_steered_from_launch_to_quit(tmp_path: Path) -> None:
+    run = Run(tiny_config(stop__steps=100_000), tmp_path / "real")
+    run.start()
+    app = Cockpit(LocalLink(run), glyphs=UNICODE)
+
+    async def until(condition: Callable[[], bool]) -> None:
+        for _ in range(400):
+            if condition():
+                return
+            await pilot.pause(0.05)
+        raise AssertionError(f"in vain; the log says {[line.text for line in app.history.log][-5:]}")
+
+    try:
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(lambda: app.history.metrics is not None)
+            await pilot.press("space")
+            await until(lambda: app.history.state == "paused")
+            await pilot.press("c", *"12*34", "enter", "escape")
+            await until(lambda: bool(app.history.chat) and app.history.chat[0].answered is not None)
+            await pilot.press("e")
+            await until(lambda: any("validation accuracy" in line.text for line in app.history.log))
+            await pilot.press("r", "enter")
+            await until(lambda: app.history.at.branch == 2)
+            await pilot.press("space")
+            await until(lambda: app.history.state != "paused")
+            await pilot.press("q", "s")
+            await until(lambda: app.history.finished is not None)
+    finally:
+        run.close()
+    assert run.state == "interrupted"
