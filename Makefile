@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
-PYTEST := $(BIN)/pytest --quiet --numprocesses auto
+PYTEST := $(BIN)/pytest --quiet --numprocesses auto --dist worksteal
 
 .PHONY: run test quick lint clean
 

@@ -89,10 +89,12 @@ def _show(run: Run, cockpit: bool, signals: _Signals) -> None:
         app = Cockpit(link)
         signals.leave = lambda: app.call_from_thread(app.exit)
         app.run()
-    else:
-        from stepwise_tui import plain
+        if not app.return_code:
+            return
+        typer.echo("the cockpit broke; training goes on, told in lines", err=True)
+    from stepwise_tui import plain
 
-        plain.follow(link, sys.stdout)
+    plain.follow(link, sys.stdout)
 
 
 def _farewell(run: Run) -> str:

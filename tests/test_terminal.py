@@ -74,9 +74,7 @@ def test_every_key_from_launch_to_quit(start: Callable[..., Terminal], tmp_path:
         terminal.until(lambda screen, seen=seen: seen.lower() in screen.lower())
         terminal.press("escape")
     terminal.press("y", "b", "tab", "tab", "tab")
-    terminal.press("c")
-    terminal.until("ask, e.g.")
-    terminal.press(*"12*34", "enter")
+    terminal.press("c", *"12*34", "enter")
     terminal.until("12 × 34")
     terminal.press(*"how are you", "enter")  # no key acts while typing
     terminal.until(lambda screen: "multipl" in screen)
@@ -148,9 +146,7 @@ def test_it_stays_when_the_run_ends_and_says_what_can_be_done(start: Callable[..
     terminal = start(columns=100, rows=30, stop__steps=40, schedule__steps_per_token=3)
     terminal.until("FINISHED")
     terminal.until("stepwise chat")
-    terminal.press("c")
-    terminal.until("ask, e.g.")
-    terminal.press(*"99*99", "enter")
+    terminal.press("c", *"99*99", "enter")
     terminal.until("99 × 99")
     terminal.press("escape", "q")
     assert terminal.leave() == 0

@@ -128,7 +128,8 @@ class Run:
                 checkpoint=origin.id if origin else None,
                 pid=os.getpid(),
                 host=status.host(),
-            )
+            ),
+            wait=True,  # whoever subscribes next must not take an earlier end of this run for its own
         )
         self._thread = threading.Thread(target=self._train, name="stepwise-trainer", daemon=True)
         self._thread.start()

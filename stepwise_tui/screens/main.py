@@ -135,7 +135,9 @@ class Main(Screen[None]):
         self._tab = tab
         self._show_tab()
         if tab == "chat":
-            self.query_one(ChatInput).focus()
+            # At once, not when the screen is next idle: who types on at once must hit no key.
+            self.app.stylesheet.update(self)
+            self.set_focus(self.query_one(ChatInput))
         else:
             self.set_focus(None)
 
