@@ -321,6 +321,16 @@ def test_after_the_end_it_still_answers_and_trains_no_more(driven: Callable[...,
     assert one.run.state == "finished"
 
 
+def test_a_finished_run_taken_up_again_trains_no_further(driven: Callable[..., Driven]) -> None:
+    one = driven()
+    one.until(RunFinished)
+    one.run.close()
+    two = driven(resume=True)
+    end = two.until(RunFinished)
+    assert (end.at.step, end.state) == (60, "finished")
+    assert two.do("ask 12*34").ok
+
+
 def test_a_crash_in_training_is_told_and_later_commands_are_refused(
     driven: Callable[..., Driven], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +347,10 @@ def test_a_crash_in_training_is_told_and_later_commands_are_refused(
     assert crash.checkpoint.startswith("b1-")
     one.until(StateChanged, lambda e: e.state == "crashed")
     assert not one.do("ask 1*1").ok
+    time.sleep(0.5)
+    written = status.read(one.run.folder)
+    assert written is not None
+    assert written.state == "crashed"
 
 
 def test_a_loss_that_is_not_finite_is_left_out(driven: Callable[..., Driven]) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeGuard
 
 import torch
 
@@ -121,8 +121,7 @@ class Loop:
         """Train to the end, then answer questions until closed."""
         if not self.keeper.lineage.checkpoints:
             self._enter_stage(0, "start")
-        reason: str | None = None
-        while reason is None:
+        while (reason := self._reason_to_end()) is None:
             self._serve()
             if self.control.stopping:
                 return self._finish("stopped by the operator", "interrupted")
@@ -139,7 +138,6 @@ class Loop:
             self._evaluate_when_due()
             self._save_when_due()
             self._pause_when_due()
-            reason = self._reason_to_end()
         return self._finish(reason, "finished")
 
     def _remove_when_due(self) -> None:
@@ -338,15 +336,19 @@ class Loop:
         def spoken(text: str, part: Literal["cot", "answer"]) -> None:
             self._emit(ChatToken(at=self.at, id=command.id, text=text, part=part))
 
-        turn = answer_question(
-            self.parts,
-            self.progress.scheduled,
-            question,
-            id=command.id,
-            at=self.at,
-            on_text=spoken,
-            interrupted=self.inbox.stop_asked,
-        )
+        try:
+            turn = answer_question(
+                self.parts,
+                self.progress.scheduled,
+                question,
+                id=command.id,
+                at=self.at,
+                on_text=spoken,
+                interrupted=self.inbox.stop_asked,
+            )
+        except Exception as error:
+            # No question, however odd, may cost a run.
+            raise RefusedError(f"the question could not be answered: {error}") from error
         self._emit(turn)
         return f"{turn.question} = {turn.answer}" if turn.understood else turn.note
 
@@ -416,7 +418,7 @@ class Loop:
 
     def _take_note(self, event: Evaluated) -> None:
         self.accuracy = event.accuracy
-        complete = event.at.stage >= self.method.stages
+        complete = self._is_complete(event)
         wanted = self.config.stop.accuracy
         holds = complete and wanted is not None and event.accuracy >= wanted
         self.held_evaluations = self.held_evaluations + 1 if holds else 0
@@ -489,6 +491,12 @@ class Loop:
             time=time.time(),
         )
 
+    def _is_complete(self, event: Event) -> TypeGuard[Evaluated]:
+        """Whether this measures validation accuracy with nothing left to remove."""
+        return (
+            isinstance(event, Evaluated) and event.split == "valid" and event.at.stage >= self.method.stages
+        )
+
     def _become(self, state: RunState) -> None:
         if state != self.state:
             self.state = state
@@ -502,10 +510,12 @@ class Loop:
             if isinstance(alarm, AlarmRaised) and self.config.watch.notify:
                 notify(self.config.watch.notify, alarm.message)
 
-    def rewatch(self, events: Iterable[Event]) -> None:
-        """Bring the watch to where a journal left it."""
+    def recall(self, events: Iterable[Event]) -> None:
+        """Bring what is learnt from events, the watch and the best accuracy, to where a journal left it."""
         for event in events:
             self.watch, _ = watch(self.watch, event, self.config.watch)
+            if self._is_complete(event):
+                self.best = max(self.best, event.accuracy)
 
     @property
     def lr(self) -> float:

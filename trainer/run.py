@@ -207,7 +207,7 @@ class Run:
         origin = self._last_good(lineage, branch)
         loop = self._build(origin, lineage)
         loop.control = control.replay(events)
-        loop.rewatch(events)
+        loop.recall(events)
         loop.seconds = checkpoint.load_state(self._path(origin)).seconds
         if origin.branch != branch:
             # Killed after a roll back, before the new branch had a checkpoint of its own.
@@ -279,6 +279,7 @@ class Run:
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             self._write_status()
+        self._write_status()
 
     def _refuse_the_rest(self) -> None:
         """Nobody trains any more: answer what is still in the inbox."""
