@@ -43,9 +43,7 @@ Set = Annotated[
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that runs live in.")]
 Name = Annotated[str | None, typer.Option("--name", help="The run's name; one is made up if not given.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="The same as --set seed=N.")]
-Device = Annotated[
-    str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
-]
+Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 Plain = Annotated[bool, typer.Option("--plain", help="One line per event instead of the cockpit.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 AnyRun = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under --out.")]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stepwise_tui.text import accuracy, size
+from stepwise_tui.text import accuracy, clean, size
 
 if TYPE_CHECKING:
     from trainer.doctor import Finding
@@ -35,9 +35,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their longest cell; the last one is not padded."""
     lines = [head, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    cells = (
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
-    )
+    cells = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "\n".join(line.rstrip() for line in cells)
 
 
@@ -94,7 +92,7 @@ def turn(answered: ChatAnswered) -> str:
         f"{answered.milliseconds:.0f} ms",
         answered.note,
     ]
-    return " · ".join(part for part in parts if part)
+    return clean(" · ".join(part for part in parts if part))
 
 
 def findings(found: Sequence[Finding]) -> str:

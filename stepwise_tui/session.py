@@ -94,7 +94,8 @@ def _show(run: Run, cockpit: bool, signals: _Signals) -> None:
         typer.echo("the cockpit broke; training goes on, told in lines", err=True)
     from stepwise_tui import plain
 
-    plain.follow(link, sys.stdout)
+    # A link of its own: the broken cockpit may have drained the end of the run already.
+    plain.follow(LocalLink(run), sys.stdout)
 
 
 def _farewell(run: Run) -> str:

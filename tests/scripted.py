@@ -192,7 +192,13 @@ class Script:
         self.branch, self.step = self.branch + 1, step
         self.stage, self.entered, self.lost = stage, step, False
         self.say(
-            RolledBack(at=self.at, checkpoint=f"b1-{step:06d}", from_branch=from_branch, from_step=from_step)
+            RolledBack(
+                at=self.at,
+                checkpoint=f"b1-{step:06d}",
+                parent=1,
+                from_branch=from_branch,
+                from_step=from_step,
+            )
         )
         text = f"{stage} of {STAGES} CoT tokens removed"
         self.say(StageEntered(at=self.at, text=text, cause="rollback", optimizer_reset=True))

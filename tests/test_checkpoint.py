@@ -42,7 +42,7 @@ def trained(parts: Parts) -> torch.optim.AdamW:
 def saved(tmp_path: Path, parts: Parts) -> Path:
     id, size = checkpoint.save(tmp_path, STATE, parts.model, parts.tokenizer, trained(parts))
     path = tmp_path / checkpoint.FOLDER / id
-    assert id == "b2-s000120-manual"
+    assert id == "b2-s000120-stage3-manual"
     assert size == sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return path
 

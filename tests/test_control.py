@@ -33,7 +33,7 @@ ENTRIES = tuple(CheckpointRef(f"b1-s{100 * s:06d}-stage{s}", 1, 100 * s, s, "sta
 
 
 def facts(*, stage: int = 4, step: int = 450, stages: int = 9, ended: bool = False, branch: int = 1) -> Facts:
-    lineage = Lineage(ENTRIES, {2: Fork(1, 200)})
+    lineage = Lineage(ENTRIES, {2: Fork(1, 200, 2)})
     return Facts(At(step=step, stage=stage, branch=branch), stages, CONFIG, lineage, ended)
 
 

@@ -25,11 +25,20 @@ def test_a_second_rollback_hangs_on_the_branch_its_checkpoint_is_from() -> None:
         )
         for x in (a, b, c)
     ]
-    events.insert(2, RolledBack(at=At(step=100, branch=2), checkpoint=b.id, from_branch=1, from_step=130))
+    events.insert(
+        2,
+        RolledBack(
+            at=At(step=100, branch=2, stage=1), checkpoint=b.id, parent=1, from_branch=1, from_step=130
+        ),
+    )
     # Branch 3 is opened from branch 2, but from a checkpoint of branch 1.
-    events.append(RolledBack(at=At(step=100, branch=3), checkpoint=b.id, from_branch=2, from_step=180))
+    events.append(
+        RolledBack(
+            at=At(step=100, branch=3, stage=1), checkpoint=b.id, parent=1, from_branch=2, from_step=180
+        )
+    )
     lineage = replay(events)
-    assert lineage == Lineage((a, b, c), {2: Fork(1, 100), 3: Fork(1, 100)})
+    assert lineage == Lineage((a, b, c), {2: Fork(1, 100, 1), 3: Fork(1, 100, 1)})
     assert lineage.past(2) == [a, b, c]
     assert lineage.past(3) == [a, b]
     assert lineage.entry(3, 2) == b
@@ -37,12 +46,23 @@ def test_a_second_rollback_hangs_on_the_branch_its_checkpoint_is_from() -> None:
 
 
 def test_keeping_the_weights_forks_where_one_stood() -> None:
-    a = ref(1, 0, 0)
     events: list[Event] = [
-        CheckpointSaved(at=At(), checkpoint=a.id, cause="stage", seconds=0.1, bytes=1),
-        RolledBack(at=At(step=70, branch=2), checkpoint=a.id, from_branch=1, from_step=70, keep_weights=True),
+        RolledBack(
+            at=At(step=70, branch=2, stage=1),
+            checkpoint="any",
+            parent=1,
+            from_branch=1,
+            from_step=70,
+            keep_weights=True,
+        ),
     ]
-    assert replay(events).forks == {2: Fork(1, 70)}
+    assert replay(events).forks == {2: Fork(1, 70, 1)}
+
+
+def test_of_two_entries_at_one_step_the_branch_has_only_the_one_it_left_from() -> None:
+    """Paused, advanced twice, rolled back once: all of it at one step."""
+    two, three = ref(1, 100, 2), ref(1, 100, 3)
+    assert Lineage((two, three), {2: Fork(1, 100, 2)}).past(2) == [two]
 
 
 causes = st.sampled_from(["stage", "manual", "time", "best", "final", "stop"])
@@ -55,17 +75,25 @@ histories = st.lists(st.tuples(st.integers(0, 12), causes), min_size=1, max_size
 def test_retention_keeps_what_it_promises(
     history: list[CheckpointRef], keep: int, stages: int, every: int
 ) -> None:
-    best = [c.id for c in history if c.cause == "best"][-1:]
-    gone = set(surplus(history, keep=keep, stages=stages, every_stage=every, best=best))
+    gone = set(surplus(Lineage(tuple(history)), 1, keep=keep, stages=stages, every_stage=every))
     kept = [c for c in history if c.id not in gone]
     assert kept[-1] == history[-1]
     assert {c.id for c in history[-keep:]} <= {c.id for c in kept}
     assert not {c.id for c in history if c.cause in ("manual", "final")} & gone
-    assert not set(best) & gone
+    assert not {c.id for c in [c for c in history if c.cause == "best"][-1:]} & gone
     entries = [c for c in history if c.is_entry]
-    for stage in sorted({c.stage for c in entries})[-stages:]:
-        assert any(c.stage == stage for c in kept if c.is_entry)
-    assert all(any(c.stage == e.stage for c in kept if c.is_entry) for e in entries if e.stage % every == 0)
+    recent = sorted({c.stage for c in entries})[-stages:]
+    assert not {c.id for c in entries if c.stage in recent or c.stage % every == 0} & gone
     # It is worth having: what is kept does not grow with the number of timed saves.
     timed = [c for c in kept if c.cause in ("time", "stop")]
     assert len(timed) <= keep
+
+
+def test_the_live_branch_keeps_its_own_entries_however_far_another_once_came() -> None:
+    first = [ref(1, 10 * stage, stage) for stage in range(41)]
+    second = [ref(2, 100 + 10 * i, 10 + i) for i in range(1, 6)]
+    lineage = Lineage((*first, *second), {2: Fork(1, 100, 10)})
+    gone = set(surplus(lineage, 2, keep=1, stages=8, every_stage=100))
+    assert not {c.id for c in second} & gone
+    assert not {c.id for c in first if 8 <= c.stage <= 10} & gone
+    assert {c.id for c in first if c.stage > 10} <= gone

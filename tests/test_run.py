@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tiny import tiny_config
+from trainer import checkpoint, journal, status
 from trainer import config as configuration
-from trainer import journal, status
 from trainer.config import Config
 from trainer.control import parse
 from trainer.events import (
@@ -26,6 +27,7 @@ from trainer.events import (
     Event,
     ExamplesShown,
     Metrics,
+    Notice,
     RolledBack,
     RunCrashed,
     RunFinished,
@@ -266,7 +268,7 @@ def test_a_stopped_and_resumed_run_ends_like_one_never_stopped(
     assert (end.state, end.accuracy) == ("interrupted", None)
     first.run.close()
     second = driven("parts", resume=True)
-    assert second.until(RunFinished).checkpoint == whole == "b1-s000060-final"
+    assert second.until(RunFinished).checkpoint == whole == "b1-s000060-stage9-final"
     assert same(weights(tmp_path / "whole", whole), weights(tmp_path / "parts", whole))
     second.run.close()
     events = list(journal.read(tmp_path / "parts"))
@@ -284,6 +286,41 @@ def test_resume_steps_over_a_damaged_checkpoint(driven: Callable[..., Driven], t
     two.until(RunFinished, lambda e: e.seq > end.seq)
     notices = [e for e in two.events if getattr(e, "level", "") == "warning"]
     assert any("config.json is damaged" in str(e) for e in notices)
+
+
+def test_smoothing_turned_off_is_off_after_a_resume(driven: Callable[..., Driven]) -> None:
+    one = driven(**FOREVER)
+    assert one.do("set method.smoothing inf").ok
+    one.run.close()
+    two = driven(resume=True, **FOREVER)
+    two.until(Metrics)
+    assert two.run.config.method.smoothing == math.inf
+
+
+def test_a_pause_for_want_of_room_stands(
+    driven: Callable[..., Driven], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = driven(**FOREVER)
+    one.until(Metrics)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "sync_file", refuse)
+    one.do("advance")
+    notice = one.until(Notice, lambda e: e.level == "error")
+    assert "No space left" in notice.message
+    one.until(StateChanged, lambda e: e.state == "paused")
+    monkeypatch.undo()
+    assert one.do("resume").ok
+    one.until(StateChanged, lambda e: e.state == "training" and e.seq > notice.seq)
+
+
+def test_two_processes_cannot_train_one_run(driven: Callable[..., Driven], tmp_path: Path) -> None:
+    driven(**FOREVER)
+    second = Run(tiny_config(**FOREVER), tmp_path / "run", resume=True)
+    with pytest.raises(RunError, match="another process"):
+        second.start()
 
 
 def test_a_run_resumed_paused_makes_no_step(driven: Callable[..., Driven]) -> None:

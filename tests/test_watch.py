@@ -62,7 +62,9 @@ def test_recovery_and_rollback_clear_the_alarm() -> None:
     lost = [measured(0.9), removal(1), *[measured(0.0, 1)] * 3]
     back = run([*lost, measured(0.8, 1)])
     assert [type(a) for a in back] == [AlarmRaised, AlarmCleared]
-    rolled = run([*lost, RolledBack(checkpoint="x", from_branch=1, from_step=9), *[measured(0.0)] * 3])
+    rolled = run(
+        [*lost, RolledBack(checkpoint="x", parent=1, from_branch=1, from_step=9), *[measured(0.0)] * 3]
+    )
     assert [type(a) for a in rolled] == [AlarmRaised, AlarmCleared, AlarmRaised]
 
 

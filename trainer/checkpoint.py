@@ -69,10 +69,8 @@ class TrainState:
 
 def name(state: TrainState) -> str:
     """The id of a checkpoint."""
-    base = f"b{state.branch}-s{state.step:06d}"
-    if state.cause == "stage":
-        return f"{base}-stage{state.stage}"
-    return base if state.cause == "time" else f"{base}-{state.cause}"
+    base = f"b{state.branch}-s{state.step:06d}-stage{state.stage}"
+    return base if state.cause == "stage" else f"{base}-{state.cause}"
 
 
 def model_folder(path: Path) -> Path:
@@ -86,14 +84,19 @@ def save(
     tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer,
 ) -> tuple[str, int]:
-    """Write a checkpoint; its id and size in bytes. One of that id already there is left as it is.
+    """Write a checkpoint; its id and size in bytes. A good one of that id already there is left as it is.
 
     Raises OSError when the disk does not take it; nothing half-written stays behind.
     """
     id = name(state)
     final = run / FOLDER / id
     if final.exists():
-        return id, _size(final)
+        try:
+            verify(final)
+        except CheckpointError:
+            shutil.rmtree(final)
+        else:
+            return id, _size(final)
     temporary = run / FOLDER / f".{id}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -178,6 +181,13 @@ def list_checkpoints(run: Path) -> list[CheckpointRef]:
         except (OSError, CheckpointError):
             continue
     return [ref for _, ref in sorted(refs, key=lambda pair: (pair[0], pair[1].id))]
+
+
+def tidy(run: Path) -> None:
+    """Take away what a killed process left half-written or half-removed."""
+    for path in (run / FOLDER).glob("*"):
+        if path.name.startswith(".b") or not (path / MANIFEST).exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove(run: Path, ids: Iterable[str]) -> None:

@@ -33,7 +33,7 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -76,6 +76,7 @@ class MethodConfig(Section):
     smoothing: float = Field(
         4.0,
         ge=0,
+        allow_inf_nan=True,
         json_schema_extra=LIVE,
         description="λ of removal smoothing, P(offset) ∝ exp(−λ·offset); inf turns it off (paper, section 3)",
     )
@@ -96,7 +97,7 @@ class MethodConfig(Section):
 class ScheduleConfig(Section):
     kind: Literal["linear"] = Field("linear", description="what decides when the next token goes")
     tokens_per_epoch: float | None = Field(
-        8.0, gt=0, json_schema_extra=LIVE, description="Δ, CoT tokens removed per epoch (paper, Table 4)"
+        8.0, ge=1e-3, json_schema_extra=LIVE, description="Δ, CoT tokens removed per epoch (paper, Table 4)"
     )
     steps_per_token: int | None = Field(
         None, ge=1, json_schema_extra=LIVE, description="the same pace in steps; takes tokens_per_epoch back"
@@ -172,9 +173,15 @@ class StopConfig(Section):
     steps: int | None = Field(
         None, ge=1, json_schema_extra=LIVE, description="steps after which the run ends"
     )
-    epochs: float = Field(200.0, gt=0, json_schema_extra=LIVE, description="epochs after which it ends")
+    epochs: float = Field(
+        200.0, gt=0, allow_inf_nan=True, json_schema_extra=LIVE, description="epochs after which it ends"
+    )
     hours: float = Field(
-        24.0, gt=0, json_schema_extra=LIVE, description="hours of training after which it ends"
+        24.0,
+        gt=0,
+        allow_inf_nan=True,
+        json_schema_extra=LIVE,
+        description="hours of training after which it ends",
     )
     accuracy: float | None = Field(
         None,

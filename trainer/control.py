@@ -15,13 +15,13 @@ import queue
 import shlex
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from trainer import config as configuration
 from trainer.config import Config, ConfigError
-from trainer.events import At, CommandAcknowledged, Event
+from trainer.events import At, CommandAcknowledged, Event, RolledBack, StateChanged
 from trainer.lineage import CheckpointRef, Lineage
 
 
@@ -177,6 +177,8 @@ def replay(events: Iterable[Event]) -> Control:
                     control = replace(control, pause_at=event.at.step + command.n)
                 case "pause" | "resume":
                     control = replace(control, pause_at=None)
+        elif isinstance(event, RolledBack) or (isinstance(event, StateChanged) and event.state == "paused"):
+            control = replace(control, pause_at=None)
     return control
 
 
@@ -351,19 +353,34 @@ class Inbox:
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._answers: dict[str, Answer] = {}
+        self._seen: set[str] = set()
         self._lock = threading.Lock()
         self._arrived = threading.Event()
         self._stop_asked = threading.Event()
 
-    def put(self, command: Command) -> None:
+    def put(self, command: Command, before: Callable[[], None] = lambda: None) -> bool:
+        """Take a command in; False when its id was taken in before, and nothing is done.
+
+        before: done first, where it is taken in.
+        """
+        with self._lock:
+            if command.id in self._seen:
+                return False
+            self._seen.add(command.id)
+        before()
         self._queue.put(command)
         if command.name == "stop":
             self._stop_asked.set()
         self._arrived.set()
+        return True
 
     def stop_asked(self) -> bool:
         """Whether a stop is on its way; evaluation and generation look at it between chunks."""
         return self._stop_asked.is_set()
+
+    def stop_served(self) -> None:
+        """The stop has had its effect; what is asked from now on is not interrupted."""
+        self._stop_asked.clear()
 
     def take(self) -> list[Command]:
         """All commands that have arrived, in order, without waiting."""

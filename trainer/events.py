@@ -224,9 +224,13 @@ class SettingChanged(Event):
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledBack(Event):
-    """`at` is the new place on the new branch; the steps from there to `from_step` are abandoned."""
+    """`at` is the new place on the new branch, which hangs on `parent`: the branch of the checkpoint.
+
+    The steps of `from_branch` from there to `from_step` are abandoned.
+    """
 
     checkpoint: str
+    parent: int
     from_branch: int
     from_step: int
     keep_weights: bool = False
@@ -310,6 +314,7 @@ class RunCrashed(Event):
     checkpoint: str
 
 
+NON_FINITE = ("nan", "inf", "-inf")
 NAMES: dict[type[Event], str] = {cls: name for name, cls in EVENTS.items()}
 
 
@@ -377,7 +382,7 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
     """`value` as the type of the field, or TypeError. Bool is not taken for int, nor int for bool."""
     origin = get_origin(hint)
     if hint is Any:
-        return value
+        return float(value) if value in NON_FINITE else value
     if origin in (typing.Union, types.UnionType):
         options = get_args(hint)
         if value is None and type(None) in options:
@@ -395,7 +400,7 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
     elif hint is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
-        if value in ("nan", "inf", "-inf"):
+        if value in NON_FINITE:
             return float(value)
     elif isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
         return value

@@ -6,6 +6,7 @@ out of the training loop. The file is never rewritten; only a torn last line is 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import queue
 import threading
@@ -40,11 +41,15 @@ class Journal:
     """The writing end. publish: called with each event, in order, once it is on the disk."""
 
     def __init__(self, folder: Path, publish: Callable[[Event], None], capacity: int = 10_000) -> None:
-        """Open for appending, cutting a torn tail. Raises OSError."""
+        """Open for appending, cutting a torn tail.
+
+        Raises BlockingIOError while another process has it open so, and OSError.
+        """
         self._path = folder / FILE
         self._publish = publish
-        self._seq = max((event.seq for event in read(folder)), default=0)
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._seq = max((event.seq for event in read(folder)), default=0)
         self._length = whole_lines(self._path)
         os.ftruncate(self._descriptor, self._length)
         self._lock = threading.Lock()
@@ -80,7 +85,9 @@ class Journal:
         while (item := self._queue.get()) is not None:
             event, written = item
             if not event.transient:
-                self._write((encode(event) + "\n").encode(), sync=written is not None)
+                self._write(
+                    (encode(event) + "\n").encode("utf-8", "backslashreplace"), sync=written is not None
+                )
             self._publish(event)
             if written is not None:
                 written.set()

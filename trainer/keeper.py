@@ -55,11 +55,11 @@ class Keeper:
         saved = CheckpointSaved(at=at, checkpoint=id, cause=state.cause, seconds=self._cost, bytes=size)
         everything = (*self.lineage.checkpoints, state.ref(id))
         gone = surplus(
-            everything,
+            Lineage(everything, self.lineage.forks),
+            state.branch,
             keep=config.keep,
             stages=config.stages,
             every_stage=config.every_stage,
-            best=[c.id for c in everything if c.cause == "best"][-1:],
         )
         checkpoint.remove(self.folder, gone)
         self.lineage = Lineage(tuple(c for c in everything if c.id not in gone), self.lineage.forks)

@@ -5,7 +5,8 @@ Pure, and light to import: `control` decides about roll backs with it, before to
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trainer.events import CheckpointRemoved, CheckpointSaved, Event, RolledBack, SaveCause
@@ -29,10 +30,11 @@ class CheckpointRef:
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Where a branch left its parent."""
+    """Where a branch left its parent. The stage tells apart what was saved at one step."""
 
     parent: int
     step: int
+    stage: int
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,11 @@ class Lineage:
 
     def past(self, branch: int) -> list[CheckpointRef]:
         """The checkpoints on the way to the tip of `branch`, its own and its ancestors', oldest first."""
-        limits: dict[int, int | None] = {branch: None}
+        limits: dict[int, tuple[float, float]] = {branch: (math.inf, math.inf)}
         while (fork := self.forks.get(branch)) is not None:
-            limits[fork.parent] = fork.step
+            limits[fork.parent] = (fork.step, fork.stage)
             branch = fork.parent
-        return [
-            c
-            for c in self.checkpoints
-            if c.branch in limits and ((limit := limits[c.branch]) is None or c.step <= limit)
-        ]
+        return [c for c in self.checkpoints if c.branch in limits and (c.step, c.stage) <= limits[c.branch]]
 
     def entry(self, branch: int, stage: int) -> CheckpointRef | None:
         """The entry of `stage` in the past of `branch`; of a skipped stage, the nearest before it.
@@ -80,34 +78,21 @@ def replay(events: Iterable[Event]) -> Lineage:
         elif isinstance(event, CheckpointRemoved):
             checkpoints.pop(event.checkpoint, None)
         elif isinstance(event, RolledBack):
-            forks[at.branch] = _fork_of(event, checkpoints)
+            forks[at.branch] = Fork(event.parent, at.step, at.stage)
     return Lineage(tuple(checkpoints.values()), forks)
 
 
-def _fork_of(event: RolledBack, checkpoints: Mapping[str, CheckpointRef]) -> Fork:
-    """A roll back hangs the new branch on the branch its checkpoint was taken on, not on the one it left."""
-    origin = checkpoints.get(event.checkpoint)
-    if event.keep_weights or origin is None:
-        return Fork(event.from_branch, event.from_step)
-    return Fork(origin.branch, origin.step)
+def surplus(lineage: Lineage, branch: int, *, keep: int, stages: int, every_stage: int) -> list[str]:
+    """Ids that may go while `branch` is live (DESIGN, the run folder).
 
-
-def surplus(
-    checkpoints: Sequence[CheckpointRef],
-    *,
-    keep: int,
-    stages: int,
-    every_stage: int,
-    best: Collection[str] = (),
-) -> list[str]:
-    """Ids that may go: all but the last `keep`, every manual and final one, the best, the entries of the
-    last `stages` stages, and of the older ones each `every_stage`-th (DESIGN, the run folder)."""
-    kept = {c.id for c in checkpoints[-max(keep, 1) :]} | set(best)
-    kept |= {c.id for c in checkpoints if c.cause in ("manual", "final")}
-    entries = [c for c in checkpoints if c.is_entry]
+    Kept are the last `keep`, every manual and final one, the best, what the branch would resume from, and
+    on the way to its tip the entries of the last `stages` stages and of each `every_stage`-th.
+    """
+    everything, past = lineage.checkpoints, lineage.past(branch)
+    kept = {c.id for c in everything[-max(keep, 1) :]} | {c.id for c in past[-1:]}
+    kept |= {c.id for c in everything if c.cause in ("manual", "final")}
+    kept |= {c.id for c in [c for c in everything if c.cause == "best"][-1:]}
+    entries = [c for c in past if c.is_entry]
     recent = sorted({c.stage for c in entries})[-stages:]
-    newest = {c.stage: c.id for c in entries}
-    for stage, id_ in newest.items():
-        if stage in recent or stage % every_stage == 0:
-            kept.add(id_)
-    return [c.id for c in checkpoints if c.id not in kept]
+    kept |= {c.id for c in entries if c.stage in recent or c.stage % every_stage == 0}
+    return [c.id for c in everything if c.id not in kept]

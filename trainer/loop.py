@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol, TypeGuard
+from typing import Literal, Protocol
 
 import torch
 
@@ -212,10 +212,10 @@ class Loop:
         return None
 
     def _finish(self, reason: str, state: Literal["finished", "interrupted"]) -> None:
-        """Measure the test split where the run is complete, save, and stay to answer until closed."""
+        """Save, measure the test split where the run is complete, and stay to answer until closed."""
         self.ended = True
-        result = self._evaluate("test", "schedule") if state == "finished" else None
         saved = self._save("final" if state == "finished" else "stop")
+        result = self._evaluate("test", "schedule") if state == "finished" else None
         self._emit(
             RunFinished(
                 at=self.at,
@@ -229,6 +229,8 @@ class Loop:
             wait=True,
         )
         self._become(state)
+        self.control = replace(self.control, stopping=False)
+        self.inbox.stop_served()
         while not self.closing.is_set():
             self._serve()
             self.inbox.wait(0.2)
@@ -244,12 +246,16 @@ class Loop:
         facts = Facts(self.at, self.method.stages, self.config, self.keeper.lineage, self.ended)
         decision = decide(self.control, command, facts)
         ok, message = decision.ok, decision.message
+        failure: Exception | None = None
+        # Before the effects: a save that finds no room pauses the run, and that must stand.
+        self.control = decision.control
         try:
             for effect in decision.effects:
                 message = self._carry_out(effect, command) or message
-            self.control = decision.control
         except RefusedError as refusal:
             ok, message = False, str(refusal)
+        except Exception as error:
+            ok, message, failure = False, f"failed: {type(error).__name__}: {error}", error
         self.inbox.answered(command.id, Answer(ok, message, self.step))
         self._emit(
             CommandAcknowledged(
@@ -262,6 +268,8 @@ class Loop:
             ),
             wait=True,
         )
+        if failure is not None:
+            raise failure  # what it left half-done is not trained on; the answer stands first
 
     def _carry_out(self, effect: Effect, command: Command) -> str | None:
         """Do what was decided; a sentence when there is more to say than the decision said."""
@@ -272,8 +280,7 @@ class Loop:
                     raise RefusedError("the checkpoint could not be written; see the log")
                 return f"saved {saved}"
             case Advance(stage):
-                # Counting goes on from the scheduled number: it is the x-axis of the paper's Figure 3.
-                self._enter_stage(self.progress.scheduled + stage - self.at.stage, "operator")
+                self._enter_stage(stage, "operator")
             case RollBack():
                 self._roll_back(effect)
             case Change(config, key):
@@ -289,8 +296,8 @@ class Loop:
 
     def _change(self, config: Config, key: str) -> None:
         old, new = get(self.config, key), get(config, key)
-        self.config = config
         self.pace = schedule.pace(config.schedule, self.order.steps_per_epoch)
+        self.config = config
         self.method.configure(config.method)
         for group in self.optimizer.param_groups:
             group["weight_decay"] = config.optim.weight_decay
@@ -301,9 +308,10 @@ class Loop:
         origin = effect.checkpoint
         from_branch, from_step = self.branch, self.step
         if effect.keep_weights:
-            fork = Fork(from_branch, from_step)
+            fork = Fork(from_branch, from_step, origin.stage)
             self.method.enter(self.model, self.at.removed, self.method.removed(origin.stage))
-            self.optimizer = self._new_optimizer()
+            if self.method.resets(previous_cot_free=False):
+                self.optimizer = self._new_optimizer()
             self.progress = Progress(origin.stage, 0)
         else:
             try:
@@ -311,24 +319,26 @@ class Loop:
             except CheckpointError as error:
                 others = [c.id for c in self.keeper.lineage.checkpoints if c.id != origin.id]
                 raise RefusedError(f"{error}. Others: {', '.join(others[-8:]) or 'none'}") from None
-            fork = Fork(origin.branch, origin.step)
+            fork = Fork(origin.branch, origin.step, origin.stage)
         self.branch = self.keeper.lineage.branches + 1
         if effect.seed == "fresh":
             self.stream = self.branch
         self.keeper.fork(self.branch, fork)
         self.meter.clear()
         self.held_evaluations = 0
+        self.control = replace(self.control, pause_at=None)
         self._emit(
             RolledBack(
                 at=self.at,
                 checkpoint=origin.id,
+                parent=fork.parent,
                 from_branch=from_branch,
                 from_step=from_step,
                 keep_weights=effect.keep_weights,
                 seed=effect.seed,
             )
         )
-        self._tell_stage("rollback", optimizer_reset=effect.keep_weights or origin.is_entry)
+        self._tell_stage("rollback", optimizer_reset=self.updates == 0)
         if effect.keep_weights:
             self._save("stage")
 
@@ -347,7 +357,7 @@ class Loop:
                 interrupted=self.inbox.stop_asked,
             )
         except Exception as error:
-            # No question, however odd, may cost a run.
+            # Asking changes nothing of the run, so nothing that goes wrong with it may cost the run.
             raise RefusedError(f"the question could not be answered: {error}") from error
         self._emit(turn)
         return f"{turn.question} = {turn.answer}" if turn.understood else turn.note
@@ -418,13 +428,23 @@ class Loop:
 
     def _take_note(self, event: Evaluated) -> None:
         self.accuracy = event.accuracy
-        complete = self._is_complete(event)
+        best = self.best
+        self._learn(event)
+        if self.best > best:
+            self._save("best")
+
+    def _learn(self, event: Event) -> None:
+        """Best accuracy, and how long the wanted one has held, with nothing left to remove."""
+        if isinstance(event, RolledBack):
+            self.held_evaluations = 0
+        if not isinstance(event, Evaluated) or event.split != "valid":
+            return
         wanted = self.config.stop.accuracy
+        complete = event.at.stage >= self.method.stages
         holds = complete and wanted is not None and event.accuracy >= wanted
         self.held_evaluations = self.held_evaluations + 1 if holds else 0
-        if complete and event.accuracy > self.best:
-            self.best = event.accuracy
-            self._save("best")
+        if complete:
+            self.best = max(self.best, event.accuracy)
 
     def _save(self, cause: SaveCause) -> str | None:
         """Save and let retention work; None, and a pause, when the disk does not take it."""
@@ -491,12 +511,6 @@ class Loop:
             time=time.time(),
         )
 
-    def _is_complete(self, event: Event) -> TypeGuard[Evaluated]:
-        """Whether this measures validation accuracy with nothing left to remove."""
-        return (
-            isinstance(event, Evaluated) and event.split == "valid" and event.at.stage >= self.method.stages
-        )
-
     def _become(self, state: RunState) -> None:
         if state != self.state:
             self.state = state
@@ -511,11 +525,10 @@ class Loop:
                 notify(self.config.watch.notify, alarm.message)
 
     def recall(self, events: Iterable[Event]) -> None:
-        """Bring what is learnt from events, the watch and the best accuracy, to where a journal left it."""
+        """Bring what is learnt from events to where a journal left it."""
         for event in events:
             self.watch, _ = watch(self.watch, event, self.config.watch)
-            if self._is_complete(event):
-                self.best = max(self.best, event.accuracy)
+            self._learn(event)
 
     @property
     def lr(self) -> float:

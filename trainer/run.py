@@ -26,9 +26,11 @@ import torch
 from trainer import checkpoint, control, journal, status
 from trainer import config as configuration
 from trainer.checkpoint import CheckpointError
-from trainer.config import Config
+from trainer.config import Config, ConfigError
 from trainer.control import Answer, Command, Inbox
 from trainer.events import (
+    AlarmCleared,
+    AlarmRaised,
     At,
     CommandAcknowledged,
     CommandReceived,
@@ -46,14 +48,17 @@ from trainer.events import (
     StageEntered,
     StateChanged,
 )
+from trainer.files import replace_text
 from trainer.lineage import CheckpointRef, Lineage, replay
 from trainer.loop import Loop
 from trainer.parts import assemble
 
 CONFIG = "config.toml"
 HEARTBEAT_SECONDS = 1.0
-REPEATED = (Metrics, Evaluated, ExamplesShown, StageEntered)
+REPEATED = (Metrics, Evaluated, ExamplesShown, StageEntered, AlarmRaised, AlarmCleared)
 """Events that training makes again when it repeats steps the journal already has."""
+STEERED = (SettingChanged, RolledBack)
+"""Events after which training takes another course than the journal's."""
 
 
 class RunError(ValueError):
@@ -79,7 +84,10 @@ class Run:
         self._at = At(time=time.time())
         self._accuracy: float | None = None
         self._started = time.time()
-        self._repeating: At | None = None
+        self._repeated: set[tuple[object, ...]] = set()
+        self._beating: threading.Thread | None = None
+        self._last_step_at = 0.0
+        self._stages = 0
         self._damaged: list[str] = []
         self._subscribers: list[tuple[deque[Event], int]] = []
         self._on_event: Callable[[Event], None] | None = None
@@ -101,16 +109,22 @@ class Run:
         """
         self._on_event = on_event
         try:
+            self._journal = journal.Journal(self.folder, self._publish)
+        except BlockingIOError:
+            raise RunError(f"{self.folder} is being trained by another process") from None
+        self._write_status()
+        try:
             self._loop, origin = self._prepare()
         except BaseException as error:
+            self._journal.close()
             if not self._resume:
                 shutil.rmtree(self.folder, ignore_errors=True)
             if isinstance(error, torch.OutOfMemoryError):
                 raise RunError(explain(error)) from None
             raise
         loop = self._loop
+        self._stages = loop.method.stages
         loop.control = replace(loop.control, paused=self._paused)
-        self._journal = journal.Journal(self.folder, self._publish)
         parts = loop.parts
         self._emit(
             RunStarted(
@@ -133,7 +147,8 @@ class Run:
         )
         self._thread = threading.Thread(target=self._train, name="stepwise-trainer", daemon=True)
         self._thread.start()
-        threading.Thread(target=self._beat, name="stepwise-status", daemon=True).start()
+        self._beating = threading.Thread(target=self._beat, name="stepwise-status", daemon=True)
+        self._beating.start()
 
     def subscribe(self) -> deque[Event]:
         """The journal's events so far and, from now on, every event as it comes; take with `popleft`."""
@@ -144,15 +159,18 @@ class Run:
         return events
 
     def submit(self, command: Command) -> None:
-        """Hand a command to the trainer; its acknowledgement comes as an event. Returns at once."""
+        """Hand a command to the trainer; its acknowledgement comes as an event.
+
+        A command whose id was handed in before is not taken again; it has, or gets, its one answer.
+        """
         received = CommandReceived(
             at=replace(self._at, time=time.time()),
             id=command.id,
             command=command.text,
             source=command.source,
         )
-        self._emit(received)
-        self._inbox.put(command)
+        if not self._inbox.put(command, before=lambda: self._emit(received)):
+            return
         if self._ended.is_set():
             self._refuse_the_rest()
 
@@ -170,11 +188,13 @@ class Run:
         """
         if self._loop.closing.is_set():
             return
-        if not self._loop.ended and not self._ended.is_set():
+        if not (self._loop.ended or self._ended.is_set() or self._inbox.stop_asked()):
             self._inbox.put(control.parse("stop", source="close"))
         self._loop.closing.set()
         self._inbox.wake()
         self._ended.wait()
+        if self._beating is not None:
+            self._beating.join()
         self._journal.close()
         self._write_status()
 
@@ -188,7 +208,9 @@ class Run:
                 )
             self.folder.mkdir(parents=True)
             (self.folder / checkpoint.FOLDER).mkdir()
-            (self.folder / CONFIG).write_text(configuration.dumps(self.config), encoding="utf-8")
+            replace_text(self.folder / CONFIG, configuration.dumps(self.config), durable=True)
+        except FileExistsError:
+            raise RunError(f"{self.folder} was made by another process this very moment") from None
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise RunError(f"{self.folder} cannot be written: {error.strerror}") from None
@@ -200,22 +222,26 @@ class Run:
         events = list(journal.read(self.folder))
         for event in events:
             if isinstance(event, SettingChanged):
-                self.config = configuration.changed(self.config, event.key, event.new)
+                try:
+                    self.config = configuration.changed(self.config, event.key, event.new)
+                except ConfigError as error:
+                    self._damaged.append(f"a setting of the journal is left out: {error}")
         rollbacks = [e for e in events if isinstance(e, RolledBack)]
         branch = rollbacks[-1].at.branch if rollbacks else 1
+        checkpoint.tidy(self.folder)
         lineage = Lineage(tuple(checkpoint.list_checkpoints(self.folder)), replay(events).forks)
-        origin = self._last_good(lineage, branch)
-        loop = self._build(origin, lineage)
+        origin, rejected = self._last_good(lineage, branch)
+        good = tuple(c for c in lineage.checkpoints if c not in rejected)
+        loop = self._build(origin, Lineage(good, lineage.forks))
         loop.control = control.replay(events)
-        loop.recall(events)
-        loop.seconds = checkpoint.load_state(self._path(origin)).seconds
+        saved = checkpoint.load_state(self._path(origin))
+        loop.seconds = saved.seconds
+        loop.recall(e for e in events if e.seq <= saved.seq or isinstance(e, RolledBack))
         if origin.branch != branch:
             # Killed after a roll back, before the new branch had a checkpoint of its own.
             loop.branch = branch
             loop.stream = branch if rollbacks[-1].seed == "fresh" else loop.stream
-        self._repeating = max(
-            (e.at for e in events if e.at.branch == branch), key=lambda at: at.step, default=None
-        )
+        self._repeated = {_key(e) for e in events if isinstance(e, REPEATED) and e.at.branch == branch}
         return loop, origin
 
     def _build(self, origin: CheckpointRef | None, lineage: Lineage) -> Loop:
@@ -226,15 +252,17 @@ class Run:
             loop.restore(origin.id)
         return loop
 
-    def _last_good(self, lineage: Lineage, branch: int) -> CheckpointRef:
-        """The newest checkpoint of a branch that verifies; what is wrong with newer ones is noted."""
+    def _last_good(self, lineage: Lineage, branch: int) -> tuple[CheckpointRef, list[CheckpointRef]]:
+        """The newest checkpoint of a branch that verifies, and newer ones that do not; these are noted."""
+        rejected: list[CheckpointRef] = []
         for ref in reversed(lineage.past(branch)):
             try:
                 checkpoint.verify(self._path(ref))
             except CheckpointError as error:
                 self._damaged.append(str(error))
+                rejected.append(ref)
             else:
-                return ref
+                return ref, rejected
         detail = f": {'; '.join(self._damaged)}" if self._damaged else ""
         raise RunError(f"{self.folder} has no good checkpoint to go on from{detail}")
 
@@ -306,13 +334,14 @@ class Run:
 
     def _is_repeat(self, event: Event) -> bool:
         """Whether a resumed run makes this event for steps that the journal already has."""
-        past = self._repeating
-        if past is None or not isinstance(event, REPEATED):
-            return False
-        return event.at.branch == past.branch and event.at.step <= past.step
+        if isinstance(event, STEERED):
+            self._repeated.clear()
+        return isinstance(event, REPEATED) and _key(event) in self._repeated
 
     def _publish(self, event: Event) -> None:
         if event.at.time:
+            if event.at.step != self._at.step:
+                self._last_step_at = event.at.time
             self._at = event.at
         if isinstance(event, StateChanged):
             self.state = event.state
@@ -325,7 +354,13 @@ class Run:
                 if event.seq == 0 or event.seq > seen:
                     events.append(event)
         if self._on_event is not None:
-            self._on_event(event)
+            try:
+                self._on_event(event)
+            except Exception as error:
+                # A listener's mistake must not end the journal; it is told once, and not called again.
+                self._on_event = None
+                message = f"on_event raised {type(error).__name__}: {error}; it is not called any more"
+                self._journal.append(Notice(at=self._at, level="error", message=message))
 
     def _write_status(self) -> None:
         at, now = self._at, time.time()
@@ -335,7 +370,7 @@ class Run:
             state=self.state,
             step=at.step,
             stage=at.stage,
-            stages=self._loop.method.stages,
+            stages=self._stages,
             scheduled=at.scheduled,
             removed=at.removed,
             branch=at.branch,
@@ -344,7 +379,7 @@ class Run:
             host=status.host(),
             boot_id=status.boot_id(),
             started=self._started,
-            last_step_at=at.time,
+            last_step_at=self._last_step_at,
             heartbeat=now,
         )
         try:
@@ -352,6 +387,12 @@ class Run:
         except OSError:
             # A full disk is told by the journal; the next beat tries again.
             return
+
+
+def _key(event: Event) -> tuple[object, ...]:
+    """What tells two events of the repeated kinds apart."""
+    cause, split = getattr(event, "cause", ""), getattr(event, "split", "")
+    return type(event), event.at.branch, event.at.step, event.at.stage, cause, split
 
 
 def explain(error: Exception) -> str:

@@ -10,20 +10,30 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from trainer.config import WatchConfig
-from trainer.events import AlarmCleared, AlarmRaised, At, Evaluated, Event, RolledBack, StageEntered
+from trainer.events import (
+    AlarmCleared,
+    AlarmRaised,
+    At,
+    Evaluated,
+    Event,
+    RolledBack,
+    SettingChanged,
+    StageEntered,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
     """healthy: the last accuracy that was not part of a dip, and the stage it was measured at.
 
-    low: evaluations in the dip so far. removal: whether a token went since `healthy` was measured.
+    low: evaluations in the dip so far. entered: the first stage entered since `healthy` was measured, None
+    when there was none; its entry has the weights of that measurement.
     """
 
     healthy: float = 0.0
     healthy_stage: int = 0
     low: int = 0
-    removal: bool = False
+    entered: int | None = None
     alarmed: bool = False
 
 
@@ -32,19 +42,20 @@ def watch(state: Watch, event: Event, config: WatchConfig) -> tuple[Watch, Alarm
     if isinstance(event, RolledBack):
         cleared = _cleared("rolled back", event.at) if state.alarmed else None
         return replace(state, low=0, alarmed=False), cleared
+    if isinstance(event, SettingChanged) and config.mode == "off" and state.alarmed:
+        return replace(state, alarmed=False), _cleared("the watch is off", event.at)
     if isinstance(event, StageEntered) and event.cause in ("schedule", "operator"):
-        return replace(state, removal=True), None
+        return replace(state, entered=event.at.stage if state.entered is None else state.entered), None
     if not isinstance(event, Evaluated) or event.split != "valid" or config.mode == "off":
         return state, None
-    if not state.removal or event.accuracy >= config.recovered * state.healthy:
+    if state.entered is None or event.accuracy >= config.recovered * state.healthy:
         cleared = _cleared(f"accuracy is back at {event.accuracy:.3f}", event.at) if state.alarmed else None
         return Watch(event.accuracy, event.at.stage), cleared
     low = state.low + 1
     if low < config.patience or state.alarmed:
         return replace(state, low=low), None
-    # The entry of the next stage has the weights that were measured as healthy; the entry of the healthy
-    # stage itself has those from before it was learnt.
-    target = state.healthy_stage + 1
+    # After an earlier roll back the run may not have come as far again.
+    target = min(state.entered, event.at.stage)
     alarm = AlarmRaised(
         at=event.at,
         kind="dip",

@@ -17,6 +17,7 @@ from stepwise_tui import keymap
 from stepwise_tui.charts.curves import ACCURACY, LOSS, View, accuracy_chart, loss_chart
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Tone
+from stepwise_tui.text import clean
 from stepwise_tui.widgets import closing, lines
 from stepwise_tui.widgets.panels import ChartPanel, ChatInput, ChatPanel, LogPanel
 from stepwise_tui.widgets.readouts import Readout
@@ -94,7 +95,7 @@ class Main(Screen[None]):
 
     def say(self, text: str, tone: Tone) -> None:
         """An answer to the person, in the line above the keys, for a while."""
-        self.query_one("#message", Static).update(Content.styled(text, MESSAGE_STYLES.get(tone, "")))
+        self.query_one("#message", Static).update(Content.styled(clean(text), MESSAGE_STYLES.get(tone, "")))
         if self._forgetting is not None:
             self._forgetting.stop()
         self._forgetting = self.set_timer(MESSAGE_SECONDS, self._forget)
