@@ -272,7 +272,8 @@ def _take_up(history: History, event: RunStarted) -> None:
 def _fork(history: History, event: RolledBack) -> None:
     """The new branch goes on where its checkpoint was taken, in the middle of a stage it may be."""
     history.kin.append(event)
-    history.alarm = history.evaluated = None
+    history.alarm = history.evaluated = history.metrics = None
+    history.shown = ()
     history.drawn += 1
     fork = history.lineage.forks[event.at.branch]
     if not event.keep_weights and fork.parent in history.branches:

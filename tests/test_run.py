@@ -311,8 +311,7 @@ def test_a_pause_for_want_of_room_stands(
     notice = one.until(Notice, lambda e: e.level == "error")
     assert "No space left" in notice.message
     one.until(StateChanged, lambda e: e.state == "paused")
-    monkeypatch.undo()
-    assert one.do("resume").ok
+    monkeypatch.undo()  # there is room again: it goes on by itself
     one.until(StateChanged, lambda e: e.state == "training" and e.seq > notice.seq)
 
 

@@ -382,7 +382,8 @@ def _drop(document: dict[str, Any], key: str) -> None:
 
 def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(known)}"
+    sections = dict.fromkeys(k.split(".")[0] for k in known)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are those of {', '.join(sections)}"
     return f"{key}: there is no such field; {hint}"
 
 
@@ -394,6 +395,8 @@ def _explain(error: Any) -> str:
         return _unknown(key, list(rows))
     if key in rows:
         row = rows[key]
+        if row.allowed == "text":
+            return f"{key} = {error['input']!r}: {row.description} is allowed"
         return f"{key} = {error['input']!r}: {row.allowed} is allowed ({row.description})"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}"

@@ -113,6 +113,7 @@ class Loop:
         self.best = 0.0
         self.held_evaluations = 0
         self.ended = False
+        self.unsaved: SaveCause | None = None
         self.seq = 0
 
     # The run -------------------------------------------------------------------------------------------
@@ -128,8 +129,10 @@ class Loop:
             if self.control.paused:
                 self._become("paused")
                 self.inbox.wait(1.0)
+                self._try_to_save_again()
                 continue
             self._become("training")
+            self.unsaved = None
             started = time.monotonic()
             self._remove_when_due()
             self._train_step()
@@ -152,6 +155,9 @@ class Loop:
         seed = self.config.seed
         # While explicit CoT is trained first, nothing is removed at random (official code).
         smooth = self.step >= self.pace.pretrain
+        if self.step == self.pace.pretrain > 0 and self.method.stages:
+            message = f"pretraining is over: removal smoothing begins (λ = {self.config.method.smoothing:g})"
+            self._emit(Notice(at=self.at, message=message))
         offsets = generator(seed, "offset", self.stream, self.step) if smooth else None
         batch = self.method.rows(rows, self.progress.scheduled, offsets)
 
@@ -458,13 +464,24 @@ class Loop:
                 self.config.save,
             )
         except OSError as error:
-            message = f"no checkpoint: {error}. Training is paused; make room, then resume"
-            self._emit(Notice(at=self.at, level="error", message=message))
-            self.control = replace(self.control, paused=True)
+            if self.unsaved is None:
+                reason = error.strerror or str(error)
+                message = f"no checkpoint can be written: {reason}. Training waits, and goes on when one can"
+                self._emit(Notice(at=self.at, level="error", message=message))
+            if not self.control.paused:
+                self.unsaved = cause
+                self.control = replace(self.control, paused=True)
             return None
+        self.unsaved = None
         for event in told:
             self._emit(event)
         return id
+
+    def _try_to_save_again(self) -> None:
+        """Where training waits for room on the disk: go on when the save that failed succeeds."""
+        if self.unsaved is not None and self._save(self.unsaved) is not None:
+            self._emit(Notice(at=self.at, message="the checkpoint is written; training goes on"))
+            self.control = replace(self.control, paused=False)
 
     def train_state(self, cause: SaveCause) -> TrainState:
         return TrainState(

@@ -242,6 +242,13 @@ class Run:
             loop.branch = branch
             loop.stream = branch if rollbacks[-1].seed == "fresh" else loop.stream
         self._repeated = {_key(e) for e in events if isinstance(e, REPEATED) and e.at.branch == branch}
+        self._accuracy = loop.accuracy
+        tip = max((e.at.step for e in events if e.at.branch == branch), default=0)
+        if tip > loop.step:
+            self._damaged.append(
+                f"steps {loop.step:,} to {tip:,} are done again, from {origin.id}; what was told of them "
+                "is not told twice"
+            )
         return loop, origin
 
     def _build(self, origin: CheckpointRef | None, lineage: Lineage) -> Loop:
@@ -263,8 +270,12 @@ class Run:
                 rejected.append(ref)
             else:
                 return ref, rejected
-        detail = f": {'; '.join(self._damaged)}" if self._damaged else ""
-        raise RunError(f"{self.folder} has no good checkpoint to go on from{detail}")
+        if not self._damaged:
+            raise RunError(
+                f"{self.folder} has no good checkpoint to go on from: it ended before its first; delete the "
+                "folder, and start again"
+            )
+        raise RunError(f"{self.folder} has no good checkpoint to go on from: {'; '.join(self._damaged)}")
 
     def _path(self, ref: CheckpointRef) -> Path:
         return self.folder / checkpoint.FOLDER / ref.id

@@ -179,6 +179,11 @@ def find_ended(run: str, out: Path) -> Path:
     """As `find`, for a run that is to be taken up again. Raises `RunsError` also while it still runs."""
     folder = find(run, out)
     found = status.read(folder)
+    if found is not None and found.state == "finished":
+        raise RunsError(
+            f"{folder.name} has finished; `stepwise chat {folder}` asks it, `stepwise eval {folder}` "
+            "measures it"
+        )
     if found is not None and found.state not in ENDED and status.process_lives(found):
         raise RunsError(f"{folder.name} still runs, as process {found.pid}; to end it: kill {found.pid}")
     return folder

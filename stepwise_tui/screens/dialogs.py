@@ -34,8 +34,8 @@ class Confirm(ModalScreen[bool]):
             box.border_title = self._title
             yield Static(self._text, markup=False)
             with Horizontal(classes="buttons"):
-                yield Button(self._yes, id="yes", variant="warning")
-                yield Button("cancel", id="no")
+                yield Button(f"{self._yes} (y)", id="yes", variant="warning")
+                yield Button("cancel (n)", id="no")
 
     def action_answer(self, yes: bool) -> None:
         self.dismiss(yes)

@@ -109,6 +109,7 @@ class LogPanel(RichLog):
             self.clear()
             self._written = 0
             self.show(self._history)
+            self.call_after_refresh(self.scroll_end, animate=False)
 
 
 class ChatPanel(Vertical):
