@@ -7,12 +7,16 @@ command; what came of it arrives as an event like any other.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
+from textual.events import Key, Resize
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -22,7 +26,7 @@ from stepwise_tui.glyphs import ASCII, Glyphs, detect
 from stepwise_tui.history import History, apply
 from stepwise_tui.link import Link
 from stepwise_tui.screens.main import Main, Tab
-from stepwise_tui.widgets.panels import ChatPanel
+from stepwise_tui.widgets.panels import ChatInput, ChatPanel
 from trainer.control import CommandError, decide, parse
 from trainer.events import CommandAcknowledged, CommandReceived, Event, Notice
 
@@ -79,11 +83,20 @@ class Cockpit(App[None]):
 
     def tick(self) -> None:
         """Take in what has happened since the last time."""
+        self._follow_terminal()
         events = self.link.drain()
         if events:
             self.take(events)
         elif self._charts_due():
             self.show_charts()
+
+    def _follow_terminal(self) -> None:
+        """Take up the terminal's size where the signal of a resize was lost, as it is on a busy machine."""
+        if self.is_headless or sys.__stdout__ is None or not sys.__stdout__.isatty():
+            return
+        size = Size(*os.get_terminal_size(sys.__stdout__.fileno()))
+        if size != self.size:
+            self.post_message(Resize(size, size))
 
     def take(self, events: list[Event], *, answer: bool = True) -> None:
         """Fold events into the history and show what has changed. answer: say what came of requests."""
@@ -215,6 +228,12 @@ class Cockpit(App[None]):
     def _send(self, text: str | None) -> None:
         if text is not None:
             self.request(text)
+
+    def on_key(self, event: Key) -> None:
+        """What was typed right after c, before the question had the focus, belongs into the question."""
+        question = self.main.query_one(ChatInput)
+        if self.focused is question and event.is_printable and event.character:
+            question.insert_text_at_cursor(event.character)
 
     def on_chat_panel_asked(self, message: ChatPanel.Asked) -> None:
         self.request(f"ask {message.text}")

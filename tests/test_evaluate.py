@@ -34,7 +34,7 @@ class Script(Stepwise):
     asked: list[list[int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        super().__init__(MethodConfig(), self.tokenizer, 9, separator_id(self.tokenizer))
+        super().__init__(MethodConfig(), self.tokenizer, EXAMPLES, separator_id(self.tokenizer))
 
     def generate(
         self,

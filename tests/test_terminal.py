@@ -130,6 +130,7 @@ def test_the_quit_dialog_is_reached_from_everywhere(start: Callable[..., Termina
 def test_resizing_is_survived_and_too_small_is_said(start: Callable[..., Terminal]) -> None:
     terminal = start()
     terminal.until("TRAINING")
+    terminal.until("tok/s")
     terminal.resize(40, 10)
     terminal.until("too small")
     terminal.resize(200, 60)

@@ -183,7 +183,7 @@ def _find(run_or_folder: str, id: str | None, out: Path) -> Path:
     if id not in ids:
         near = difflib.get_close_matches(id, ids, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise InspectionError(f"{run.name} has no checkpoint {id!r}. {hint}It has {', '.join(ids)}")
+        raise InspectionError(f"{run.name} has no checkpoint {id!r}; {hint}it has {', '.join(ids)}")
     return run / checkpoint.FOLDER / id
 
 

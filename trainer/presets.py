@@ -124,7 +124,7 @@ def _path(name: str) -> Path:
         return path
     near = difflib.get_close_matches(name, names(), n=1, cutoff=0.3)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise ConfigError(f"there is no preset {name!r}. {hint}The presets are: {', '.join(names())}")
+    raise ConfigError(f"there is no preset {name!r}; {hint}the presets are: {', '.join(names())}")
 
 
 def _extended(tables: dict[str, Any], where: str, seen: tuple[str, ...]) -> dict[str, Any]:
