@@ -339,6 +339,18 @@ def _targets(facts: Facts) -> str:
     return f"Stages: {', '.join(map(str, stages)) or 'none'}. Latest checkpoints: {ids}"
 
 
+def acknowledgement(command: Command, at: At, answer: Answer) -> CommandAcknowledged:
+    """The event that tells how a command was answered."""
+    return CommandAcknowledged(
+        at=at,
+        id=command.id,
+        command=command.text,
+        source=command.source,
+        ok=answer.ok,
+        message=answer.message,
+    )
+
+
 class Answer(NamedTuple):
     """How a command was acknowledged."""
 

@@ -35,6 +35,7 @@ from trainer.control import (
     Inbox,
     RollBack,
     Save,
+    acknowledgement,
     decide,
 )
 from trainer.events import (
@@ -42,7 +43,6 @@ from trainer.events import (
     At,
     Cause,
     ChatToken,
-    CommandAcknowledged,
     Evaluated,
     Event,
     ExamplesShown,
@@ -262,18 +262,9 @@ class Loop:
             ok, message = False, str(refusal)
         except Exception as error:
             ok, message, failure = False, f"failed: {type(error).__name__}: {error}", error
-        self.inbox.answered(command.id, Answer(ok, message, self.step))
-        self._emit(
-            CommandAcknowledged(
-                at=self.at,
-                id=command.id,
-                command=command.text,
-                source=command.source,
-                ok=ok,
-                message=message,
-            ),
-            wait=True,
-        )
+        answer = Answer(ok, message, self.step)
+        self.inbox.answered(command.id, answer)
+        self._emit(acknowledgement(command, self.at, answer), wait=True)
         if failure is not None:
             raise failure  # what it left half-done is not trained on; the answer stands first
 

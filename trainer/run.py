@@ -32,7 +32,6 @@ from trainer.events import (
     AlarmCleared,
     AlarmRaised,
     At,
-    CommandAcknowledged,
     CommandReceived,
     Evaluated,
     Event,
@@ -325,17 +324,9 @@ class Run:
         for command in self._inbox.take():
             if self._inbox.answer(command.id) is None:
                 message = f"the run is {self.state}; `stepwise resume` goes on from its last checkpoint"
-                self._inbox.answered(command.id, Answer(False, message, self._at.step))
-                self._emit(
-                    CommandAcknowledged(
-                        at=self._at,
-                        id=command.id,
-                        command=command.text,
-                        source=command.source,
-                        ok=False,
-                        message=message,
-                    )
-                )
+                answer = Answer(False, message, self._at.step)
+                self._inbox.answered(command.id, answer)
+                self._emit(control.acknowledgement(command, self._at, answer))
 
     def _emit(self, event: Event, *, wait: bool = False) -> None:
         if self._is_repeat(event):
