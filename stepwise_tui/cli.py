@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from stepwise_tui import output
+from stepwise_tui.commands import models
+from stepwise_tui.commands.options import RUNS, AnyRun, Device, Json, Name, Out, Plain, Seed, Set
 from stepwise_tui.output import explained
 
 
@@ -35,23 +37,6 @@ app = typer.Typer(
 )
 run_app = typer.Typer(**STYLE, help="Train, from a preset or from a file.")
 app.add_typer(run_app, name="run")
-
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a value, e.g. --set optim.lr=1e-3; repeatable."),
-]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that runs live in.")]
-Name = Annotated[str | None, typer.Option("--name", help="The run's name; one is made up if not given.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="The same as --set seed=N.")]
-Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
-Plain = Annotated[bool, typer.Option("--plain", help="One line per event instead of the cockpit.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-AnyRun = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under --out.")]
-RunOrDir = Annotated[str, typer.Argument(metavar="RUN|DIR", help="A run, or the folder of a checkpoint.")]
-Checkpoint = Annotated[
-    str | None, typer.Option("--checkpoint", metavar="ID", help="Which checkpoint; the last if not given.")
-]
-RUNS = Path("runs")
 
 
 @run_app.command("preset")
@@ -147,34 +132,8 @@ def runs(out: Out = RUNS, as_json: Json = False) -> None:
             typer.echo(f"There is no run under {out} yet; `stepwise run preset mult2x2` starts one.")
 
 
-@app.command("eval")
-def evaluate(
-    run: RunOrDir,
-    checkpoint: Checkpoint = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="Lines of question||CoT #### answer.")
-    ] = None,
-    split: Annotated[Literal["valid", "test"], typer.Option("--split", help="Held-out examples.")] = "test",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many examples.")] = None,
-    out: Out = RUNS,
-    as_json: Json = False,
-) -> None:
-    """Measure accuracy, speed and CoT tokens of a checkpoint."""
-    with explained():
-        from trainer import inspection
-
-        loaded = inspection.open_checkpoint(run, checkpoint, out)
-        report = inspection.evaluate_checkpoint(loaded, data=data, split=split, limit=limit)
-        output.document(asdict(report)) if as_json else typer.echo(output.report(report))
-
-
-@app.command()
-def chat(run: RunOrDir, checkpoint: Checkpoint = None, out: Out = RUNS) -> None:
-    """Ask a trained model; from a pipe, one question a line."""
-    with explained():
-        from stepwise_tui import session
-
-        session.chat(run, checkpoint, out)
+app.command("eval")(models.evaluate)
+app.command()(models.chat)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -37,14 +37,52 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    task: Literal["multiplication"] = Field("multiplication", description="what the model learns")
+    task: Literal["multiplication", "gsm8k", "text"] = Field(
+        "multiplication",
+        description="what the model learns; text: lines question||CoT #### answer, or JSON, of your own",
+    )
     digits: int = Field(4, ge=1, le=64, description="digits of the first factor, K")
     digits_b: int | None = Field(
         None, ge=1, le=64, description="digits of the second factor; the same as digits when not given"
     )
-    train: Positive = Field(808_000, description="training examples (paper, Table 1)")
-    valid: Positive = Field(1_000, description="validation examples (paper, Table 1)")
-    test: Positive = Field(1_000, description="test examples, looked at only when the run has ended")
+    cot: Literal["schoolbook", "tree"] = Field(
+        "schoolbook",
+        description="multiplication's CoT: partial products summed one by one, or in a binary tree",
+    )
+    train_file: str | None = Field(
+        None, description="file of training examples; gsm8k without one comes from the Hugging Face hub"
+    )
+    valid_file: str | None = Field(
+        None, description="file of validation examples; cut from the training file when not given"
+    )
+    test_file: str | None = Field(
+        None, description="file of test examples; cut from the training file when not given"
+    )
+    train: Positive = Field(
+        808_000, description="training examples (paper, Table 1); of a file at most so many"
+    )
+    valid: Positive = Field(
+        1_000, description="validation examples (paper, Table 1); of a file at most so many"
+    )
+    test: Positive = Field(
+        1_000, description="test examples, looked at only when the run has ended; of a file at most so many"
+    )
+    max_len_train: int | None = Field(
+        None,
+        ge=2,
+        description="batches with a row of more tokens are left out of training (official code)",
+    )
+
+    @model_validator(mode="after")
+    def _files_of_text(self) -> DataConfig:
+        files = (self.train_file, self.valid_file, self.test_file)
+        if self.task == "multiplication" and any(files):
+            raise ValueError('multiplication makes its own examples; files need task = "text" or "gsm8k"')
+        if self.task == "text" and self.train_file is None:
+            raise ValueError('task = "text" needs train_file')
+        if self.task == "gsm8k" and self.train_file is None and any(files):
+            raise ValueError("valid_file and test_file need a train_file beside them")
+        return self
 
 
 class ModelConfig(Section):
@@ -58,6 +96,9 @@ class ModelConfig(Section):
     heads: Positive = Field(12, description="attention heads per block, for init = scratch")
     width: Positive = Field(768, description="size of the residual stream, for init = scratch")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability (GPT-2: 0.1 in three places)")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of weights and moments; the paper's large models have bfloat16"
+    )
 
     @model_validator(mode="after")
     def _whole_heads(self) -> ModelConfig:
@@ -83,24 +124,79 @@ class MethodConfig(Section):
     reset_optimizer: bool = Field(
         True, json_schema_extra=LIVE, description="a new optimiser at every removal (paper, section 3)"
     )
+    keep_positions: bool = Field(
+        False,
+        description="position ids stay as if nothing had been removed, in training and decoding (paper)",
+    )
     move_positions: bool = Field(
         False, description="learned positions move with the tokens at a removal on the left (ours)"
     )
+    remove_all_beyond: int | None = Field(
+        None, ge=1, description="at so many removals all that is left goes at once (official code)"
+    )
+    start_from: int = Field(0, ge=0, description="removals that the run begins with (official code)")
+    stop_at: int | None = Field(
+        None, ge=1, description="removals at which it ends, the rest of the CoT stays spoken (paper, partial)"
+    )
+    fillers: bool = Field(
+        False, description="a filler token stands where each removed token was (future work of the paper)"
+    )
+    explicit_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        json_schema_extra=LIVE,
+        description="share of examples that keep all CoT, marked by a control token: one model answers both "
+        "ways (future work of the paper)",
+    )
 
     @model_validator(mode="after")
-    def _left_and_reset(self) -> MethodConfig:
+    def _possible_together(self) -> MethodConfig:
         if self.move_positions and (self.side == "right" or not self.reset_optimizer):
             raise ValueError('move_positions needs side = "left" and reset_optimizer = true')
+        if self.move_positions and (self.keep_positions or self.fillers or self.explicit_share):
+            raise ValueError(
+                "move_positions goes with neither keep_positions, fillers nor explicit_share; keep_positions "
+                "does the same for any batch"
+            )
+        if self.fillers and (self.side == "right" or self.keep_positions):
+            raise ValueError('fillers need side = "left", and keep every position as it is already')
+        if self.stop_at is not None and self.remove_all_beyond is not None:
+            raise ValueError("give either stop_at or remove_all_beyond")
+        if self.stop_at is not None and self.start_from > self.stop_at:
+            raise ValueError(f"start_from {self.start_from} is beyond stop_at {self.stop_at}")
+        if self.name != "stepwise" and (self.stop_at or self.start_from or self.remove_all_beyond):
+            raise ValueError(
+                f"start_from, stop_at and remove_all_beyond are stepwise's; {self.name} has one stage"
+            )
         return self
 
 
 class ScheduleConfig(Section):
-    kind: Literal["linear"] = Field("linear", description="what decides when the next token goes")
+    kind: Literal["linear", "table", "geometric"] = Field(
+        "linear",
+        description="what decides when the next tokens go: one after a fixed time, one after the times of a "
+        "table, or a share of what is left after a fixed time (Log-ICoT)",
+    )
     tokens_per_epoch: float | None = Field(
         8.0, ge=1e-3, json_schema_extra=LIVE, description="Δ, CoT tokens removed per epoch (paper, Table 4)"
     )
     steps_per_token: int | None = Field(
         None, ge=1, json_schema_extra=LIVE, description="the same pace in steps; takes tokens_per_epoch back"
+    )
+    steps: tuple[Positive, ...] | None = Field(
+        None,
+        min_length=1,
+        strict=False,
+        json_schema_extra=LIVE,
+        description="for kind = table: steps at the first stage, the second, …; the last for all that follow",
+    )
+    removed_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        json_schema_extra=LIVE,
+        description="for kind = geometric: share of the remaining stages that goes at once",
     )
     pretrain_epochs: float = Field(0.0, ge=0, description="epochs of explicit CoT before the first removal")
     pretrain_steps: int | None = Field(
@@ -111,17 +207,30 @@ class ScheduleConfig(Section):
     def _one_pace(self) -> ScheduleConfig:
         if (self.tokens_per_epoch is None) == (self.steps_per_token is None):
             raise ValueError("give either tokens_per_epoch or steps_per_token")
+        if (self.kind == "table") != (self.steps is not None):
+            raise ValueError(
+                'kind = "table" needs steps, the steps at each stage, and only that kind has them'
+            )
         return self
 
 
 class OptimConfig(Section):
     lr: float = Field(5e-5, gt=0, json_schema_extra=LIVE, description="learning rate of AdamW, constant")
     batch: Positive = Field(32, description="examples per optimiser step")
+    accumulate: Positive = Field(
+        1, description="parts that a batch is computed in, one after the other, to fit into memory"
+    )
     weight_decay: float = Field(0.01, ge=0, json_schema_extra=LIVE, description="AdamW's (torch's default)")
     warmup: int = Field(
         0, ge=0, json_schema_extra=LIVE, description="steps of linear warm-up after each new optimiser (ours)"
     )
     clip: float = Field(1.0, gt=0, json_schema_extra=LIVE, description="largest gradient norm")
+
+    @model_validator(mode="after")
+    def _whole_parts(self) -> OptimConfig:
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} must be a multiple of accumulate {self.accumulate}")
+        return self
 
 
 class EvalConfig(Section):
@@ -247,7 +356,11 @@ def _allowed(info: Any) -> str:
     if options and all(isinstance(o, str) for o in options):
         text = " | ".join(options)
     else:
-        text = {int: "whole number", float: "number", bool: "true | false", str: "text"}[annotation]
+        several = get_origin(annotation) is tuple
+        kind = get_args(options[0])[0] if several else annotation
+        text = {int: "whole number", float: "number", bool: "true | false", str: "text"}[kind]
+        if several:
+            return f"list of {text}s" + (", or none" if optional else "")
         for sign, attribute in (("≥", "ge"), (">", "gt"), ("≤", "le"), ("<", "lt")):
             for bound in bounds:
                 limit = getattr(bound, attribute, None)
@@ -389,7 +502,7 @@ def _unknown(key: str, known: list[str]) -> str:
 
 def _explain(error: Any) -> str:
     """One pydantic error as a sentence that names the field, the value and what is allowed."""
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(part for part in error["loc"] if isinstance(part, str))
     rows = {row.key: row for row in table()}
     if error["type"] == "extra_forbidden":
         return _unknown(key, list(rows))
