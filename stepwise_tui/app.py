@@ -27,7 +27,7 @@ from stepwise_tui.history import History, apply
 from stepwise_tui.link import Link
 from stepwise_tui.screens.main import Main, Tab
 from stepwise_tui.widgets.panels import ChatInput, ChatPanel
-from trainer.control import CommandError, decide, parse
+from trainer.control import ONE_WAY, CommandError, decide, parse
 from trainer.events import CommandAcknowledged, CommandReceived, Event, Notice
 
 if TYPE_CHECKING:
@@ -236,12 +236,17 @@ class Cockpit(App[None]):
             question.insert_text_at_cursor(event.character)
 
     def on_chat_panel_asked(self, message: ChatPanel.Asked) -> None:
-        self.request(f"ask {message.text}")
+        self.request(f"ask {'--explicit ' if message.explicit else ''}{message.text}")
 
     # Looking ------------------------------------------------------------------------------------------
 
     def action_chat(self) -> None:
         self.main.open("chat")
+
+    def action_switch_way(self) -> None:
+        """In the chat of a model that answers both ways: with all of the CoT, or the answer alone."""
+        if not self.main.query_one(ChatPanel).switch_way():
+            self.main.say(ONE_WAY, "warning")
 
     def action_leave_chat(self) -> None:
         self.main.leave_chat()

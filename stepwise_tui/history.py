@@ -17,7 +17,7 @@ from stepwise_tui.words import words
 from trainer import config as configuration
 from trainer import lineage, schedule
 from trainer.config import Config, ConfigError
-from trainer.control import Control, Facts
+from trainer.control import Control, Facts, parse
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
@@ -168,16 +168,31 @@ class History:
     @property
     def pace(self) -> Pace:
         """The schedule's pace as it is set now."""
-        return schedule.pace(self.config.schedule, self.started.steps_per_epoch if self.started else 1)
+        return schedule.pace(
+            self.config.schedule,
+            self.started.steps_per_epoch if self.started else 1,
+            start=self.config.method.start_from,
+            stages=self.stages,
+        )
 
     @property
     def steps_to_next(self) -> int | None:
         """Steps to the next removal; None when none is due: all gone, held, no curriculum, the end."""
         if self.ended or self.control.held or self.at.stage >= self.stages:
             return None
+        return schedule.steps_to_next(self._progress, self.pace, step=self.at.step)
+
+    @property
+    def steps_to_none(self) -> int | None:
+        """Steps until nothing is left; None when no removal is due."""
+        if self.steps_to_next is None:
+            return None
+        return schedule.steps_to_none(self._progress, self.pace, step=self.at.step)
+
+    @property
+    def _progress(self) -> Progress:
         counter = max(0, self.at.step - max(self.counted_from, self.pace.pretrain))
-        progress = Progress(self.at.scheduled, counter)
-        return schedule.steps_to_next(progress, self.pace, step=self.at.step)
+        return Progress(self.at.scheduled, counter)
 
 
 def replay(events: list[Event], config: Config | None = None) -> History:
@@ -290,9 +305,8 @@ def _set(history: History, event: SettingChanged) -> None:
 
 def _receive(history: History, event: CommandReceived) -> None:
     history.pending[event.id] = event
-    name, _, rest = event.command.partition(" ")
-    if name == "ask":
-        history.chat.append(Turn(event.id, clean(rest)))
+    if event.command.startswith("ask "):
+        history.chat.append(Turn(event.id, clean(parse(event.command).question)))
 
 
 def _acknowledge(history: History, event: CommandAcknowledged) -> None:
@@ -369,7 +383,7 @@ def _tone(event: Event) -> Tone | None:
             return "plain"
         case Notice():
             return NOTICE_TONES[event.level]
-        case Metrics() if event.skipped:
+        case Metrics() if event.skipped or event.left_out:
             return "warning"
         case CheckpointSaved() if event.cause in ("final", "stop"):
             return "faint"

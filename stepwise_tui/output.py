@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from trainer.doctor import Finding
     from trainer.events import ChatAnswered
     from trainer.inspection import Report
+    from trainer.presets import Preset
     from trainer.runs import RunRow
 
 USER, FAILURE = 2, 1
@@ -43,6 +45,22 @@ def pairs(values: Mapping[str, str]) -> str:
     """One name and value a line."""
     width = max(map(len, values))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in values.items())
+
+
+def presets_table(presets: Sequence[Preset]) -> str:
+    """Group by group, each preset with its cost beneath, or the group with the cost that all of it has."""
+    from trainer.presets import GROUPS
+
+    lines = []
+    for heading, own in itertools.groupby(presets, lambda preset: GROUPS[preset.group]):
+        members = list(own)
+        shared = len(members) > 1 and len({preset.cost for preset in members}) == 1
+        lines += ["", f"{heading}: {members[0].cost}" if shared else heading]
+        for preset in members:
+            lines.append(f"  {preset.name:<24}{preset.title}")
+            if not shared:
+                lines.append(f"{'':<26}{preset.cost}")
+    return "\n".join(lines[1:])
 
 
 def runs_table(rows: Sequence[RunRow]) -> str:
@@ -73,9 +91,11 @@ def report(measured: Report) -> str:
             "examples": f"{measured.n:,} of {measured.split or 'the file'}",
             "accuracy": f"{measured.accuracy:.4f}",
             "token accuracy": f"{measured.token_accuracy:.4f}",
-            "CoT tokens": f"{measured.cot_tokens:.2f} an example",
-            "speed": f"{measured.examples_per_second:,.1f} examples/s, "
+            "CoT match": f"{measured.cot_match:.4f}",
+            "tokens": f"{measured.generated_tokens:.2f} an example, {measured.cot_tokens:.2f} of them CoT",
+            "examples/s": f"{measured.examples_per_second:,.1f}, "
             f"{measured.examples_per_second_batch1:,.1f} one at a time",
+            "speed": f"{measured.speed:.2f} times that of the same model without CoT",
         }
     )
 

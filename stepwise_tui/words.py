@@ -42,6 +42,8 @@ def _words(event: Event) -> str | None:
             return _started(event)
         case Metrics():
             skipped = f"  {event.skipped} steps skipped, not finite" if event.skipped else ""
+            if event.left_out:
+                skipped += f"  {event.left_out} batches left out, longer than data.max_len_train"
             return (
                 f"loss {loss(event.loss)} (answer {loss(event.loss_answer)}, CoT {loss(event.loss_cot)})"
                 f"  {short(event.tokens_per_second)} tok/s{skipped}"

@@ -16,10 +16,11 @@ from stepwise_tui.link import LocalLink
 from stepwise_tui.screens.dialogs import ChangeSetting, ChooseRollback, Confirm, Leave, RunSteps
 from stepwise_tui.screens.main import Main
 from stepwise_tui.screens.pages import Examples, Help, Timeline
-from stepwise_tui.widgets.panels import ChartPanel, ChatInput
+from stepwise_tui.widgets.panels import ChartPanel, ChatInput, ChatPanel
 from tests import scripted
 from tests.scripted import Script, ScriptedLink
 from tests.tiny import tiny_config
+from trainer import config as configuration
 from trainer.events import AlarmRaised, CommandAcknowledged, Event, StateChanged
 from trainer.run import Run
 
@@ -114,6 +115,21 @@ async def test_typing_in_the_chat_triggers_no_key() -> None:
         assert isinstance(app.screen, Main)
         await pilot.press("escape", "s")
         assert sent(link) == ["save"]
+
+
+async def test_a_model_that_answers_both_ways_is_asked_either_way() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("c", "ctrl+t")
+        assert "one way only" in text_of(app, "#message")
+    link = ScriptedLink(scripted.training().events)
+    both = {"method": {"explicit_share": 0.2, "move_positions": False}}
+    link.config = configuration.build(configuration.merge(link.config.model_dump(), both))
+    app = Cockpit(link, glyphs=UNICODE)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("c", "ctrl+t", *"1*2", "enter", "ctrl+t", *"3*4", "enter")
+        assert sent(link) == ["ask --explicit 1*2", "ask 3*4"]
+        assert "answer alone" in str(app.main.query_one(ChatPanel).border_title)
 
 
 async def test_a_question_goes_up_as_typed_and_the_answer_appears() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import pytest
@@ -14,6 +15,7 @@ from trainer.control import (
     COMMANDS,
     Advance,
     Answer,
+    Ask,
     Change,
     Command,
     CommandError,
@@ -72,7 +74,7 @@ def test_any_sequence_of_lines_is_answered_with_a_sentence(typed: list[str], sta
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_usage_line_of_the_table_parses_as_its_own_command(name: str) -> None:
-    plain = COMMANDS[name].usage.split(" [")[0]
+    plain = re.sub(r" \[[^]]*\]", "", COMMANDS[name].usage)
     line = plain.replace("N", "7").replace("KEY VALUE", "eval.every 20").replace("TEXT", "12*34")
     assert parse(line).name == name
 
@@ -88,7 +90,8 @@ def test_every_usage_line_of_the_table_parses_as_its_own_command(name: str) -> N
         ("run ٣", "whole number from 1"),
         ("advance -1", "whole number from 1"),
         ("set optim.lr", "set KEY VALUE"),
-        ("ask", "ask TEXT"),
+        ("ask", "ask .*TEXT"),
+        ("ask --explicit", "ask .*TEXT"),
         ("rollback 1 2", "one target"),
         ("rollback --seed stale", "fresh or replay"),
         ("rollback --force", "not known"),
@@ -203,3 +206,14 @@ def test_config_is_untouched_by_decisions() -> None:
     assert isinstance(CONFIG, Config)
     with pytest.raises(ValueError, match="frozen"):
         CONFIG.optim.lr = 1.0  # type: ignore[misc]
+
+
+def test_the_whole_cot_is_asked_only_of_a_model_that_answers_both_ways() -> None:
+    asked = parse("ask --explicit 12*34")
+    assert asked.question == "12*34"
+    refused = decide(Control(), asked, facts())
+    assert not refused.ok and "explicit_share" in refused.message
+    both = configuration.build(
+        {"model": {"init": "scratch", "vocab": "task"}, "method": {"explicit_share": 0.2}}
+    )
+    assert decide(Control(), asked, facts()._replace(config=both)).effects == (Ask("12*34", explicit=True),)

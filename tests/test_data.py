@@ -11,7 +11,7 @@ from tests.small_pretrained import reference
 from trainer.config import build
 from trainer.data import load_task, pairs
 from trainer.data.layout import encode_lines, format_line, parse_line
-from trainer.data.multiplication import Multiplication, encode_pairs, render
+from trainer.data.multiplication import Cot, Multiplication, encode_pairs, render
 from trainer.data.pairs import split_pairs
 from trainer.methods.base import Examples
 
@@ -69,13 +69,50 @@ def test_factors_of_different_lengths() -> None:
 numbers = st.text("0123456789", min_size=1, max_size=24)
 
 
-@given(numbers, numbers)
-def test_tensors_give_what_the_obvious_way_gives(a: str, b: str) -> None:
-    fast, slow = encode_pairs(digits(a), digits(b), TOKENIZER), encode_lines([render(a, b)], TOKENIZER)
+@given(numbers, numbers, st.sampled_from(["schoolbook", "tree"]))
+@settings(deadline=None)
+def test_tensors_give_what_the_obvious_way_gives(a: str, b: str, cot: Cot) -> None:
+    fast, slow = (
+        encode_pairs(digits(a), digits(b), TOKENIZER, cot),
+        encode_lines([render(a, b, cot)], TOKENIZER),
+    )
     assert fast.ids_NT.dtype == torch.uint8
     assert fast.ids_NT.tolist() == slow.ids_NT.tolist()
     for name in ("question_N", "cot_N", "length_N"):
         assert getattr(fast, name).tolist() == getattr(slow, name).tolist()
+
+
+@given(numbers, numbers)
+def test_every_level_of_the_tree_adds_up_to_the_product(a: str, b: str) -> None:
+    line = render(a, b, "tree")
+    first, *brackets = line.cot.split(" ( ")
+    levels = [bracket.removesuffix(" )").split(" + ") for bracket in (first, *brackets)]
+    for level in levels:
+        assert sum(int("".join(number.split())[::-1]) for number in level) == int(a) * int(b)
+    assert [len(level) for level in levels] == tree_sizes(len(b))
+    assert int("".join(line.answer.split())[::-1]) == int(a) * int(b)
+    assert render(a, b).question == line.question and render(a, b).answer == line.answer
+
+
+def tree_sizes(leaves: int) -> list[int]:
+    """5 → [5, 3, 2]: the levels that are written; the one after is the answer."""
+    return [leaves] if leaves <= 2 else [leaves, *tree_sizes(-(-leaves // 2))]
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.data())
+@settings(max_examples=30, deadline=None)
+def test_all_rows_of_a_tree_are_equally_long(k: int, l: int, data: st.DataObject) -> None:  # noqa: E741
+    factors = [data.draw(st.integers(0, 10**width - 1)) for width in (k, l)]
+    lines = [render(str(a).zfill(k), str(b).zfill(l), "tree") for a, b in (factors, (0, 0))]
+    assert len(set(map(len, map(format_line, lines)))) == 1
+
+
+def test_the_tree_of_the_docstring() -> None:
+    assert format_line(render("2365", "4347", "tree")) == (
+        "5 6 3 2 * 7 4 3 4||5 5 5 6 1 + 0 0 6 4 9 0 + 0 0 5 9 0 7 0 + 0 0 0 0 6 4 9 0 "
+        "( 5 5 1 1 1 1 + 0 0 5 9 6 1 0 1 ) #### 5 5 6 0 8 2 0 1"
+    )
+    assert render("12", "345", "tree").cot == "0 6 0 + 0 8 4 0 + 0 0 6 3 0 ( 0 4 5 0 + 0 0 6 3 0 )"
 
 
 def test_the_longest_factors_do_not_overflow() -> None:

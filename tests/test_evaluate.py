@@ -43,6 +43,7 @@ class Script(Stepwise):
         scheduled: int,
         *,
         max_new_tokens: int,
+        explicit: bool = False,
         on_token: Callable[[int], None] | None = None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Decoded:

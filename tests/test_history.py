@@ -79,7 +79,7 @@ def test_the_next_removal_is_foretold_as_the_schedule_will_do_it(
     per_token: int, pretrain: int, doings: list[str]
 ) -> None:
     config = build({"schedule": {"steps_per_token": per_token, "pretrain_steps": pretrain}})
-    pace, progress, held, step = Pace(per_token, pretrain), Progress(0, 0), False, 0
+    pace, progress, held, step = Pace((per_token,), pretrain), Progress(0, 0), False, 0
     history = replay([started(), StageEntered(at=At(time=1.0), text="", cause="start")], config)
     for doing in doings:
         at = At(step, 1, min(progress.scheduled, 9), progress.scheduled, 0, 1.0)

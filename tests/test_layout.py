@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import GPT2Tokenizer
+from tokenizers import pre_tokenizers, processors
+from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tests.small_pretrained import gpt2_files, gpt2_tokenizer, published_gpt2_tokenizer
+from tests.small_pretrained import gpt2_files, gpt2_tokenizer, llama, published_gpt2_tokenizer
 from trainer.data.layout import (
     Line,
     decode_example,
@@ -20,14 +21,14 @@ from trainer.data.layout import (
     separator_ids,
     text,
 )
-from trainer.data.multiplication import SYMBOLS, Multiplication, encode_pairs, render
+from trainer.data.multiplication import SYMBOLS, Cot, Multiplication, encode_pairs, render, render_pairs
 from trainer.data.pairs import split_pairs
 from trainer.data.tokenizer import encode
 
 TOKENIZER = Multiplication(2).tokenizer()
 EXAMPLE = Line("2 1 * 4 3", "8 4 0 + 0 6 3 0", "8 0 4 0")
 
-plain = st.text(st.characters(codec="ascii", exclude_characters="|#", categories=["L", "N", "P", "Zs"]))
+plain = st.text(st.characters(codec="ascii", exclude_characters="|#,", categories=["L", "N", "P", "Zs"]))
 words = plain.map(str.strip)
 symbols = st.lists(st.sampled_from(SYMBOLS[:-1]), min_size=1, max_size=12).map(" ".join)
 lines = st.builds(Line, symbols, symbols, symbols)
@@ -47,6 +48,8 @@ def test_a_line_is_read_as_it_was_written(line: Line) -> None:
 @pytest.mark.parametrize(
     ("line", "missing"),
     [
+        ("2 * 3||6||6 #### 6", r"'\|\|' stands 2 times"),
+        ("2 * 3||6 #### ,", "the answer is missing"),
         ("", r"'\|\|' between question and CoT is missing"),
         ("2 * 3 #### 6", r"'\|\|' between question and CoT is missing"),
         ("2 * 3||6 0", "'####' between CoT and answer is missing"),
@@ -79,14 +82,14 @@ def test_ids_are_those_of_the_official_text(examples: list[Line]) -> None:
         assert decode_example(encoded, i, TOKENIZER) == line
 
 
-def test_an_example_without_cot_has_its_blank_to_remove() -> None:
+def test_an_example_without_cot_has_two_blanks_to_remove() -> None:
     encoded = encode_lines([Line("2", "", "4")], TOKENIZER)
-    assert int(encoded.cot_N[0]) == 1
+    assert int(encoded.cot_N[0]) == 2
     assert decode_example(encoded, 0, TOKENIZER) == Line("2", "", "4")
 
 
 def test_a_symbol_outside_is_refused() -> None:
-    with pytest.raises(ValueError, match="' x ' has a symbol"):
+    with pytest.raises(ValueError, match=r"'x' of .* is a symbol that is not in the vocabulary"):
         encode_lines([Line("x", "1", "2")], TOKENIZER)
 
 
@@ -115,13 +118,63 @@ def test_the_answer_begins_after_the_separator(gpt2: GPT2Tokenizer) -> None:
     assert separator_ids(TOKENIZER) == encode(" ####", TOKENIZER)
 
 
-def test_a_tokenizer_that_cuts_symbols_is_refused(tmp_path: Path) -> None:
+def test_no_example_is_no_row() -> None:
+    assert len(encode_lines([], TOKENIZER)) == 0
+
+
+@pytest.fixture(params=["Llama's", "bytes", "digits of different lengths", "joined symbols"])
+def unlike_gpt2(request: pytest.FixtureRequest, tmp_path: Path) -> PreTrainedTokenizerBase:
+    """Tokenizers that write a symbol and its blank in other ways than one token."""
+    if request.param == "Llama's":
+        backend = AutoTokenizer.from_pretrained(llama(tmp_path)).backend_tokenizer
+        begin = [("<s>", backend.token_to_id("<s>"))]
+        backend.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", begin)
+        return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     gpt2_files(tmp_path)
-    (tmp_path / "merges.txt").write_text("")
-    bytewise = GPT2Tokenizer.from_pretrained(tmp_path)
-    one = torch.ones(1, 2, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"' 0' as 2 tokens, and the task needs one.*model\.vocab=task"):
-        encode_pairs(one, one, bytewise)
+    merges = {"bytes": "", "digits of different lengths": "Ġ 7", "joined symbols": "1 Ġ\n1Ġ 1"}
+    (tmp_path / "merges.txt").write_text(merges[request.param])
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text())
+    vocabulary |= {token: len(vocabulary) + i for i, token in enumerate(("1Ġ", "1Ġ1"))}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    tokenizer: PreTrainedTokenizerBase = GPT2Tokenizer.from_pretrained(tmp_path)
+    if request.param == "joined symbols":
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False, use_regex=False)
+    return tokenizer
+
+
+@pytest.mark.parametrize("cot", ["schoolbook", "tree"])
+def test_any_tokenizer_has_the_ids_of_the_text(unlike_gpt2: PreTrainedTokenizerBase, cot: Cot) -> None:
+    a, b = split_pairs(3, 2, {"valid": 50}, seed=0)["valid"]
+    fast = encode_pairs(a, b, unlike_gpt2, cot)
+    for i, line in enumerate(render_pairs(a, b, cot)):
+        whole = unlike_gpt2(text(line, unlike_gpt2.eos_token)).input_ids
+        question, length = int(fast.question_N[i]), int(fast.length_N[i])
+        assert fast.ids_NT[i].tolist()[:length] == whole
+        assert whole[:question] == encode_question(line.question, unlike_gpt2)
+        ends = [k for k, id in enumerate(whole) if id == unlike_gpt2.eos_token_id]
+        assert ends == [question - 1, question + int(fast.cot_N[i]), length - 1]
+        assert decode_example(fast, i, unlike_gpt2) == line
+    assert unlike_gpt2.decode(separator_ids(unlike_gpt2)).strip() == "####"
+
+
+def test_the_eos_within_a_text_is_refused() -> None:
+    for line in (Line("2 <|endoftext|>", "1", "2"), Line("2", "1 <|endoftext|> 1", "2")):
+        with pytest.raises(ValueError, match=r"'<\|endoftext\|>' is in this example"):
+            encode_lines([EXAMPLE, line], TOKENIZER)
+    with pytest.raises(ValueError, match="is in this example"):
+        encode_question("2 <|endoftext|> 3", TOKENIZER)
+
+
+@pytest.mark.parametrize("template", ["<|endoftext|> $A", "$A #"])
+def test_a_tokenizer_whose_additions_hide_the_ends_is_refused(tmp_path: Path, template: str) -> None:
+    tokenizer = gpt2_tokenizer(tmp_path)
+    ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<|endoftext|>", "#")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(template, None, ids)
+    with pytest.raises(ValueError, match=r"this tokenizer puts .* around every text"):
+        encode_lines([EXAMPLE], tokenizer)
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="has no EOS"):
+        encode_lines([EXAMPLE], tokenizer)
 
 
 def test_render_and_layout_agree_on_the_number_of_removable_tokens() -> None:

@@ -48,7 +48,7 @@ def test_removal_is_what_lists_give(
     removals = [draw.draw(st.integers(0, 9)) for _ in data]
     stage = draw.draw(st.integers(0, min(removals)))
     examples = examples_of(data)
-    batch = remove(examples, torch.tensor(removals), side, EOS, width_removed=stage)
+    batch = remove(examples, torch.tensor(removals), side, EOS, planned_B=torch.full((len(examples),), stage))
 
     assert batch.cot_free == all(n >= len(cot) for (_, cot, _), n in zip(data, removals, strict=True))
     assert batch.labels_BL.shape[1] == batch.input_ids_BT.shape[1] - 1 - batch.first
@@ -71,8 +71,16 @@ def test_removal_is_what_lists_give(
 @given(rows, st.integers(0, 8))
 def test_the_width_depends_on_the_stage_and_not_on_offsets(data: list[Row], stage: int) -> None:
     examples = examples_of(data)
-    plain = remove(examples, torch.full((len(data),), stage), "left", EOS, width_removed=stage)
-    offset = remove(examples, torch.full((len(data),), stage + 3), "left", EOS, width_removed=stage)
+    plain = remove(
+        examples, torch.full((len(data),), stage), "left", EOS, planned_B=torch.full((len(examples),), stage)
+    )
+    offset = remove(
+        examples,
+        torch.full((len(data),), stage + 3),
+        "left",
+        EOS,
+        planned_B=torch.full((len(examples),), stage),
+    )
     assert plain.input_ids_BT.shape == offset.input_ids_BT.shape
 
 
@@ -91,7 +99,9 @@ def test_moved_positions_are_kept_positions(stage: int) -> None:
     parts = assemble(tiny_config(method__move_positions=True, model__dropout=0.0))
     examples = parts.splits["valid"][:4]
     first = int(examples.question_N[0]) - 1
-    batch = remove(examples, torch.full((4,), stage), "left", EOS, width_removed=stage)
+    batch = remove(
+        examples, torch.full((4,), stage), "left", EOS, planned_B=torch.full((len(examples),), stage)
+    )
     ids = batch.input_ids_BT
     column = torch.arange(ids.shape[1])
     kept = (column + stage * (column >= first)).expand_as(ids)

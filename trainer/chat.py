@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from trainer.control import ONE_WAY
 from trainer.data.layout import encode_question, separator_ids
 from trainer.data.task import NotUnderstood
 from trainer.decode import token_texts
-from trainer.evaluate import answer_room, answer_text
+from trainer.evaluate import answer_text
 from trainer.events import At, ChatAnswered
 from trainer.parts import Parts
 
@@ -22,11 +23,13 @@ def answer_question(
     *,
     id: str,
     at: At,
+    explicit: bool = False,
     on_text: Callable[[str, Part], None] = lambda text, part: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> ChatAnswered:
     """Ask `parts.model` at the stage after `scheduled` removals.
 
+    explicit: ask for the whole CoT, of a model that answers both ways.
     on_text: called with each piece as it is written, and whether it is CoT or answer. A text that is no
     question of this task gets a turn that says what can be asked; nothing is raised.
     """
@@ -34,6 +37,8 @@ def answer_question(
         problem = parts.task.understand(text)
     except NotUnderstood as reason:
         return ChatAnswered(at=at, id=id, asked=text, understood=False, note=str(reason))
+    if explicit and not parts.method.answers_both_ways:
+        return ChatAnswered(at=at, id=id, asked=text, understood=False, note=ONE_WAY)
     tokenizer = parts.tokenizer
     eos = tokenizer.eos_token_id
     question = encode_question(problem.question, tokenizer)
@@ -51,7 +56,8 @@ def answer_question(
         parts.model,
         [question],
         scheduled,
-        max_new_tokens=answer_room(parts.splits["train"]),
+        max_new_tokens=parts.room,
+        explicit=explicit,
         on_token=on_token,
         interrupted=interrupted,
     )
@@ -63,7 +69,7 @@ def answer_question(
         question=problem.shown,
         cot=token_texts(decoded.cot[0], tokenizer),
         answer=given,
-        correct=given == problem.expected,
+        correct=given == problem.expected if problem.expected else None,
         expected=problem.expected,
         note=problem.note,
         tokens=decoded.tokens[0],

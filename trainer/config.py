@@ -145,7 +145,6 @@ class MethodConfig(Section):
         0.0,
         ge=0,
         lt=1,
-        json_schema_extra=LIVE,
         description="share of examples that keep all CoT, marked by a control token: one model answers both "
         "ways (future work of the paper)",
     )

@@ -56,11 +56,18 @@ COMMANDS: dict[str, CommandSpec] = {
         ),
         CommandSpec("set", "set KEY VALUE", "change a setting while training, for example set optim.lr 1e-4"),
         CommandSpec("evaluate", "evaluate", "measure validation accuracy now"),
-        CommandSpec("ask", "ask TEXT", "ask the current weights a question"),
+        CommandSpec(
+            "ask",
+            "ask [--explicit] TEXT",
+            "ask the current weights a question; --explicit: for the whole CoT, where they answer both ways",
+        ),
         CommandSpec("stop", "stop", "save and end the run; `stepwise resume` goes on later", dangerous=True),
     )
 }
 
+
+ONE_WAY = "this model answers one way only; method.explicit_share trains one that answers both"
+"""Why it cannot be asked for its whole CoT."""
 
 AFTER_THE_END = ("ask", "evaluate", "stop")
 """Commands that make sense when the run trains no more."""
@@ -79,6 +86,7 @@ class Command:
     keep_weights: bool = False
     seed: Literal["fresh", "replay"] = "fresh"
     question: str = ""
+    explicit: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     source: str = "cockpit"
 
@@ -96,9 +104,12 @@ def parse(text: str, *, id: str | None = None, source: str = "cockpit") -> Comma
     if id is not None:
         command = replace(command, id=id)
     if name == "ask":
-        if not rest:
+        first, _, more = rest.partition(" ")
+        explicit = first == "--explicit"
+        question = more.strip() if explicit else rest
+        if not question:
             raise CommandError(f"ask what? {spec.usage}")
-        return replace(command, question=rest)
+        return replace(command, question=question, explicit=explicit)
     try:
         words = shlex.split(rest)
     except ValueError as error:
@@ -227,6 +238,7 @@ class Evaluate:
 @dataclass(frozen=True, slots=True)
 class Ask:
     question: str
+    explicit: bool
 
 
 Effect = Save | Advance | RollBack | Change | Evaluate | Ask
@@ -292,7 +304,9 @@ def decide(control: Control, command: Command, facts: Facts) -> Decision:
         case "evaluate":
             return done("evaluated", Evaluate())
         case "ask":
-            return done("asked", Ask(command.question))
+            if command.explicit and not facts.config.method.explicit_share:
+                return refused(ONE_WAY)
+            return done("asked", Ask(command.question, command.explicit))
         case "stop":
             return done("saving and ending the run", stopping=True)
     raise AssertionError(command.name)

@@ -27,6 +27,8 @@ def greedy(
     separator_id: int,
     pad_id: int,
     max_new_tokens: int,
+    jump: int = 0,
+    jump_after: int = 0,
     on_token: Callable[[int], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Decoded:
@@ -34,15 +36,17 @@ def greedy(
 
     questions: token ids, each ending with its EOS; they may differ in length. It ends when every row has
     its two EOS, after `max_new_tokens`, where the model's positions end, or when `interrupted`, with
-    what is there by then. on_token sees each token of row 0. The model's mode (training or not) is as
+    what is there by then. Position ids jump by `jump` at the token `jump_after` places after the last of
+    the question. on_token sees each token of row 0. The model's mode (training or not) is as
     before afterwards, and no random number is drawn.
     """
     started = time.perf_counter()
     if not questions:
         return Decoded([], [], [], 0.0)
     input_ids_BT, mask_BT = _left_padded(questions, pad_id, model.device)
-    steps = min(max_new_tokens, model.config.max_position_embeddings - input_ids_BT.shape[1])
-    position_ids_BT = mask_BT.cumsum(1).sub(1).clamp(min=0)
+    steps = min(max_new_tokens, model.config.max_position_embeddings - jump - input_ids_BT.shape[1])
+    place_BT = mask_BT.cumsum(1).sub(1).clamp(min=0)
+    jump_B1 = place_BT[:, -1:] + jump_after
     padded = not bool(mask_BT.all())
     cache = DynamicCache(config=model.config)
     written: list[Tensor] = []
@@ -53,8 +57,10 @@ def greedy(
                 break
             logits_BLV = model(
                 input_ids=input_ids_BT,
-                attention_mask=mask_BT if padded else None,  # without one, attention takes its fast path
-                position_ids=position_ids_BT,
+                attention_mask=mask_BT
+                if padded or jump
+                else None,  # without one, attention takes its fast path
+                position_ids=place_BT + jump * (place_BT >= jump_B1),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
@@ -66,7 +72,7 @@ def greedy(
             ends_B += (next_B == eos_id) & (ends_B < ENDS)
             if bool((ends_B == ENDS).all()):
                 break
-            input_ids_BT, position_ids_BT = next_B[:, None], position_ids_BT[:, -1:] + 1
+            input_ids_BT, place_BT = next_B[:, None], place_BT[:, -1:] + 1
             mask_BT = torch.cat([mask_BT, torch.ones_like(input_ids_BT)], dim=1)
     rows = torch.stack(written, dim=1).tolist() if written else [[] for _ in questions]
     rows = [_until_second_end(row, eos_id) for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -22,7 +23,9 @@ class Result(NamedTuple):
     """An evaluation.
 
     accuracy: share of exact answers. token_accuracy: share of answer symbols that are right at their
-    place. n: examples. cot_tokens: mean CoT tokens spoken per example. decoded: all that was written.
+    place. n: examples. cot_tokens, generated_tokens: written per example, mean; the CoT's alone, and all
+    with ####, answer and both EOS. cot_match: share of examples whose CoT is, token by token, what is left
+    of the true one. decoded: all that was written.
     """
 
     accuracy: float
@@ -30,6 +33,8 @@ class Result(NamedTuple):
     correct: int
     n: int
     cot_tokens: float
+    cot_match: float
+    generated_tokens: float
     seconds: float
     decoded: Decoded
 
@@ -41,29 +46,38 @@ def evaluate(
     scheduled: int,
     tokenizer: PreTrainedTokenizerBase,
     *,
+    explicit: bool = False,
     chunk: int = CHUNK,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Result | None:
     """Greedy answers to `examples` (one at least) after `scheduled` removals, compared with the true ones.
 
-    The answer is the text after ####, without commas (official code). `interrupted` is asked between
-    tokens and must stay true once it is; then there is no result.
+    The answer is the text after ####, without commas (official code). explicit: ask for all of the CoT, of
+    a model that answers both ways. `interrupted` is asked between tokens and must stay true once it is;
+    then there is no result.
     """
     assert len(examples)
     started = time.perf_counter()
     cot: list[list[int]] = []
+    left: list[list[int]] = []
     answers: list[list[int]] = []
     tokens: list[int] = []
     seconds = 0.0
     max_new_tokens = answer_room(examples)
     for start in range(0, len(examples), chunk):
-        asked = questions(examples[start : start + chunk])
+        some = examples[start : start + chunk]
         part = method.generate(
-            model, asked, scheduled, max_new_tokens=max_new_tokens, interrupted=interrupted
+            model,
+            questions(some),
+            scheduled,
+            max_new_tokens=max_new_tokens,
+            explicit=explicit,
+            interrupted=interrupted,
         )
         if interrupted():
             return None
         cot += part.cot
+        left += true_cot(some) if explicit else remaining_cot(method, some, scheduled)
         answers += part.answer
         tokens += part.tokens
         seconds += part.seconds
@@ -77,6 +91,8 @@ def evaluate(
         correct=correct,
         n=len(examples),
         cot_tokens=sum(map(len, cot)) / len(examples),
+        cot_match=sum(spoken == wanted for spoken, wanted in zip(cot, left, strict=True)) / len(examples),
+        generated_tokens=sum(tokens) / len(examples),
         seconds=time.perf_counter() - started,
         decoded=Decoded(cot, answers, tokens, seconds),
     )
@@ -93,12 +109,33 @@ def questions(examples: Examples) -> list[list[int]]:
     return [row[:length] for row, length in zip(examples.ids_NT.tolist(), lengths, strict=True)]
 
 
+def true_cot(examples: Examples) -> list[list[int]]:
+    """The ids of each CoT, whole, without its EOS."""
+    starts, lengths = examples.question_N.tolist(), examples.cot_N.tolist()
+    rows = examples.ids_NT.tolist()
+    return [row[start : start + length] for row, start, length in zip(rows, starts, lengths, strict=True)]
+
+
+def remaining_cot(method: Method, examples: Examples, scheduled: int) -> list[list[int]]:
+    """The ids of what training asks of each CoT after `scheduled` removals."""
+    batch = method.rows(examples, scheduled, None)
+    labels_BL = batch.labels_BL.cpu()
+    wanted_BL = (labels_BL >= 0) & ~batch.answer_BL.cpu()
+    return [row[wanted].tolist() for row, wanted in zip(labels_BL, wanted_BL, strict=True)]
+
+
 def true_answers(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The ids of each answer, without #### and the blank and EOS at its end."""
+    """The ids of each answer, without #### before it, and the EOS and most often a blank after it."""
+
+    @cache
+    def blank(id: int) -> bool:
+        return not str(tokenizer.decode([id])).strip()
+
     separator = len(separator_ids(tokenizer))
     starts = (examples.question_N + examples.cot_N + 1 + separator).tolist()
-    ends = (examples.length_N - 2).tolist()
-    return [row[i:j] for row, i, j in zip(examples.ids_NT.tolist(), starts, ends, strict=True)]
+    ends = (examples.length_N - 1).tolist()
+    answers = [row[i:j] for row, i, j in zip(examples.ids_NT.tolist(), starts, ends, strict=True)]
+    return [answer[:-1] if blank(answer[-1]) else answer for answer in answers]
 
 
 def answer_text(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -118,7 +118,8 @@ class Metrics(Event):
 
     loss, loss_answer, loss_cot: nats per token over all labels, over the labels from #### on, over the
     CoT labels (None when no CoT label was left). grad_norm: before clipping. skipped: steps left out
-    because their loss or gradient was not finite.
+    because their loss or gradient was not finite. left_out: batches, or accumulated parts of one, with a
+    row longer than data.max_len_train; they are no steps.
     """
 
     loss: float
@@ -131,12 +132,17 @@ class Metrics(Event):
     tokens_per_second: float
     epoch: float
     skipped: int = 0
+    left_out: int = 0
 
 
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated(Event):
-    """Greedy exact match on a held-out split. cot_tokens: mean CoT tokens spoken per example."""
+    """Greedy exact match on a held-out split.
+
+    cot_tokens, generated_tokens: the CoT's alone and all that was written, mean per example. cot_match:
+    share of examples whose CoT is exactly what is left of the true one. None in journals of before.
+    """
 
     split: Split
     accuracy: float
@@ -146,6 +152,8 @@ class Evaluated(Event):
     cot_tokens: float
     seconds: float
     cause: Cause = "schedule"
+    cot_match: float | None = None
+    generated_tokens: float | None = None
 
 
 @_event

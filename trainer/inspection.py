@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from trainer import checkpoint, presets, runs
 from trainer.chat import answer_question
 from trainer.checkpoint import CheckpointError
 from trainer.data.layout import Line, encode_lines, parse_line
-from trainer.evaluate import Result, evaluate
+from trainer.evaluate import evaluate
 from trainer.events import At, ChatAnswered, Split
 from trainer.methods.base import Examples
 from trainer.parts import Parts, assemble
+from trainer.speed import one_at_a_time
 
 ONE_BY_ONE = 20
 """Examples that the speed at batch 1 is measured on."""
@@ -44,15 +44,20 @@ class Loaded:
 class Report:
     """What `stepwise eval` measures; its fields are the keys of `--json`.
 
-    Greedy decoding, exact match. cot_tokens: spoken, mean per example. examples_per_second: batched;
-    examples_per_second_batch1: one at a time, on the first few. split: None with `--data`.
+    Greedy decoding, exact match. cot_tokens, generated_tokens: written, mean per example. cot_match: share
+    of examples whose CoT is exactly what is left of the true one. examples_per_second: batched;
+    examples_per_second_batch1: one at a time, on the first few. speed: the latter relative to a no-CoT
+    model of the same size (`speed.one_at_a_time`). split: None with `--data`.
     """
 
     accuracy: float
     token_accuracy: float
     examples_per_second: float
     examples_per_second_batch1: float
+    speed: float
     cot_tokens: float
+    cot_match: float
+    generated_tokens: float
     n: int
     split: Split | None
     checkpoint: str
@@ -87,33 +92,53 @@ def open_checkpoint(run_or_folder: str, id: str | None, out: Path) -> Loaded:
 
 
 def evaluate_checkpoint(
-    loaded: Loaded, *, data: Path | None = None, split: Split = "test", limit: int | None = None
+    loaded: Loaded,
+    *,
+    data: Path | None = None,
+    split: Split = "test",
+    limit: int | None = None,
+    explicit: bool = False,
 ) -> Report:
-    """Measure on a split of the run, or on the lines of a file. limit: at most so many examples, the first.
+    """Measure on a split of the run, or on the lines of a file.
 
-    Raises `InspectionError` for a file that cannot be read or has bad lines.
+    limit: at most so many examples, the first. explicit: with all of the CoT, of a model that answers both
+    ways. Raises `InspectionError` for a file that cannot be read or has bad lines, and for a model that
+    answers one way only.
     """
-    parts = loaded.parts
+    parts, scheduled = loaded.parts, loaded.at.scheduled
+    if explicit and not parts.method.answers_both_ways:
+        raise InspectionError(
+            "--explicit: this model answers one way only; method.explicit_share trains one that answers both"
+        )
     examples = parts.splits[split] if data is None else read_examples(data, parts)
     if limit is not None:
         examples = examples[:limit]
-    result = _measure(loaded, examples)
-    few = examples[:ONE_BY_ONE]
-    started = time.perf_counter()
-    for index in range(len(few)):
-        _measure(loaded, few[index : index + 1])
-    one_by_one = time.perf_counter() - started
+    result = evaluate(parts.method, parts.model, examples, scheduled, parts.tokenizer, explicit=explicit)
+    assert result is not None  # nobody interrupts it
+    timing = one_at_a_time(parts.method, parts.model, examples[:ONE_BY_ONE], scheduled, explicit=explicit)
     return Report(
         accuracy=result.accuracy,
         token_accuracy=result.token_accuracy,
         examples_per_second=result.n / result.seconds,
-        examples_per_second_batch1=len(few) / one_by_one,
+        examples_per_second_batch1=timing.per_second,
+        speed=timing.relative,
         cot_tokens=result.cot_tokens,
+        cot_match=result.cot_match,
+        generated_tokens=result.generated_tokens,
         n=result.n,
         split=split if data is None else None,
         checkpoint=loaded.id,
         stage=loaded.at.stage,
     )
+
+
+def relative_speed(loaded: Loaded, examples: Examples) -> float:
+    """Throughput at batch 1 relative to a no-CoT model of the same size, on the first few examples.
+
+    How it is measured: `speed.one_at_a_time`.
+    """
+    parts = loaded.parts
+    return one_at_a_time(parts.method, parts.model, examples[:ONE_BY_ONE], loaded.at.scheduled).relative
 
 
 def ask(loaded: Loaded, text: str) -> ChatAnswered:
@@ -158,13 +183,6 @@ def _check_length(examples: Examples, parts: Parts) -> None:
     longest, positions = int(examples.length_N.max()), parts.model.config.max_position_embeddings
     if longest > positions:
         raise InspectionError(f"{longest} tokens are more than the {positions} positions this model has")
-
-
-def _measure(loaded: Loaded, examples: Examples) -> Result:
-    parts = loaded.parts
-    result = evaluate(parts.method, parts.model, examples, loaded.at.scheduled, parts.tokenizer)
-    assert result is not None  # nobody interrupts it
-    return result
 
 
 def _find(run_or_folder: str, id: str | None, out: Path) -> Path:

@@ -63,6 +63,7 @@ from trainer.meter import Meter
 from trainer.parts import Parts
 from trainer.schedule import Progress
 from trainer.seeds import Order, derive, generator
+from trainer.update import Updater
 from trainer.watch import Watch, watch
 
 SHOWN = 8
@@ -98,8 +99,8 @@ class Loop:
         self.model, self.method = parts.model, parts.method
         self.train = parts.splits["train"]
         self.order = Order(config.seed, len(self.train), config.optim.batch)
-        self.pace = schedule.pace(config.schedule, self.order.steps_per_epoch)
-        self.optimizer = self._new_optimizer()
+        self.pace = self._pace(config)
+        self.updater = Updater(self.model, config.optim)
         self.meter = Meter()
         self.watch = Watch()
 
@@ -121,7 +122,7 @@ class Loop:
     def run(self) -> None:
         """Train to the end, then answer questions until closed."""
         if not self.keeper.lineage.checkpoints:
-            self._enter_stage(0, "start")
+            self._enter_stage(self.method.start, "start")
         while (reason := self._reason_to_end()) is None:
             self._serve()
             if self.control.stopping:
@@ -151,7 +152,6 @@ class Loop:
     def _train_step(self) -> None:
         started = time.monotonic()
         self.progress = schedule.count(self.progress, self.pace, step=self.step, held=self.control.held)
-        rows = self.train[self.order.batch(self.stream, self.step)]
         seed = self.config.seed
         # While explicit CoT is trained first, nothing is removed at random (official code).
         smooth = self.step >= self.pace.pretrain
@@ -159,34 +159,27 @@ class Loop:
             message = f"pretraining is over: removal smoothing begins (λ = {self.config.method.smoothing:g})"
             self._emit(Notice(at=self.at, message=message))
         offsets = generator(seed, "offset", self.stream, self.step) if smooth else None
-        batch = self.method.rows(rows, self.progress.scheduled, offsets)
-
+        accumulate, longest = self.config.optim.accumulate, self.config.data.max_len_train
+        rows = self.order.batch(self.stream, self.step).chunk(accumulate)
+        parts = [self.method.rows(self.train[part], self.progress.scheduled, offsets) for part in rows]
+        short = [part for part in parts if longest is None or part.longest <= longest]
         torch.manual_seed(derive(seed, "dropout", self.stream, self.step))
-        losses = self.method.loss(self.model, batch)
-        losses.mean.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
-        finite = torch.isfinite(norm) & torch.isfinite(losses.mean.detach())
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
-        # The fused optimiser leaves the update out on the device: no one waits to look at the number.
-        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
+        if short:
+            applied = self.updater.step(self.method, short, 1 / len(parts))
+            self.meter.add(*applied, tokens=sum(part.tokens for part in short))
+        self.meter.left_out += len(parts) - len(short)
         self.step += 1
-        self.updates += 1
-        self.cot_free = batch.cot_free
-        self.meter.add(losses, norm, finite, batch.tokens)
+        self.cot_free = all(part.cot_free for part in parts)
         self.meter.seconds += time.monotonic() - started
 
     def _log_when_due(self) -> None:
-        if self.step % self.config.log.every or not self.meter.steps:
+        if self.step % self.config.log.every or not (self.meter.steps or self.meter.left_out):
             return
         reading = self.meter.read()
         self._emit(
             Metrics(
                 at=self.at,
-                lr=self.lr,
+                lr=self.updater.lr,
                 epoch=self.step / self.order.steps_per_epoch,
                 **reading._asdict(),
             )
@@ -287,17 +280,16 @@ class Loop:
                 if result is None:
                     raise RefusedError("the evaluation was interrupted by a stop")
                 return f"validation accuracy {result.accuracy:.3f} ({result.correct}/{result.n})"
-            case Ask(question):
-                return self._answer(question, command)
+            case Ask():
+                return self._answer(effect, command)
         return None
 
     def _change(self, config: Config, key: str) -> None:
         old, new = get(self.config, key), get(config, key)
-        self.pace = schedule.pace(config.schedule, self.order.steps_per_epoch)
+        self.pace = self._pace(config)
         self.config = config
         self.method.configure(config.method)
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = config.optim.weight_decay
+        self.updater.configure(config.optim)
         self._emit(SettingChanged(at=self.at, key=key, old=old, new=new))
 
     def _roll_back(self, effect: RollBack) -> None:
@@ -308,7 +300,7 @@ class Loop:
             fork = Fork(from_branch, from_step, origin.stage)
             self.method.enter(self.model, self.at.removed, self.method.removed(origin.stage))
             if self.method.resets(previous_cot_free=False):
-                self.optimizer = self._new_optimizer()
+                self.updater.reset()
             self.progress = Progress(origin.stage, 0)
         else:
             try:
@@ -335,11 +327,11 @@ class Loop:
                 seed=effect.seed,
             )
         )
-        self._tell_stage("rollback", optimizer_reset=self.updates == 0)
+        self._tell_stage("rollback", optimizer_reset=self.updater.updates == 0)
         if effect.keep_weights:
             self._save("stage")
 
-    def _answer(self, question: str, command: Command) -> str:
+    def _answer(self, asked: Ask, command: Command) -> str:
         def spoken(text: str, part: Literal["cot", "answer"]) -> None:
             self._emit(ChatToken(at=self.at, id=command.id, text=text, part=part))
 
@@ -347,9 +339,10 @@ class Loop:
             turn = answer_question(
                 self.parts,
                 self.progress.scheduled,
-                question,
+                asked.question,
                 id=command.id,
                 at=self.at,
+                explicit=asked.explicit,
                 on_text=spoken,
                 interrupted=self.inbox.stop_asked,
             )
@@ -369,7 +362,7 @@ class Loop:
             return  # all is gone: the schedule counts on, and nothing changes
         self.method.enter(self.model, before.removed, self.at.removed)
         if reset:
-            self.optimizer = self._new_optimizer()
+            self.updater.reset()
         self.meter.clear()
         self._tell_stage(cause, optimizer_reset=reset)
         self._save("stage")
@@ -407,6 +400,8 @@ class Loop:
             cot_tokens=result.cot_tokens,
             seconds=result.seconds,
             cause=cause,
+            cot_match=result.cot_match,
+            generated_tokens=result.generated_tokens,
         )
         self._emit(event)
         shown = evaluate.shown_examples(
@@ -451,7 +446,7 @@ class Loop:
                 self.at,
                 self.model,
                 self.parts.tokenizer,
-                self.optimizer,
+                self.updater.optimizer,
                 self.config.save,
             )
         except OSError as error:
@@ -483,7 +478,7 @@ class Loop:
             stream=self.stream,
             scheduled=self.progress.scheduled,
             counter=self.progress.counter,
-            updates=self.updates,
+            updates=self.updater.updates,
             cot_free=self.cot_free,
             seconds=self.seconds,
             seq=self.seq,
@@ -496,11 +491,11 @@ class Loop:
         checkpoint.verify(path)
         state = checkpoint.load_state(path)
         checkpoint.load_weights(path, self.model)
-        self.optimizer = self._new_optimizer()
-        checkpoint.load_optimizer(path, self.optimizer)
+        self.updater.reset()
+        checkpoint.load_optimizer(path, self.updater.optimizer)
         self.step, self.branch, self.stream = state.step, state.branch, state.stream
         self.progress = Progress(state.scheduled, state.counter)
-        self.updates = state.updates
+        self.updater.updates = state.updates
         self.cot_free = state.cot_free
         self.accuracy = state.accuracy
 
@@ -538,17 +533,10 @@ class Loop:
             self.watch, _ = watch(self.watch, event, self.config.watch)
             self._learn(event)
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next update."""
-        optim = self.config.optim
-        return optim.lr * schedule.warm(self.updates, optim.warmup)
-
-    def _new_optimizer(self) -> torch.optim.Optimizer:
-        optim = self.config.optim
-        self.updates = 0
-        return torch.optim.AdamW(
-            self.model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
+    def _pace(self, config: Config) -> schedule.Pace:
+        method = self.method
+        return schedule.pace(
+            config.schedule, self.order.steps_per_epoch, start=method.start, stages=method.stages
         )
 
 

@@ -19,14 +19,20 @@ class Reading(NamedTuple):
     grad_norm: float
     steps: int
     skipped: int
+    left_out: int
     tokens_per_second: float
     steps_per_second: float
 
 
 class Meter:
-    """Add each step, read every so often. Only `read` waits for the device."""
+    """Add each step, read every so often. Only `read` waits for the device.
+
+    left_out: batches, or parts of one, that were too long to train on; it counts on until it is read.
+    seconds: spent on all.
+    """
 
     def __init__(self) -> None:
+        self.left_out = 0
         self.clear()
 
     def clear(self) -> None:
@@ -53,9 +59,9 @@ class Meter:
         self._tokens += tokens
 
     def read(self) -> Reading:
-        """The means since the last `clear`. Where every step was skipped they are NaN."""
-        assert self._sums is not None
-        answer, answers, cot, cots, norm, good = self._sums.tolist()
+        """The means since the last `clear`. Where every step was skipped or left out they are NaN."""
+        answer, answers, cot, cots, norm, good = [0.0] * 6 if self._sums is None else self._sums.tolist()
+        left_out, self.left_out = self.left_out, 0
         nan = float("nan")
         return Reading(
             loss=(answer + cot) / (answers + cots) if good else nan,
@@ -64,6 +70,7 @@ class Meter:
             grad_norm=norm / good if good else nan,
             steps=self.steps,
             skipped=self.steps - round(good),
+            left_out=left_out,
             tokens_per_second=self._tokens / self.seconds if self.seconds else 0.0,
             steps_per_second=self.steps / self.seconds if self.seconds else 0.0,
         )

@@ -1,7 +1,7 @@
 """The model and its tokenizer: from scratch, from the hub or from a folder; trimmed to a task's vocabulary.
 
-Weights are fp32 and attention is torch's SDPA. New weights are drawn from torch's global generator, which
-the caller seeds. Nothing here runs code from a hub, and only safetensors are read.
+Weights are fp32 unless asked otherwise, and attention is torch's SDPA. New weights are drawn from torch's
+global generator, which the caller seeds. Nothing here runs code from a hub, and only safetensors are read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import constants, get_session
+from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import (
@@ -26,6 +27,7 @@ from transformers.utils import logging
 
 from trainer.config import Config
 from trainer.data.task import Task
+from trainer.methods import tokens
 from trainer.methods.base import Model
 
 SCRATCH = "scratch"
@@ -35,6 +37,11 @@ DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop", "resid_dropout", "attenti
 HUB_PATIENCE = 5.0  # seconds
 
 T = TypeVar("T")
+
+
+def dtype(config: Config) -> torch.dtype:
+    """Of weights, gradients and moments."""
+    return torch.bfloat16 if config.model.dtype == "bfloat16" else torch.float32
 
 
 def resolve_device(text: str) -> torch.device:
@@ -52,14 +59,17 @@ def resolve_device(text: str) -> torch.device:
 
 
 def build_tokenizer(config: Config, task: Task) -> PreTrainedTokenizerBase:
-    """The task's own tokenizer, or the pretrained one with EOS as its padding.
+    """The task's own tokenizer, or the pretrained one with EOS as its padding; with the method's tokens.
 
     Raises `ValueError` when the pretrained one cannot be loaded.
     """
+    tokenizer: PreTrainedTokenizerBase
     if config.model.vocab == "task":
-        return task.tokenizer()
-    tokenizer = _pretrained_tokenizer(config.model.init)
-    tokenizer.pad_token = tokenizer.eos_token
+        tokenizer = task.tokenizer()
+    else:
+        tokenizer = _pretrained_tokenizer(config.model.init)
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.add_tokens(tokens.added(config.method), special_tokens=True)
     return tokenizer
 
 
@@ -75,13 +85,23 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase, positions: i
         model = _from_scratch(config, tokenizer, positions)
     else:
         model = _load(config.model.init, "model", lambda where: _from_pretrained(config, where))
+        added = len(tokens.added(config.method))
         if config.model.vocab == "task":
-            _trim_vocabulary(model, tokenizer, _pretrained_tokenizer(config.model.init))
+            _trim_vocabulary(
+                model, tokenizer, len(tokenizer) - added, _pretrained_tokenizer(config.model.init)
+            )
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         _lengthen(model, config.model.init, positions)
+    set_tokens(model, tokenizer)
+    return model.train()
+
+
+def set_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the model know its tokenizer's special tokens, and decode greedily without a stop token."""
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(model.config, name, getattr(tokenizer, name))
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=tokenizer.pad_token_id)
-    return model.train()
 
 
 def _from_scratch(config: Config, tokenizer: PreTrainedTokenizerBase, positions: int) -> Model:
@@ -100,7 +120,7 @@ def _from_scratch(config: Config, tokenizer: PreTrainedTokenizerBase, positions:
         pad_token_id=tokenizer.pad_token_id,
     )
     _silence()
-    return AutoModelForCausalLM.from_config(architecture, attn_implementation="sdpa", dtype=torch.float32)
+    return AutoModelForCausalLM.from_config(architecture, attn_implementation="sdpa", dtype=dtype(config))
 
 
 def _from_pretrained(config: Config, where: dict[str, bool]) -> Model:
@@ -111,7 +131,7 @@ def _from_pretrained(config: Config, where: dict[str, bool]) -> Model:
     return AutoModelForCausalLM.from_pretrained(
         config.model.init,
         config=architecture,
-        dtype=torch.float32,
+        dtype=dtype(config),
         attn_implementation="sdpa",
         use_safetensors=True,
         **where,
@@ -119,30 +139,54 @@ def _from_pretrained(config: Config, where: dict[str, bool]) -> Model:
 
 
 def _pretrained_tokenizer(init: str) -> PreTrainedTokenizerBase:
-    tokenizer: PreTrainedTokenizerBase = _load(
-        init, "tokenizer", lambda where: AutoTokenizer.from_pretrained(init, **where)
-    )
+    tokenizer = _load(init, "tokenizer", lambda where: read_tokenizer(init, where))
     if tokenizer.eos_token is None:
         raise ValueError(f"model.init = {init}: its tokenizer has no EOS token, which every row needs")
     return tokenizer
 
 
 def _load(init: str, what: str, load: Callable[[dict[str, bool]], T]) -> T:
-    """`load` with the options that say where from; its failures told as a sentence with the ways out."""
+    """As `fetch`, for `model.init`, with the ways out."""
+    try:
+        return fetch(init, what, load)
+    except UnavailableError as error:
+        raise ValueError(
+            f"model.init = {init}: {error}; give a local folder that holds one (--set model.init=PATH), or "
+            "begin from scratch (--set model.init=scratch --set model.vocab=task)"
+        ) from error
+
+
+class UnavailableError(ValueError):
+    """Something of a pretrained model that cannot be had; the message says why."""
+
+
+def fetch(name: str, what: str, load: Callable[[dict[str, bool]], T]) -> T:
+    """`load`, given the options that say where from: the folder `name`, or the hub.
+
+    what: the word for it in a message. Raises `UnavailableError`.
+    """
     _silence()
-    is_folder = Path(init).is_dir()
+    is_folder = Path(name).is_dir()
     where = {"trust_remote_code": False, "local_files_only": is_folder or not _hub_answers()}
     try:
         return load(where)
-    except (OSError, ValueError, SafetensorError) as error:
-        if is_folder:
-            reason = f"no {what} could be read from this folder ({str(error).strip().splitlines()[0]})"
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        if "trust_remote_code" in str(error):
+            reason = f"its {what} needs code of its own, and none is run here"
+        elif is_folder:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = f"no {what} could be read from this folder ({first})"
         else:
             reason = f"its {what} could not be fetched from the Hugging Face hub, and it is no local folder"
-        raise ValueError(
-            f"model.init = {init}: {reason}; give a local folder that holds one (--set model.init=PATH), or "
-            "begin from scratch (--set model.init=scratch --set model.vocab=task)"
-        ) from error
+        raise UnavailableError(reason) from error
+
+
+def read_tokenizer(name: str, where: dict[str, bool]) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or of the hub, for `fetch`; transformers makes an empty one of no files."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **where)
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise ValueError("the files of its vocabulary are missing")
+    return tokenizer
 
 
 def _hub_answers() -> bool:
@@ -162,9 +206,9 @@ def _silence() -> None:
 
 
 def _trim_vocabulary(
-    model: Model, tokenizer: PreTrainedTokenizerBase, source: PreTrainedTokenizerBase
+    model: Model, tokenizer: PreTrainedTokenizerBase, size: int, source: PreTrainedTokenizerBase
 ) -> None:
-    """Reduce embeddings and head to the task's symbols; each row is copied from the pretrained token.
+    """Reduce embeddings and head to the task's `size` symbols, each row copied from the pretrained token.
 
     Where the pretrained tokenizer writes a symbol as several tokens, the last of them is taken: a leading
     blank comes first, the symbol last.
@@ -174,12 +218,12 @@ def _trim_vocabulary(
             source.eos_token_id
             if id == tokenizer.eos_token_id
             else source.encode(str(tokenizer.decode([id])), add_special_tokens=False)[-1]
-            for id in range(len(tokenizer))
+            for id in range(size)
         ]
     )
     layers = (model.get_input_embeddings, model.get_output_embeddings)
     kept = [{name: old.detach()[rows] for name, old in layer().named_parameters()} for layer in layers]
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.resize_token_embeddings(size, mean_resizing=False)
     for layer, values in zip(layers, kept, strict=True):
         layer().load_state_dict(values)
 

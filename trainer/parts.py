@@ -14,13 +14,14 @@ from trainer.data import Task, load_task
 from trainer.data.layout import separator_id
 from trainer.evaluate import answer_room
 from trainer.methods.base import Examples, Method, Model
-from trainer.model import build_model, build_tokenizer, resolve_device
+from trainer.model import build_model, build_tokenizer, dtype, resolve_device
 from trainer.seeds import derive
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """splits: train, valid and test. longest: tokens of the longest row of any of them."""
+    """splits: train, valid and test. room: new tokens that suffice to answer. notices: what a person should
+    know of the data."""
 
     device: torch.device
     task: Task
@@ -28,7 +29,8 @@ class Parts:
     splits: dict[str, Examples]
     model: Model
     method: Method
-    longest: int
+    room: int
+    notices: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -48,13 +50,15 @@ def assemble(config: Config, saved_model: Path | None = None) -> Parts:
         tokenizer = AutoTokenizer.from_pretrained(saved_model)
     sizes = {"train": config.data.train, "valid": config.data.valid, "test": config.data.test}
     splits = task.splits(sizes, config.seed, tokenizer)
-    longest = max(int(split.length_N.max()) for split in splits.values())
+    method = methods.build(config.method, tokenizer, splits["train"], separator_id(tokenizer))
+    longest = max(method.positions(split) for split in splits.values())
+    room = answer_room(splits["train"])
     if saved_model is None:
         torch.manual_seed(derive(config.seed, "weights"))
         model = build_model(config, tokenizer, longest)
-        model.generation_config.max_new_tokens = answer_room(splits["train"])
+        model.generation_config.max_new_tokens = room
     else:
-        model = AutoModelForCausalLM.from_pretrained(saved_model)
+        model = AutoModelForCausalLM.from_pretrained(saved_model, dtype=dtype(config))
     if config.method.move_positions and not hasattr(model.base_model, "wpe"):
         raise ValueError(
             f"method.move_positions needs a model with learned positions, as GPT-2 has; model.init = "
@@ -66,6 +70,7 @@ def assemble(config: Config, saved_model: Path | None = None) -> Parts:
         tokenizer=tokenizer,
         splits={name: split.to(device) for name, split in splits.items()},
         model=model.to(device).train(),
-        method=methods.build(config.method, tokenizer, splits["train"], separator_id(tokenizer)),
-        longest=longest,
+        method=method,
+        room=room,
+        notices=tuple(task.notices),
     )

@@ -283,7 +283,7 @@ class Run:
 
     def _train(self) -> None:
         try:
-            for message in self._damaged:
+            for message in (*self._damaged, *self._loop.parts.notices):
                 self._emit(Notice(at=self._loop.at, level="warning", message=message))
             self._emit(Notice(at=self._loop.at, message=self._saving_habits()))
             self._loop.run()

@@ -73,19 +73,19 @@ def status_line(history: History, name: str, width: int, glyphs: Glyphs) -> Cont
 
 def seconds_to_next(history: History) -> float | None:
     """To the next removal, at the speed of the last steps."""
-    steps, metrics = history.steps_to_next, history.metrics
-    if steps is None or metrics is None or metrics.steps_per_second <= 0:
-        return None
-    return steps / metrics.steps_per_second
+    return _seconds(history.steps_to_next, history)
 
 
 def seconds_to_none(history: History) -> float | None:
     """Until the last token goes, if the pace stays."""
-    to_next, metrics = seconds_to_next(history), history.metrics
-    if to_next is None or metrics is None:
+    return _seconds(history.steps_to_none, history)
+
+
+def _seconds(steps: int | None, history: History) -> float | None:
+    metrics = history.metrics
+    if steps is None or metrics is None or metrics.steps_per_second <= 0:
         return None
-    further = (history.stages - history.at.stage - 1) * history.pace.steps_per_removal
-    return to_next + further / metrics.steps_per_second
+    return steps / metrics.steps_per_second
 
 
 def removal_line(history: History, width: int, glyphs: Glyphs) -> Content:
@@ -127,6 +127,13 @@ def _next_removal(history: History) -> Content:
 
 
 def _pace(config: ScheduleConfig) -> str:
+    if config.steps is not None:
+        return "steps by a table"
+    if config.kind == "geometric":
+        chunk = f"{config.removed_share:.0%} of the rest"
+        if config.steps_per_token is not None:
+            return f"{chunk} every {config.steps_per_token} steps"
+        return f"{chunk}, {config.tokens_per_epoch:g} times an epoch"
     if config.steps_per_token is not None:
         return f"{config.kind} {config.steps_per_token} steps/token"
     return f"{config.kind} Δ{config.tokens_per_epoch:g}"

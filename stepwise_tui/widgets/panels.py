@@ -116,11 +116,12 @@ class ChatPanel(Vertical):
     """A conversation with the current weights."""
 
     class Asked(Message):
-        """The person asked something."""
+        """The person asked something. explicit: for the whole CoT, of a model that answers both ways."""
 
-        def __init__(self, text: str) -> None:
+        def __init__(self, text: str, explicit: bool) -> None:
             super().__init__()
             self.text = text
+            self.explicit = explicit
 
     def __init__(self, glyphs: Glyphs) -> None:
         super().__init__(id="chat", classes="panel")
@@ -128,6 +129,7 @@ class ChatPanel(Vertical):
         self._glyphs = glyphs
         self._shown = Content("")
         self._history = History()
+        self._explicit = False
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="turns", can_focus=False):
@@ -149,8 +151,21 @@ class ChatPanel(Vertical):
     def name_weights(self, at: At) -> None:
         """Say whom one asks. Costs the whole panel a redraw, so not at every step."""
         title = f"chat · step {at.step:,} · stage {at.stage}"
+        if self._both_ways:
+            title += " · with CoT" if self._explicit else " · answer alone"
         if self.border_title != title:
             self.border_title = title
+
+    @property
+    def _both_ways(self) -> bool:
+        return self._history.config.method.explicit_share > 0
+
+    def switch_way(self) -> bool:
+        """Ask for the whole CoT from now on, or for the answer alone again; whether the model can do both."""
+        if self._both_ways:
+            self._explicit = not self._explicit
+            self.name_weights(self._history.at)
+        return self._both_ways
 
     def on_resize(self) -> None:
         self.show(self._history)
@@ -159,7 +174,8 @@ class ChatPanel(Vertical):
         if not history.chat:
             return Content.styled(
                 "Ask as you would a person, digits in the usual order. The weights of this moment "
-                "answer at the next step, also while paused. Escape leaves.",
+                "answer at the next step, also while paused. Escape leaves."
+                + (" ctrl+t: with all of the CoT, or the answer alone." if self._both_ways else ""),
                 lines.FAINT,
             )
         side = history.config.method.side
@@ -170,11 +186,14 @@ class ChatPanel(Vertical):
         event.stop()
         text = " ".join(event.value.split())
         if text:
-            self.post_message(self.Asked(text))
+            self.post_message(self.Asked(text, self._explicit))
             event.input.value = ""
 
 
 class ChatInput(Input):
     """The line one types in. Its keys never steer: all but escape, tab and the urgent ones are letters."""
 
-    BINDINGS: ClassVar = [("escape", "app.leave_chat", "leave the chat")]
+    BINDINGS: ClassVar = [
+        ("escape", "app.leave_chat", "leave the chat"),
+        ("ctrl+t", "app.switch_way", "ask with all of the CoT, or for the answer alone"),
+    ]

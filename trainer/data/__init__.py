@@ -11,4 +11,4 @@ __all__ = ["NotUnderstood", "Problem", "Task", "load_task"]
 
 def load_task(config: Config) -> Task:
     """The task a configuration names."""
-    return Multiplication(config.data.digits, config.data.digits_b)
+    return Multiplication(config.data.digits, config.data.digits_b, config.data.cot)

@@ -3,22 +3,31 @@
     line    question||CoT #### answer
     text    " {question} <eos> {CoT} <eos> #### {answer} <eos>"      (official code of ICoT-SI)
 
-The blank before each EOS is a token of its own in GPT-2's vocabulary, and in the tasks' own as well. The
-one before the CoT's EOS counts as a CoT token that can be removed: hence 47 for 4×4 and not 46.
+A text is tokenised whole, with the tokens that the tokenizer puts before any text (Llama's BOS), and its
+three EOS say where the parts end. The blank before each EOS is a token of its own in GPT-2's vocabulary,
+and in the tasks' own as well. The one before the CoT's EOS counts as a CoT token that can be removed:
+hence 47 for 4×4 and not 46. Without a CoT there are two blanks between the EOS, and both count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from trainer.data.tokenizer import encode
+from trainer.data.tokenizer import encode_texts
 from trainer.methods.base import Examples
 
+BARS = "||"
 SEPARATOR = "####"
+NEWLINES = re.compile(r"\s*[\r\n]\s*")
+
+CHUNK = 1 << 14  # lines tokenised at once: keeps Python's lists of ids small
 
 
 class Line(NamedTuple):
@@ -30,23 +39,43 @@ class Line(NamedTuple):
 
 
 def parse_line(line: str) -> Line:
-    """The parts of `question||CoT #### answer`. Raises `ValueError` naming what is missing."""
-    question, bars, rest = line.partition("||")
-    if not bars:
-        raise ValueError(f"{_short(line)}: '||' between question and CoT is missing")
-    cot, separator, answer = rest.partition(SEPARATOR)
+    """The parts of `question||CoT #### answer`. Raises `ValueError` naming what is missing or too much."""
+    return make_line(*split_line(line))
+
+
+def split_line(line: str) -> tuple[str, str, str]:
+    """Question, CoT and answer as they stand in the line. Raises `ValueError`."""
+    question, *rest = line.split(BARS)
+    if len(rest) != 1:
+        what = (
+            "between question and CoT is missing" if not rest else f"stands {len(rest)} times, once is right"
+        )
+        raise ValueError(f"{_short(line)}: '{BARS}' {what}")
+    cot, separator, answer = rest[0].partition(SEPARATOR)
     if not separator:
         raise ValueError(f"{_short(line)}: '{SEPARATOR}' between CoT and answer is missing")
-    parts = Line(question.strip(), cot.strip(), answer.strip())
-    for name, part in (("question", parts.question), ("answer", parts.answer)):
+    return question, cot, answer
+
+
+def make_line(question: str, cot: str, answer: str) -> Line:
+    """An example of these parts: blanks at their ends go, a line break within becomes a blank.
+
+    Commas of the answer go as well, in what a model learns as in what is compared (official code).
+    Raises `ValueError` for a question or answer that is missing, and for what a line could not tell apart.
+    """
+    line = Line(*(NEWLINES.sub(" ", part).strip() for part in (question, cot, answer.replace(",", ""))))
+    for name, part in (("question", line.question), ("answer", line.answer)):
         if not part:
-            raise ValueError(f"{_short(line)}: the {name} is missing")
-    return parts
+            raise ValueError(f"{_short(format_line(line))}: the {name} is missing")
+    if SEPARATOR in line.cot or any(BARS in part for part in line):
+        mark = SEPARATOR if SEPARATOR in line.cot else BARS
+        raise ValueError(f"{_short(format_line(line))}: '{mark}' stands inside a part, where it cannot")
+    return line
 
 
 def format_line(line: Line) -> str:
     """`question||CoT #### answer`, without a newline."""
-    return f"{line.question}||{line.cot} {SEPARATOR} {line.answer}"
+    return f"{line.question}{BARS}{line.cot} {SEPARATOR} {line.answer}"
 
 
 def text(line: Line, eos: str) -> str:
@@ -55,29 +84,43 @@ def text(line: Line, eos: str) -> str:
 
 
 def encode_question(question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a question with its blank and EOS: what a model is given to answer."""
-    return [*encode(f" {question} ", tokenizer), tokenizer.eos_token_id]
+    """Token ids of a question with its blank and EOS, as a row begins: what a model is given to answer.
+
+    Raises `ValueError` as `encode_lines` does.
+    """
+    eos = _eos(tokenizer)
+    [ids] = encode_texts([f" {question} {eos}"], tokenizer)
+    _check_ends(ids, 1, tokenizer, question)
+    return ids
 
 
 def encode_lines(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> Examples:
-    """Any text task's examples, one by one. ids_NT is int32, padded with EOS to the longest.
+    """Any text task's examples. ids_NT is int32, padded with EOS to the longest.
 
-    Raises `ValueError` for text that the tokenizer has no symbol for.
+    Raises `ValueError` for text that the tokenizer has no symbol for, or that has the EOS token in it, and
+    for a tokenizer without EOS or with one at the beginning or an addition at the end of every text.
     """
-    rows, question, cot = [], [], []
-    for line in lines:
-        question_ids = encode_question(line.question, tokenizer)
-        cot_ids = encode(f" {line.cot} " if line.cot else " ", tokenizer)
-        answer_ids = encode(f" {SEPARATOR} {line.answer} ", tokenizer)
-        eos = tokenizer.eos_token_id
-        rows.append(torch.tensor([*question_ids, *cot_ids, eos, *answer_ids, eos], dtype=torch.int32))
-        question.append(len(question_ids))
-        cot.append(len(cot_ids))
+    eos = _eos(tokenizer)
+    flat, counts, ends = [np.empty(0, np.int32)], [np.empty(0, int)], [np.empty((0, 2), int)]
+    for chunk in _chunks(lines):
+        rows = encode_texts([text(line, eos) for line in chunk], tokenizer)
+        for line, row in zip(chunk, rows, strict=True):
+            _check_ends(row, 3, tokenizer, line.question)
+        count = np.array([len(row) for row in rows])
+        ids = np.fromiter(chain.from_iterable(rows), np.int32, int(count.sum()))
+        at = np.flatnonzero(ids == tokenizer.eos_token_id).reshape(-1, 3)
+        flat.append(ids)
+        counts.append(count)
+        ends.append(at[:, :2] - (at[:, 2:] + 1 - count[:, None]))
+    length_N, ends_N2 = np.concatenate(counts), np.concatenate(ends)
+    longest = int(length_N.max(initial=0))
+    ids_NT = np.full((len(lines), longest), tokenizer.eos_token_id, np.int32)
+    ids_NT[np.arange(longest) < length_N[:, None]] = np.concatenate(flat)
     return Examples(
-        torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.eos_token_id),
-        torch.tensor(question),
-        torch.tensor(cot),
-        torch.tensor([len(row) for row in rows]),
+        torch.from_numpy(ids_NT),
+        torch.from_numpy(ends_N2[:, 0] + 1),
+        torch.from_numpy(ends_N2[:, 1] - ends_N2[:, 0] - 1),
+        torch.from_numpy(length_N),
     )
 
 
@@ -86,14 +129,23 @@ def decode_example(examples: Examples, index: int, tokenizer: PreTrainedTokenize
     row = examples.ids_NT[index].tolist()
     cot = int(examples.question_N[index])
     answer = cot + int(examples.cot_N[index]) + 1
-    parts = (row[: cot - 1], row[cot : answer - 1], row[answer : int(examples.length_N[index]) - 1])
+    question = row[: cot - 1]
+    if question and question[0] == tokenizer.bos_token_id:
+        del question[0]
+    parts = (question, row[cot : answer - 1], row[answer : int(examples.length_N[index]) - 1])
     question_text, cot_text, answer_text = (str(tokenizer.decode(part)).strip() for part in parts)
     return Line(question_text, cot_text, answer_text.removeprefix(SEPARATOR).strip())
 
 
 def separator_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens of ` ####`: one in a task's own vocabulary, two (` #`, `###`) in GPT-2's."""
-    return encode(f" {SEPARATOR}", tokenizer)
+    """The tokens of ` ####` after an EOS: one in a task's own vocabulary, two (` #`, `###`) in GPT-2's."""
+    eos = _eos(tokenizer)
+    [ids] = encode_texts([f" {eos} {SEPARATOR} {eos}"], tokenizer)
+    after = ids[ids.index(tokenizer.eos_token_id) + 1 :]
+    lengths = (n for n in range(1, len(after)) if str(tokenizer.decode(after[:n])).strip() == SEPARATOR)
+    length = next(lengths, None)
+    assert length, f"{ids} is not {SEPARATOR} between two EOS"
+    return after[:length]
 
 
 def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -101,15 +153,32 @@ def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return separator_ids(tokenizer)[-1]
 
 
-def encode_one(symbol: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The one token of a symbol. Raises `ValueError` where the tokenizer needs several."""
-    ids = encode(symbol, tokenizer)
-    if len(ids) != 1:
+def _chunks(lines: Sequence[Line]) -> Iterator[list[Line]]:
+    remaining = iter(lines)
+    while chunk := list(islice(remaining, CHUNK)):
+        yield chunk
+
+
+def _eos(tokenizer: PreTrainedTokenizerBase) -> str:
+    if tokenizer.eos_token is None:
+        raise ValueError("this tokenizer has no EOS token, which ends every question, CoT and answer")
+    return str(tokenizer.eos_token)
+
+
+def _check_ends(ids: Sequence[int], ends: int, tokenizer: PreTrainedTokenizerBase, question: str) -> None:
+    """Every text has its own EOS and no other, and it ends with one."""
+    eos = tokenizer.eos_token_id
+    if ids.count(eos) == ends and ids[-1] == eos:
+        return
+    [around] = encode_texts([""], tokenizer)
+    if ids[-1] != eos or eos in around:
         raise ValueError(
-            f"this model's tokenizer writes {symbol!r} as {len(ids)} tokens, and the task needs one; "
-            "use the task's own symbols: --set model.vocab=task"
+            f"this tokenizer puts {tokenizer.convert_ids_to_tokens(around)} around every text: with EOS or "
+            "anything after the text among them, the parts of an example cannot be told apart"
         )
-    return ids[0]
+    raise ValueError(
+        f"{_short(question)}: {tokenizer.eos_token!r} is in this example, and it is the EOS of this tokenizer"
+    )
 
 
 def _short(line: str) -> str:

@@ -37,6 +37,8 @@ class Task(Protocol):
     """One kind of problem, with its text format."""
 
     name: str
+    notices: list[str]
+    """What a person should know of the data; filled by `splits`."""
 
     def splits(
         self, sizes: Mapping[str, int], seed: int, tokenizer: PreTrainedTokenizerBase

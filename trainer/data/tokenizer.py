@@ -6,13 +6,14 @@ EOS. So the same text gives the same layout in a task's own vocabulary and in GP
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 EOS = "<|endoftext|>"
 BLANK = " "
+LISTED = 40  # a vocabulary of at most so many symbols is told in full
 
 
 def build(symbols: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -37,12 +38,44 @@ def build(symbols: Sequence[str]) -> PreTrainedTokenizerFast:
 
 def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a text, nothing added. Raises `ValueError` for what the tokenizer has no symbol for."""
+    return _encode([text], tokenizer, special=False)[0]
+
+
+def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of each text, with what the tokenizer puts around any text. Raises `ValueError` likewise."""
+    return _encode(texts, tokenizer, special=True)
+
+
+def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special: bool) -> list[list[int]]:
     try:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        ids: list[list[int]] = tokenizer(
+            list(texts), add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False
+        ).input_ids
     except Exception as error:  # the tokenizers library raises plain Exception
         if "UNK" not in str(error):
             raise
-        known = " ".join(sorted(token.strip() for token in tokenizer.get_vocab() if token.strip()))
-        shown = text if len(text) <= 60 else text[:57] + "…"
-        raise ValueError(f"{shown!r} has a symbol that is not in the vocabulary; known are {known}") from None
+        raise ValueError(_unknown(texts, tokenizer)) from None
     return ids
+
+
+def _unknown(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> str:
+    """A sentence about the first text with a symbol that the vocabulary lacks."""
+    vocabulary = tokenizer.get_vocab()
+    backend = tokenizer.backend_tokenizer
+    for text in texts:
+        for piece in text.split(tokenizer.eos_token):
+            for token, _ in backend.pre_tokenizer.pre_tokenize_str(piece):
+                if token not in vocabulary:
+                    where = "" if text.strip() == token.strip() else f" of {_short(text)}"
+                    symbol = _short(token.strip() or token)
+                    return f"{symbol}{where} is a symbol that is not in the vocabulary{_known(vocabulary)}"
+    raise AssertionError("every symbol is known")
+
+
+def _known(vocabulary: Iterable[str]) -> str:
+    known = sorted(token.strip() for token in vocabulary if token.strip())
+    return f"; known are {' '.join(known)}" if len(known) <= LISTED else f" of {len(known):,} words"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "…")

@@ -58,16 +58,18 @@ class Examples:
 class Batch:
     """Rows ready for the model. Right-padded, so causal attention needs no mask.
 
-    input_ids_BT. labels_BL: the token that position `first + j` must predict, −100 where none.
-    answer_BL: which labels come after the CoT (its EOS, ####, answer, EOS). first: index of the earliest
-    position that predicts a label. tokens: real tokens, padding not counted. cot_free: no row has a CoT
-    token left.
+    input_ids_BT. position_ids_BT: None where they count from 0. labels_BL: the token that position
+    `first + j` must predict, −100 where none. answer_BL: which labels come after the CoT (its EOS, ####,
+    answer, EOS). first: index of the earliest position that predicts a label. longest, tokens: real
+    tokens, padding not counted, of the longest row and of all. cot_free: no row has a CoT token left.
     """
 
     input_ids_BT: Tensor
+    position_ids_BT: Tensor | None
     labels_BL: Tensor
     answer_BL: Tensor
     first: int
+    longest: int
     tokens: int
     cot_free: bool
 
@@ -101,6 +103,16 @@ class Method(Protocol):
     stages: int
     """The stage at which nothing is left to remove; 0 when there is no curriculum."""
 
+    start: int
+    """Removals at the beginning."""
+
+    answers_both_ways: bool
+    """Whether it can be asked for its CoT or for the answer alone, by a control token."""
+
+    def positions(self, examples: Examples) -> int:
+        """Positions that the longest row of these takes, at whatever stage."""
+        ...
+
     def rows(self, examples: Examples, scheduled: int, generator: torch.Generator | None) -> Batch:
         """A training batch after `scheduled` removals. Without a generator there is no random offset."""
         ...
@@ -116,10 +128,14 @@ class Method(Protocol):
         scheduled: int,
         *,
         max_new_tokens: int,
+        explicit: bool = False,
         on_token: Callable[[int], None] | None = None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Decoded:
-        """Greedy answers. Each question's ids end with its EOS. on_token sees each token of row 0."""
+        """Greedy answers. Each question's ids end with its EOS. on_token sees each token of row 0.
+
+        explicit: ask for the whole CoT; only where `answers_both_ways`.
+        """
         ...
 
     def stage(self, scheduled: int) -> int:

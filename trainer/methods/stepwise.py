@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer.config import MethodConfig
 from trainer.decode import greedy
+from trainer.methods import tokens
 from trainer.methods.base import Batch, Decoded, Examples, Losses, Model
 from trainer.schedule import offset_distribution
 
@@ -26,20 +27,32 @@ IGNORED = -100
 class Stepwise:
     """One token of CoT less at each stage. Explicit CoT and no CoT have one stage: all, or none, of it.
 
-    separator_id: the token after which the answer begins. Raises ValueError where positions are to move
-    with the tokens and the data do not allow it.
+    train: what longest_cot and the lengths are taken from; may be empty where nothing is removed.
+    separator_id: the token after which the answer begins. Raises ValueError where positions are to be
+    kept or moved and the data do not allow it.
     """
 
     def __init__(
         self, config: MethodConfig, tokenizer: PreTrainedTokenizerBase, train: Examples, separator_id: int
     ) -> None:
-        self.longest_cot = longest_cot = int(train.cot_N.max())
+        self.longest_cot = longest_cot = int(train.cot_N.max()) if len(train) else 0
         self.moved_positions = _moved_positions(train) if config.move_positions else None
-        self.stages = longest_cot if config.name == "stepwise" else 0
+        self.keep_positions = config.keep_positions
+        if config.keep_positions:
+            _check_kept_positions(train)
+        last = min(longest_cot, config.stop_at or config.remove_all_beyond or longest_cot)
+        self.stages = last if config.name == "stepwise" else 0
+        self.start = min(config.start_from, self.stages)
+        self.most_removed = last if config.stop_at else longest_cot
         self.always_removed = longest_cot if config.name == "no_cot" else 0
         self.side: Literal["left", "right"] = config.side
         self.eos_id: int = tokenizer.eos_token_id
         self.separator_id = separator_id
+        ids = {token: tokenizer.get_vocab()[token] for token in tokens.added(config)}
+        self.filler_id = ids.get(tokens.FILLER)
+        self.direct_id, self.explicit_id = ids.get(tokens.DIRECT), ids.get(tokens.EXPLICIT)
+        self.answers_both_ways = self.direct_id is not None
+        self.explicit_share = config.explicit_share
         self.configure(config)
 
     def configure(self, config: MethodConfig) -> None:
@@ -52,14 +65,18 @@ class Stepwise:
         return min(scheduled, self.stages)
 
     def removed(self, scheduled: int) -> int:
-        return min(self.stage(scheduled) + self.always_removed, self.longest_cot)
+        stage = self.stage(scheduled)
+        if stage == self.stages and stage:
+            return self.most_removed
+        return stage + self.always_removed
 
     def describe(self, stage: int) -> str:
         if self.stages == 0:
             return "no CoT" if self.always_removed else "explicit CoT"
-        if stage == self.stages:
-            return f"all {self.stages} CoT tokens removed"
-        return f"{stage} of {self.stages} CoT tokens removed"
+        removed = self.removed(stage)
+        if removed == self.longest_cot:
+            return f"all {removed} CoT tokens removed"
+        return f"{removed} of {self.longest_cot} CoT tokens removed"
 
     def resets(self, previous_cot_free: bool) -> bool:
         return self.reset_optimizer and not previous_cot_free
@@ -68,16 +85,44 @@ class Stepwise:
         if self.moved_positions is not None:
             move_positions(model, self.moved_positions, after - before)
 
+    def positions(self, examples: Examples) -> int:
+        length_N = examples.length_N
+        if self.filler_id is not None:
+            length_N = length_N + (self.removed(self.stages) - examples.cot_N).clamp(min=0)
+        return int(length_N.max()) + self.answers_both_ways
+
     def rows(self, examples: Examples, scheduled: int, generator: torch.Generator | None) -> Batch:
-        removals_B = torch.full((len(examples),), self.removed(scheduled))
+        planned_B = torch.full((len(examples),), self.removed(scheduled))
+        removals_B = planned_B
         if generator is not None and self.smooth:
-            removals_B += torch.multinomial(self.offsets, len(examples), True, generator=generator)
-        return remove(examples, removals_B, self.side, self.eos_id, width_removed=self.removed(scheduled))
+            offsets_B = torch.multinomial(self.offsets, len(examples), True, generator=generator)
+            removals_B = removals_B + offsets_B
+        if self.direct_id is not None and self.explicit_id is not None:
+            explicit_B = torch.zeros(len(examples), dtype=torch.bool)
+            if generator is not None:
+                explicit_B = torch.rand(len(examples), generator=generator) < self.explicit_share
+            planned_B = torch.where(explicit_B, 0, planned_B)
+            removals_B = torch.where(explicit_B, 0, removals_B)
+            examples = with_control(examples, torch.where(explicit_B, self.explicit_id, self.direct_id))
+        return remove(
+            examples,
+            removals_B,
+            self.side,
+            self.eos_id,
+            planned_B=planned_B,
+            filler_id=self.filler_id,
+            keep_positions=self.keep_positions,
+        )
 
     def loss(self, model: Model, batch: Batch) -> Losses:
         length = batch.input_ids_BT.shape[1]
         keep = torch.arange(batch.first, length - 1, device=batch.input_ids_BT.device)
-        output = model(input_ids=batch.input_ids_BT, logits_to_keep=keep, use_cache=False)
+        positions: dict[str, Tensor] = {}
+        if batch.position_ids_BT is not None:
+            # Without a mask transformers takes positions that jump for several texts packed into one row.
+            mask_BT = torch.ones_like(batch.input_ids_BT)
+            positions = {"position_ids": batch.position_ids_BT, "attention_mask": mask_BT}
+        output = model(input_ids=batch.input_ids_BT, logits_to_keep=keep, use_cache=False, **positions)
         losses_BL = F.cross_entropy(
             output.logits.float().flatten(0, 1),
             batch.labels_BL.flatten(),
@@ -99,18 +144,40 @@ class Stepwise:
         scheduled: int,
         *,
         max_new_tokens: int,
+        explicit: bool = False,
         on_token: Callable[[int], None] | None = None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Decoded:
+        assert self.answers_both_ways or not explicit
+        removed = 0 if explicit else self.removed(scheduled)
+        asked = [list(question) for question in questions]
+        if self.direct_id is not None and self.explicit_id is not None:
+            control = self.explicit_id if explicit else self.direct_id
+            asked = [[*question[:-1], control, question[-1]] for question in asked]
+        if self.filler_id is not None:
+            asked = [[*question, *[self.filler_id] * removed] for question in asked]
         return greedy(
             model,
-            questions,
+            asked,
             eos_id=self.eos_id,
             separator_id=self.separator_id,
             pad_id=self.eos_id,
             max_new_tokens=max_new_tokens,
+            # Kept positions jump at the token before the first removed one: the question's EOS, or the
+            # last CoT token that is left.
+            jump=removed if self.keep_positions else 0,
+            jump_after=self.longest_cot - removed if self.side == "right" else 0,
             on_token=on_token,
             interrupted=interrupted,
+        )
+
+
+def _check_kept_positions(train: Examples) -> None:
+    """While decoding nobody knows how long the CoT would have been, unless all are of one length."""
+    if int(train.cot_N.min()) != int(train.cot_N.max()):
+        raise ValueError(
+            "method.keep_positions needs CoTs of one length, since decoding must know how many tokens are "
+            f"gone; these have {int(train.cot_N.min())} to {int(train.cot_N.max())} tokens"
         )
 
 
@@ -136,39 +203,80 @@ def move_positions(model: Model, rows: slice, by: int) -> None:
         table[rows] = table[rows].roll(-by, 0)
 
 
+def with_control(examples: Examples, control_B: Tensor) -> Examples:
+    """Each row with a token of its own before the EOS of its question. control_B: on the CPU."""
+    ids_BT = examples.ids_NT
+    column_T = torch.arange(ids_BT.shape[1] + 1)
+    place_B1 = examples.question_N[:, None] - 1
+    source_BT = (column_T - (column_T > place_B1).long()).clamp(max=ids_BT.shape[1] - 1)
+    moved_BT = ids_BT.gather(1, source_BT.to(ids_BT.device)).long()
+    is_control_BT = (column_T == place_B1).to(ids_BT.device)
+    marked_BT = torch.where(is_control_BT, control_B[:, None].to(ids_BT.device), moved_BT)
+    return Examples(marked_BT, examples.question_N + 1, examples.cot_N, examples.length_N + 1)
+
+
 def remove(
     examples: Examples,
     removals_B: Tensor,
     side: Literal["left", "right"],
     pad_id: int,
     *,
-    width_removed: int = 0,
+    planned_B: Tensor | None = None,
+    filler_id: int | None = None,
+    keep_positions: bool = False,
 ) -> Batch:
     """Delete `removals_B` CoT tokens (at most all) of each row and make the batch of what is left.
 
     Left deletes right after the question's EOS, right deletes right before the CoT's EOS. Tensor
     operations only, without a look at any value on the device. Rows are padded to one width per stage:
-    the longest row after `width_removed` removals, which an offset only shortens.
+    the longest row after `planned_B` removals, which an offset only shortens.
 
-    removals_B: on the CPU. Shapes: B rows, T tokens, L = T − 1 − first labels.
+    filler_id: stands, on the left, where each removed token was; a CoT shorter than planned gets as many
+    as a long one, since nobody knows its length while decoding. keep_positions: position ids stay as if
+    nothing had been removed; they jump at the token before the first removed one (official code).
+
+    removals_B, planned_B: on the CPU; none planned when not given. Shapes: B rows, T tokens,
+    L = T − 1 − first labels.
     """
+    if planned_B is None:
+        planned_B = torch.zeros_like(removals_B)
     removed_B = torch.minimum(removals_B, examples.cot_N)
-    length_B = examples.length_N - removed_B
-    width = int((examples.length_N - examples.cot_N.clamp(max=width_removed)).max())
-    cut_B = examples.question_N + (0 if side == "left" else examples.cot_N - removed_B)
+    no_fillers_B = torch.zeros_like(removed_B)
+    fillers_B = no_fillers_B if filler_id is None else torch.maximum(removed_B, planned_B)
+    planned_fillers_B = no_fillers_B if filler_id is None else planned_B
+    length_B = examples.length_N - removed_B + fillers_B
+    width = int((examples.length_N - torch.minimum(planned_B, examples.cot_N) + planned_fillers_B).max())
+    # An offset turns CoT tokens into fillers and leaves the length; where there is no CoT left, too.
+    cut_B1 = (examples.question_N + (0 if side == "left" else examples.cot_N - removed_B))[:, None]
+    end_B1 = cut_B1 + fillers_B[:, None]
 
     column_T = torch.arange(width)
-    source_BT = column_T + removed_B[:, None] * (column_T >= cut_B[:, None])
+    source_BT = column_T + (removed_B - fillers_B)[:, None] * (column_T >= end_B1)
     real_BT = column_T < length_B[:, None]
     device = examples.ids_NT.device
-    source_BT = source_BT.clamp(max=examples.ids_NT.shape[1] - 1).to(device)
+    source_BT = source_BT.clamp(0, examples.ids_NT.shape[1] - 1).to(device)
     ids_BT = examples.ids_NT.gather(1, source_BT).long()
+    if filler_id is not None:
+        ids_BT = torch.where(((column_T >= cut_B1) & (column_T < end_B1)).to(device), filler_id, ids_BT)
     input_ids_BT = torch.where(real_BT.to(device), ids_BT, pad_id)
 
-    first = int(examples.question_N.min()) - 1
+    first = int((examples.question_N + planned_fillers_B).min()) - 1
     target_T = column_T[first + 1 :]
-    labelled_BL = real_BT[:, first + 1 :] & (target_T >= examples.question_N[:, None])
+    after_question_B = examples.question_N + fillers_B
+    labelled_BL = real_BT[:, first + 1 :] & (target_T >= after_question_B[:, None])
     labels_BL = torch.where(labelled_BL.to(device), input_ids_BT[:, first + 1 :], IGNORED)
-    answer_BL = target_T >= (examples.question_N + examples.cot_N - removed_B)[:, None]
-    cot_free = bool((removed_B == examples.cot_N).all())
-    return Batch(input_ids_BT, labels_BL, answer_BL.to(device), first, int(length_B.sum()), cot_free)
+    answer_BL = target_T >= (after_question_B + examples.cot_N - removed_B)[:, None]
+    position_ids_BT = None
+    if keep_positions:
+        kept_BT = column_T + removed_B[:, None] * (column_T >= cut_B1 - 1)
+        position_ids_BT = kept_BT.clamp(max=examples.ids_NT.shape[1] - 1).to(device)
+    return Batch(
+        input_ids_BT,
+        position_ids_BT,
+        labels_BL,
+        answer_BL.to(device),
+        first,
+        longest=int(length_B.max()),
+        tokens=int(length_B.sum()),
+        cot_free=bool((removed_B == examples.cot_N).all()),
+    )

@@ -1,0 +1,70 @@
+"""One optimiser step: forward and backward of each part of a batch, clip, update.
+
+Nothing here waits for the device: what came out is returned as tensors on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainer import schedule
+from trainer.config import OptimConfig
+from trainer.methods.base import Batch, Losses, Method, Model
+
+
+class Applied(NamedTuple):
+    """What a step did. losses: of all parts. grad_norm: before clipping. finite: whether it was applied."""
+
+    losses: Losses
+    grad_norm: Tensor
+    finite: Tensor
+
+
+class Updater:
+    """AdamW and how many updates it has made. It starts anew by `reset`."""
+
+    def __init__(self, model: Model, config: OptimConfig) -> None:
+        self._model = model
+        self.configure(config)
+        self.reset()
+
+    def configure(self, config: OptimConfig) -> None:
+        """Take up settings, now or while the run trains."""
+        self._config = config
+
+    def reset(self) -> None:
+        """A new optimiser, with no memory of former gradients."""
+        self.updates = 0
+        self.optimizer = torch.optim.AdamW(self._model.parameters(), fused=True)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        return self._config.lr * schedule.warm(self.updates, self._config.warmup)
+
+    def step(self, method: Method, parts: Sequence[Batch], share: float) -> Applied:
+        """Update on the sum over `parts` of their mean loss times `share`; on nothing that is not finite.
+
+        With `share` = 1 / parts it is the mean of the parts' means, as the official code accumulates.
+        """
+        losses = []
+        for batch in parts:
+            part = method.loss(self._model, batch)
+            (part.mean * share).backward()
+            losses.append(part._replace(mean=part.mean.detach() * share))
+        total = Losses(*(torch.stack(values).sum(0) for values in zip(*losses, strict=True)))
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip)
+        finite = torch.isfinite(norm) & torch.isfinite(total.mean)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+            group["weight_decay"] = self._config.weight_decay
+        # The fused optimiser leaves the update out on the device: no one waits to look at the number.
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.updates += 1
+        return Applied(total, norm, finite)
