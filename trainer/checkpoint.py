@@ -47,7 +47,8 @@ class TrainState:
 
     stream: number of the random stream that order and offsets come from. counter: batches since the last
     removal. updates: steps of this optimiser. cot_free: whether the last batch had no CoT token left.
-    seconds: trained so far. seq: events journalled before the save. accuracy: the last on validation.
+    seconds: trained so far. seq: events of the journal that came before. during: id of the command that
+    was being carried out, "" for none; its effect is in. accuracy: the last on validation.
     """
 
     step: int
@@ -61,6 +62,7 @@ class TrainState:
     cot_free: bool
     seconds: float
     seq: int
+    during: str
     accuracy: float | None
 
     def ref(self, id: str) -> CheckpointRef:
@@ -96,7 +98,7 @@ def save(
         except CheckpointError:
             shutil.rmtree(final)
         else:
-            return id, _size(final)
+            return id, size(final)
     temporary = run / FOLDER / f".{id}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -120,7 +122,7 @@ def save(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise error if isinstance(error, OSError) else OSError(f"{temporary}: {error}") from None
-    return id, _size(final)
+    return id, size(final)
 
 
 def verify(path: Path) -> None:
@@ -173,14 +175,15 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def list_checkpoints(run: Path) -> list[CheckpointRef]:
-    """The checkpoints of a run that were finished, oldest first. They are not verified."""
+    """The checkpoints of a run that were finished, in the order of its story. They are not verified."""
     refs = []
     for path in (run / FOLDER).glob("b*"):
         try:
-            refs.append(((path / MANIFEST).stat().st_mtime_ns, load_state(path).ref(path.name)))
+            written, state = (path / MANIFEST).stat().st_mtime_ns, load_state(path)
         except (OSError, CheckpointError):
             continue
-    return [ref for _, ref in sorted(refs, key=lambda pair: (pair[0], pair[1].id))]
+        refs.append(((state.seq, written), state.ref(path.name)))
+    return [ref for _, ref in sorted(refs, key=lambda pair: pair[0])]
 
 
 def tidy(run: Path) -> None:
@@ -211,5 +214,6 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _size(path: Path) -> int:
+def size(path: Path) -> int:
+    """Of all its files, in bytes."""
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

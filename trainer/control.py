@@ -432,5 +432,7 @@ class Inbox:
             return self._answers.get(id)
 
     def answered(self, id: str, answer: Answer) -> None:
+        """Remember an answer, of now or of an earlier process."""
         with self._lock:
+            self._seen.add(id)
             self._answers.setdefault(id, answer)

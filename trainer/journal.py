@@ -21,8 +21,11 @@ FILE = "journal.jsonl"
 RETRY_SECONDS = 1.0
 
 
-def read(folder: Path) -> Iterator[Event]:
-    """The events of a run folder in order. A torn last line is left out, as are lines that do not decode."""
+def read(folder: Path, wanted: Callable[[bytes], bool] = lambda line: True) -> Iterator[Event]:
+    """The events of a run folder in order. A torn last line is left out, as are lines that do not decode.
+
+    wanted: asked for each line; to pass over a line is many times as quick as to decode it.
+    """
     try:
         file = (folder / FILE).open("rb")
     except FileNotFoundError:
@@ -31,6 +34,8 @@ def read(folder: Path) -> Iterator[Event]:
         for line in file:
             if not line.endswith(b"\n"):
                 return
+            if not wanted(line):
+                continue
             try:
                 yield decode(line)
             except DecodeError:
@@ -53,7 +58,7 @@ class Journal:
         self._length = whole_lines(self._path)
         os.ftruncate(self._descriptor, self._length)
         self._lock = threading.Lock()
-        self._queue: queue.Queue[tuple[Event, threading.Event | None] | None] = queue.Queue(capacity)
+        self._queue: queue.Queue[tuple[Event | None, threading.Event | None] | None] = queue.Queue(capacity)
         self.trouble: str | None = None
         """Why nothing can be written at the moment, or None."""
         self._thread = threading.Thread(target=self._write_all, name="stepwise-journal", daemon=True)
@@ -75,6 +80,15 @@ class Journal:
         if written is not None:
             written.wait()
 
+    def flush(self) -> int:
+        """Wait until all that was appended so far is safe on the disk; the number of the last of it."""
+        written = threading.Event()
+        with self._lock:
+            seq = self._seq
+            self._queue.put((None, written))
+        written.wait()
+        return seq
+
     def close(self) -> None:
         """Write what is queued and close."""
         self._queue.put(None)
@@ -84,11 +98,13 @@ class Journal:
     def _write_all(self) -> None:
         while (item := self._queue.get()) is not None:
             event, written = item
-            if not event.transient:
-                self._write(
-                    (encode(event) + "\n").encode("utf-8", "backslashreplace"), sync=written is not None
-                )
-            self._publish(event)
+            if event is None:
+                self._write(b"", sync=True)
+            else:
+                if not event.transient:
+                    line = (encode(event) + "\n").encode("utf-8", "backslashreplace")
+                    self._write(line, sync=written is not None)
+                self._publish(event)
             if written is not None:
                 written.set()
 

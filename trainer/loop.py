@@ -11,6 +11,7 @@ import os
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -61,19 +62,33 @@ from trainer.keeper import Keeper
 from trainer.lineage import Fork, Lineage
 from trainer.meter import Meter
 from trainer.parts import Parts
+from trainer.resumption import Deed, Place
 from trainer.schedule import Progress
 from trainer.seeds import Order, derive, generator
 from trainer.update import Updater
 from trainer.watch import Watch, watch
 
+AT_ONCE = ("stop", "pause", "resume", "ask")
+"""Commands that are served also while what was done before is done again: they change no weight."""
+
 SHOWN = 8
 """Held-out examples shown with each evaluation."""
 
 
-class Emit(Protocol):
-    """Where events go. wait: return when the event is on the disk."""
+class Record(Protocol):
+    """What the run tells, and what it has told already."""
 
-    def __call__(self, event: Event, *, wait: bool = False) -> None: ...
+    def tell(self, event: Event, *, wait: bool = False) -> None:
+        """Hand an event on. wait: return when it is on the disk."""
+        ...
+
+    def position(self, place: Place) -> int:
+        """How much of the journal came before this place; it is on the disk then."""
+        ...
+
+    def ahead(self, place: Place) -> bool:
+        """Whether the journal tells already of what comes here."""
+        ...
 
 
 class RefusedError(ValueError):
@@ -84,7 +99,7 @@ class Loop:
     """A run while it trains. Build it, `restore` it when it goes on from a checkpoint, then `run` it."""
 
     def __init__(
-        self, config: Config, folder: Path, parts: Parts, inbox: Inbox, emit: Emit, lineage: Lineage
+        self, config: Config, folder: Path, parts: Parts, inbox: Inbox, record: Record, lineage: Lineage
     ) -> None:
         self.config = config
         self.folder = folder
@@ -94,7 +109,13 @@ class Loop:
         self.control = Control()
         self.state: RunState = "starting"
         self.closing = threading.Event()
-        self._emit_event = emit
+        self._record = record
+        self.script: deque[Deed] = deque()
+        """Commands of before the process ended, to carry out again at their places."""
+        self.afterwards = Control()
+        """What holds, of pauses, when all that is told already has been done again."""
+        self._during = ""
+        self._later: list[Command] = []
 
         self.model, self.method = parts.model, parts.method
         self.train = parts.splits["train"]
@@ -115,7 +136,6 @@ class Loop:
         self.held_evaluations = 0
         self.ended = False
         self.unsaved: SaveCause | None = None
-        self.seq = 0
 
     # The run -------------------------------------------------------------------------------------------
 
@@ -236,30 +256,80 @@ class Loop:
 
     # Commands ------------------------------------------------------------------------------------------
 
+    @property
+    def place(self) -> Place:
+        return Place(self.branch, self.step)
+
+    @property
+    def repeating(self) -> bool:
+        """Whether what the journal tells already is being done again."""
+        return bool(self.script) or self._record.ahead(self.place)
+
     def _serve(self) -> None:
-        for command in self.inbox.take():
+        while (
+            self.script and self.script[0].place.branch == self.branch and self.script[0].place <= self.place
+        ):
+            self._repeat(self.script.popleft())
+        arrived = self.inbox.take()
+        if self.repeating:
+            # They belong after what was done before they were asked for.
+            self._later += [c for c in arrived if c.name not in AT_ONCE]
+            arrived = [c for c in arrived if c.name in AT_ONCE]
+        else:
+            self._catch_up()
+            arrived = [*self._later, *arrived]
+            self._later.clear()
+        for command in arrived:
             if self.inbox.answer(command.id) is None:
                 self._obey(command)
 
+    def _catch_up(self) -> None:
+        """All is done again: a pause that was asked for holds from here."""
+        later, self.afterwards = self.afterwards, Control()
+        if later.paused or later.pause_at is not None:
+            reached = later.pause_at is not None and later.pause_at <= self.step
+            pause_at = None if reached else later.pause_at
+            self.control = replace(self.control, paused=later.paused or reached, pause_at=pause_at)
+
+    def _repeat(self, deed: Deed) -> None:
+        ok, message = self._do(deed.command)
+        if not deed.acknowledged:
+            self._acknowledge(deed.command, ok, message)
+        elif not ok:
+            text = (
+                f"{deed.command.text}: was done before the interruption and cannot be done again: {message}"
+            )
+            self._emit(Notice(at=self.at, level="error", message=text))
+
     def _obey(self, command: Command) -> None:
+        try:
+            ok, message = self._do(command)
+        except Exception as error:
+            self._acknowledge(command, False, f"failed: {type(error).__name__}: {error}")
+            raise  # what it left half-done is not trained on; the answer stands first
+        self._acknowledge(command, ok, message)
+
+    def _acknowledge(self, command: Command, ok: bool, message: str) -> None:
+        answer = Answer(ok, message, self.step)
+        self.inbox.answered(command.id, answer)
+        self._emit(acknowledgement(command, self.at, answer), wait=True)
+
+    def _do(self, command: Command) -> tuple[bool, str]:
+        """Decide and carry out; whether it was done, and a sentence."""
         facts = Facts(self.at, self.method.stages, self.config, self.keeper.lineage, self.ended)
         decision = decide(self.control, command, facts)
-        ok, message = decision.ok, decision.message
-        failure: Exception | None = None
+        message = decision.message
         # Before the effects: a save that finds no room pauses the run, and that must stand.
         self.control = decision.control
+        self._during = command.id
         try:
             for effect in decision.effects:
                 message = self._carry_out(effect, command) or message
         except RefusedError as refusal:
-            ok, message = False, str(refusal)
-        except Exception as error:
-            ok, message, failure = False, f"failed: {type(error).__name__}: {error}", error
-        answer = Answer(ok, message, self.step)
-        self.inbox.answered(command.id, answer)
-        self._emit(acknowledgement(command, self.at, answer), wait=True)
-        if failure is not None:
-            raise failure  # what it left half-done is not trained on; the answer stands first
+            return False, str(refusal)
+        finally:
+            self._during = ""
+        return decision.ok, message
 
     def _carry_out(self, effect: Effect, command: Command) -> str | None:
         """Do what was decided; a sentence when there is more to say than the decision said."""
@@ -481,7 +551,8 @@ class Loop:
             updates=self.updater.updates,
             cot_free=self.cot_free,
             seconds=self.seconds,
-            seq=self.seq,
+            seq=self._record.position(self.place),
+            during=self._during,
             accuracy=self.accuracy,
         )
 
@@ -520,10 +591,10 @@ class Loop:
             self._emit(StateChanged(at=self.at, state=state))
 
     def _emit(self, event: Event, *, wait: bool = False) -> None:
-        self._emit_event(event, wait=wait)
+        self._record.tell(event, wait=wait)
         self.watch, alarm = watch(self.watch, event, self.config.watch)
         if alarm is not None:
-            self._emit_event(alarm)
+            self._record.tell(alarm)
             if isinstance(alarm, AlarmRaised) and self.config.watch.notify:
                 notify(self.config.watch.notify, alarm.message)
 

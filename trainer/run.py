@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,35 +29,29 @@ from trainer.checkpoint import CheckpointError
 from trainer.config import Config, ConfigError
 from trainer.control import Answer, Command, Inbox
 from trainer.events import (
-    AlarmCleared,
-    AlarmRaised,
     At,
+    CheckpointRemoved,
+    CheckpointSaved,
+    CommandAcknowledged,
     CommandReceived,
     Evaluated,
     Event,
-    ExamplesShown,
-    Metrics,
     Notice,
-    RolledBack,
     RunCrashed,
     RunFinished,
     RunStarted,
     RunState,
     SettingChanged,
-    StageEntered,
     StateChanged,
 )
 from trainer.files import replace_text
 from trainer.lineage import CheckpointRef, Lineage, replay
 from trainer.loop import Loop
 from trainer.parts import assemble
+from trainer.resumption import Place, Plan, Retold, plan
 
 CONFIG = "config.toml"
 HEARTBEAT_SECONDS = 1.0
-REPEATED = (Metrics, Evaluated, ExamplesShown, StageEntered, AlarmRaised, AlarmCleared)
-"""Events that training makes again when it repeats steps the journal already has."""
-STEERED = (SettingChanged, RolledBack)
-"""Events after which training takes another course than the journal's."""
 
 
 class RunError(ValueError):
@@ -83,11 +77,13 @@ class Run:
         self._at = At(time=time.time())
         self._accuracy: float | None = None
         self._started = time.time()
-        self._repeated: set[tuple[object, ...]] = set()
+        self._retold = Retold()
+        self._plan = Plan()
         self._beating: threading.Thread | None = None
         self._last_step_at = 0.0
         self._stages = 0
         self._damaged: list[str] = []
+        self._missed: list[Event] = []
         self._subscribers: list[tuple[deque[Event], int]] = []
         self._on_event: Callable[[Event], None] | None = None
         self._publishing = threading.Lock()
@@ -123,9 +119,12 @@ class Run:
             raise
         loop = self._loop
         self._stages = loop.method.stages
-        loop.control = replace(loop.control, paused=self._paused)
+        if loop.repeating:
+            loop.afterwards = replace(loop.afterwards, paused=self._paused)
+        else:
+            loop.control = replace(loop.control, paused=self._paused)
         parts = loop.parts
-        self._emit(
+        self.tell(
             RunStarted(
                 at=loop.at,
                 name=self.name,
@@ -168,7 +167,7 @@ class Run:
             command=command.text,
             source=command.source,
         )
-        if not self._inbox.put(command, before=lambda: self._emit(received)):
+        if not self._inbox.put(command, before=lambda: self.tell(received)):
             return
         if self._ended.is_set():
             self._refuse_the_rest()
@@ -219,49 +218,76 @@ class Run:
         if not self._resume:
             return self._build(None, Lineage()), None
         events = list(journal.read(self.folder))
+        checkpoint.tidy(self.folder)
+        lineage = Lineage(tuple(checkpoint.list_checkpoints(self.folder)), replay(events).forks)
+        origin, rejected = self._last_good(lineage)
+        good = tuple(c for c in lineage.checkpoints if c not in rejected)
+        saved = checkpoint.load_state(self._path(origin)) if origin else None
+        seq = saved.seq if saved else 0
+        before = [e for e in events if e.seq <= seq]
+        forks = replay(before).forks
+        self._take_settings(before)
+        self._retold = Retold(events, seq)
+        self._plan = plan(events, seq, saved.during if saved else "")
+        for event in events:
+            if isinstance(event, CommandAcknowledged):
+                self._inbox.answered(event.id, Answer(event.ok, event.message, event.at.step))
+        loop = self._build(origin, Lineage(good, forks))
+        loop.control = replace(control.replay(before), pause_at=None)
+        loop.afterwards = replace(control.replay(events), held=False)
+        loop.script.extend(self._plan.script)
+        loop.seconds = saved.seconds if saved else 0.0
+        loop.recall(before)
+        evaluated = [e for e in events if isinstance(e, Evaluated) and e.split == "valid"]
+        self._accuracy = evaluated[-1].accuracy if evaluated else None
+        tip = max((e.at.step for e in events if e.at.branch == loop.branch), default=0)
+        if loop.repeating:
+            self._damaged.append(
+                f"what came after {origin.id if origin else 'the start'} is done again, up to step {tip:,}; "
+                "what was told of it is not told twice"
+            )
+        self._reconcile(events, good)
+        return loop, origin
+
+    def _take_settings(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, SettingChanged):
                 try:
                     self.config = configuration.changed(self.config, event.key, event.new)
                 except ConfigError as error:
                     self._damaged.append(f"a setting of the journal is left out: {error}")
-        rollbacks = [e for e in events if isinstance(e, RolledBack)]
-        branch = rollbacks[-1].at.branch if rollbacks else 1
-        checkpoint.tidy(self.folder)
-        lineage = Lineage(tuple(checkpoint.list_checkpoints(self.folder)), replay(events).forks)
-        origin, rejected = self._last_good(lineage, branch)
-        good = tuple(c for c in lineage.checkpoints if c not in rejected)
-        loop = self._build(origin, Lineage(good, lineage.forks))
-        loop.control = control.replay(events)
-        saved = checkpoint.load_state(self._path(origin))
-        loop.seconds = saved.seconds
-        loop.recall(e for e in events if e.seq <= saved.seq or isinstance(e, RolledBack))
-        if origin.branch != branch:
-            # Killed after a roll back, before the new branch had a checkpoint of its own.
-            loop.branch = branch
-            loop.stream = branch if rollbacks[-1].seed == "fresh" else loop.stream
-        self._repeated = {_key(e) for e in events if isinstance(e, REPEATED) and e.at.branch == branch}
-        self._accuracy = loop.accuracy
-        tip = max((e.at.step for e in events if e.at.branch == branch), default=0)
-        if tip > loop.step:
-            self._damaged.append(
-                f"steps {loop.step:,} to {tip:,} are done again, from {origin.id}; what was told of them "
-                "is not told twice"
-            )
-        return loop, origin
+
+    def _reconcile(self, events: list[Event], there: tuple[CheckpointRef, ...]) -> None:
+        """Tell of checkpoints that were written or removed when there was no time to say so."""
+        told = {c.id for c in replay(events).checkpoints}
+        now = time.time()
+        for ref in there:
+            if ref.id not in told:
+                state, size = checkpoint.load_state(self._path(ref)), checkpoint.size(self._path(ref))
+                at = At(
+                    step=ref.step, branch=ref.branch, stage=ref.stage, scheduled=state.scheduled, time=now
+                )
+                self._missed.append(
+                    CheckpointSaved(at=at, checkpoint=ref.id, cause=ref.cause, seconds=0.0, bytes=size)
+                )
+        for id in sorted(told - {ref.id for ref in there}):
+            self._missed.append(CheckpointRemoved(at=At(time=now), checkpoint=id))
 
     def _build(self, origin: CheckpointRef | None, lineage: Lineage) -> Loop:
         saved = checkpoint.model_folder(self._path(origin)) if origin else None
         parts = assemble(self.config, saved)
-        loop = Loop(self.config, self.folder, parts, self._inbox, self._emit, lineage)
+        loop = Loop(self.config, self.folder, parts, self._inbox, self, lineage)
         if origin:
             loop.restore(origin.id)
         return loop
 
-    def _last_good(self, lineage: Lineage, branch: int) -> tuple[CheckpointRef, list[CheckpointRef]]:
-        """The newest checkpoint of a branch that verifies, and newer ones that do not; these are noted."""
+    def _last_good(self, lineage: Lineage) -> tuple[CheckpointRef | None, list[CheckpointRef]]:
+        """The latest checkpoint that verifies, None when none was ever finished, and later ones that do not.
+
+        The damaged ones are noted.
+        """
         rejected: list[CheckpointRef] = []
-        for ref in reversed(lineage.past(branch)):
+        for ref in reversed(lineage.checkpoints):
             try:
                 checkpoint.verify(self._path(ref))
             except CheckpointError as error:
@@ -269,12 +295,9 @@ class Run:
                 rejected.append(ref)
             else:
                 return ref, rejected
-        if not self._damaged:
-            raise RunError(
-                f"{self.folder} has no good checkpoint to go on from: it ended before its first; delete the "
-                "folder, and start again"
-            )
-        raise RunError(f"{self.folder} has no good checkpoint to go on from: {'; '.join(self._damaged)}")
+        if rejected:
+            raise RunError(f"{self.folder} has no good checkpoint to go on from: {'; '.join(self._damaged)}")
+        return None, []
 
     def _path(self, ref: CheckpointRef) -> Path:
         return self.folder / checkpoint.FOLDER / ref.id
@@ -283,12 +306,15 @@ class Run:
 
     def _train(self) -> None:
         try:
+            for event in self._missed:
+                self.tell(event)
             for message in (*self._damaged, *self._loop.parts.notices):
-                self._emit(Notice(at=self._loop.at, level="warning", message=message))
-            self._emit(Notice(at=self._loop.at, message=self._saving_habits()))
+                self.tell(Notice(at=self._loop.at, level="warning", message=message))
+            self._answer_the_open()
+            self.tell(Notice(at=self._loop.at, message=self._saving_habits()))
             self._loop.run()
         except Exception as error:
-            self._emit(
+            self.tell(
                 RunCrashed(
                     at=self._loop.at,
                     error=explain(error),
@@ -297,7 +323,7 @@ class Run:
                 ),
                 wait=True,
             )
-            self._emit(StateChanged(at=self._loop.at, state="crashed"), wait=True)
+            self.tell(StateChanged(at=self._loop.at, state="crashed"), wait=True)
         finally:
             self._ended.set()
             self._refuse_the_rest()
@@ -326,19 +352,34 @@ class Run:
                 message = f"the run is {self.state}; `stepwise resume` goes on from its last checkpoint"
                 answer = Answer(False, message, self._at.step)
                 self._inbox.answered(command.id, answer)
-                self._emit(control.acknowledgement(command, self._at, answer))
+                self.tell(control.acknowledgement(command, self._at, answer))
 
-    def _emit(self, event: Event, *, wait: bool = False) -> None:
-        if self._is_repeat(event):
-            return
-        self._journal.append(event, wait=wait)
-        self._loop.seq = self._journal.seq
+    # The record: what the loop is given to tell its story to ------------------------------------------------
 
-    def _is_repeat(self, event: Event) -> bool:
-        """Whether a resumed run makes this event for steps that the journal already has."""
-        if isinstance(event, STEERED):
-            self._repeated.clear()
-        return isinstance(event, REPEATED) and _key(event) in self._repeated
+    def tell(self, event: Event, *, wait: bool = False) -> None:
+        """Journal an event, unless the journal has it from before the process ended."""
+        if not self._retold.has(event):
+            self._journal.append(event, wait=wait)
+
+    def position(self, place: Place) -> int:
+        """How much of the journal came before this place; it is on the disk then."""
+        return self._retold.seq if self._retold.ahead(place) else self._journal.flush()
+
+    def ahead(self, place: Place) -> bool:
+        """Whether the journal tells already of what comes here."""
+        return self._retold.ahead(place)
+
+    def _answer_the_open(self) -> None:
+        """Answer the commands that the process before had taken in and not answered."""
+        open_ = [
+            (c, False, "the run was interrupted before it could be done; ask again") for c in self._plan.lost
+        ]
+        if self._plan.done is not None:
+            open_.insert(0, (self._plan.done, True, "done; the run was interrupted before it could say so"))
+        for command, ok, message in open_:
+            answer = Answer(ok, message, self._loop.step)
+            self._inbox.answered(command.id, answer)
+            self.tell(control.acknowledgement(command, self._loop.at, answer), wait=True)
 
     def _publish(self, event: Event) -> None:
         if event.at.time:
@@ -389,12 +430,6 @@ class Run:
         except OSError:
             # A full disk is told by the journal; the next beat tries again.
             return
-
-
-def _key(event: Event) -> tuple[object, ...]:
-    """What tells two events of the repeated kinds apart."""
-    cause, split = getattr(event, "cause", ""), getattr(event, "split", "")
-    return type(event), event.at.branch, event.at.step, event.at.stage, cause, split
 
 
 def explain(error: Exception) -> str:

@@ -1,0 +1,119 @@
+"""Going on after a kill: what is done again, what is told again, and what is answered."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.control import parse
+from trainer.events import (
+    At,
+    CommandAcknowledged,
+    CommandReceived,
+    Event,
+    Metrics,
+    RolledBack,
+    SettingChanged,
+    StageEntered,
+)
+from trainer.resumption import Deed, Place, Plan, Retold, plan
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def at(step: int, branch: int = 1) -> At:
+    return At(step=step, branch=branch)
+
+
+def received(line: str, id: str, step: int = 0) -> Event:
+    return CommandReceived(at=at(step), id=id, command=line, source="test")
+
+
+def answered(line: str, id: str, step: int, branch: int = 1, *, ok: bool = True) -> Event:
+    return CommandAcknowledged(at=at(step, branch), id=id, command=line, source="test", ok=ok, message="")
+
+
+def numbered(*events: Event) -> list[Event]:
+    return [replace(event, seq=seq) for seq, event in enumerate(events, start=1)]
+
+
+def deed(line: str, id: str, step: int, branch: int = 1, *, acknowledged: bool = True) -> Deed:
+    command = replace(parse(line, id=id, source="test"))
+    return Deed(Place(branch, step), command, acknowledged)
+
+
+def test_acknowledged_commands_are_done_again_at_their_steps() -> None:
+    events = numbered(
+        received("hold", "a"), answered("hold", "a", 3),
+        received("set optim.lr 1e-4", "b"), answered("set optim.lr 1e-4", "b", 7),
+        received("advance 99", "c"), answered("advance 99", "c", 8, ok=False),
+        received("pause", "d"), answered("pause", "d", 9),
+    )  # fmt: skip
+    assert plan(events, 2, "").script == (deed("set optim.lr 1e-4", "b", 7),)
+    assert plan(events, 0, "").script == (deed("hold", "a", 3), deed("set optim.lr 1e-4", "b", 7))
+    assert plan(events, len(events), "") == Plan()
+
+
+def test_a_roll_back_is_done_again_where_it_was_asked_for_and_to_what_it_named() -> None:
+    rolled = RolledBack(at=at(10, 2), checkpoint="b1-s000010-stage1", parent=1, from_branch=1, from_step=30)
+    events = numbered(received("rollback", "a", 30), rolled, answered("rollback", "a", 10, 2))
+    (again,) = plan(events, 0, "").script
+    assert again.place == Place(1, 30)
+    assert again.command.target == "b1-s000010-stage1"
+
+
+def test_what_the_checkpoint_holds_already_is_not_done_twice() -> None:
+    """The entry of a stage is saved before its `advance` is answered."""
+    entered = StageEntered(at=at(5), text="", cause="operator")
+    events = numbered(received("advance", "a"), entered, answered("advance", "a", 5))
+    assert plan(events, 2, "a") == Plan()
+    unanswered = plan(events[:2], 2, "a")
+    assert unanswered.script == ()
+    assert unanswered.done == parse("advance", id="a", source="test")
+
+
+def test_a_command_that_was_begun_is_finished_and_one_that_was_not_is_refused() -> None:
+    changed = SettingChanged(at=at(6), key="optim.lr", old=1.0, new=2.0)
+    events = numbered(received("set optim.lr 2.0", "a"), received("advance", "b"), changed)
+    assert plan(events, 0, "") == Plan(
+        script=(deed("set optim.lr 2.0", "a", 6, acknowledged=False),),
+        lost=(parse("advance", id="b", source="test"),),
+    )
+    assert plan(events[:2], 0, "").script == ()
+    assert [c.id for c in plan(events[:2], 0, "").lost] == ["a", "b"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=30), st.integers(0, 30))
+def test_each_event_is_passed_over_as_often_as_the_journal_has_it(
+    entries: list[tuple[int, bool]], seq: int
+) -> None:
+    def event(step: int, stage: bool) -> Event:
+        if stage:
+            return StageEntered(at=at(step), text="", cause="schedule")
+        return Metrics(
+            at=at(step), loss=step, loss_answer=1.0, loss_cot=None, grad_norm=1.0, lr=1.0, steps=1,
+            steps_per_second=1.0, tokens_per_second=1.0, epoch=0.0,
+        )  # fmt: skip
+
+    events = numbered(*(event(*entry) for entry in entries))
+    told = Retold(events, seq)
+    later = entries[seq:]
+    for entry in later:
+        assert told.ahead(Place(1, 0))
+        assert told.has(event(*entry))
+    assert not told.ahead(Place(1, 0))
+    assert not any(told.has(event(*entry)) for entry in entries)
+    assert told.seq == max(seq, len(events)) if later else told.seq == seq
+
+
+def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """Real processes, killed at random instants; `benchmarks/kills.py` says what is compared."""
+    command = [sys.executable, ROOT / "benchmarks/kills.py", "--kills", "6", "--folder", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ": 0 differences" in done.stdout.splitlines()[-1]

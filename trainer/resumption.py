@@ -1,0 +1,178 @@
+"""How a run goes on after its process ended, at whatever instant: read from journal and checkpoint, pure.
+
+A run is one line in time: steps, and commands between them. A checkpoint is a place on that line, marked by
+the events that came before it (`TrainState.seq`). To go on, the newest good checkpoint is loaded and what the
+journal tells of the time after it is done again: the same steps, since all randomness comes from counters,
+and the same commands between the same steps. What was told then is not told twice (`Retold`); what got lost
+with the process is told now. So no event is missing or doubled, and on a CPU every weight is what it was.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from trainer.control import Command, parse
+from trainer.events import (
+    AlarmCleared,
+    AlarmRaised,
+    CheckpointSaved,
+    CommandAcknowledged,
+    CommandReceived,
+    Evaluated,
+    Event,
+    ExamplesShown,
+    Metrics,
+    Notice,
+    RolledBack,
+    SettingChanged,
+    StageEntered,
+)
+
+DONE_AGAIN = ("advance", "rollback", "set", "hold", "release", "save", "evaluate")
+"""Commands that are carried out again. Pauses end with their process; a question changes nothing."""
+
+RETOLD = (
+    Metrics,
+    Evaluated,
+    ExamplesShown,
+    StageEntered,
+    AlarmRaised,
+    AlarmCleared,
+    SettingChanged,
+    RolledBack,
+    Notice,
+)
+"""Events that doing it again makes again."""
+
+
+class Place(NamedTuple):
+    """A point between two steps."""
+
+    branch: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """A command to carry out again at its place. acknowledged: whether the journal has its answer."""
+
+    place: Place
+    command: Command
+    acknowledged: bool
+
+    def is_due(self, place: Place) -> bool:
+        return self.place.branch == place.branch and self.place.step <= place.step
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do after loading a checkpoint.
+
+    script: commands to carry out again, in order. done: a command whose effect is in the checkpoint, but
+    whose answer is not in the journal. lost: commands that were received, and that nobody began.
+    """
+
+    script: tuple[Deed, ...] = ()
+    done: Command | None = None
+    lost: tuple[Command, ...] = ()
+
+
+def plan(events: Sequence[Event], seq: int, during: str) -> Plan:
+    """What follows a checkpoint taken after `seq` events in the course of command `during` ("": of none)."""
+    received = {e.id: e for e in events if isinstance(e, CommandReceived)}
+    answered = {e.id for e in events if isinstance(e, CommandAcknowledged)}
+    script: list[Deed] = []
+    rolled: RolledBack | None = None
+    for event in events:
+        if event.seq <= seq:
+            continue
+        if isinstance(event, RolledBack):
+            rolled = event
+        elif isinstance(event, CommandAcknowledged):
+            if event.ok and event.id != during:
+                script += _deed(_command(event), event, rolled, acknowledged=True)
+            rolled = None
+    waiting = [_command(e) for id, e in received.items() if id not in answered]
+    done = next((c for c in waiting if c.id == during), None)
+    if done is not None:
+        waiting.remove(done)
+    elif waiting:
+        # Commands are carried out one after the other, so only the first unanswered one can have begun.
+        begun = _begun(events, waiting[0])
+        script += begun
+        waiting = waiting[len(begun) :]
+    return Plan(tuple(script), done, tuple(waiting))
+
+
+def _command(event: CommandReceived | CommandAcknowledged) -> Command:
+    return parse(event.command, id=event.id, source=event.source)
+
+
+def _deed(command: Command, event: Event, rolled: RolledBack | None, *, acknowledged: bool) -> list[Deed]:
+    if command.name not in DONE_AGAIN:
+        return []
+    if rolled is not None and command.name == "rollback":
+        # By name: what "the stage before" means depends on what retention has kept since.
+        command = replace(command, target=rolled.checkpoint)
+        return [Deed(Place(rolled.from_branch, rolled.from_step), command, acknowledged)]
+    return [Deed(Place(event.at.branch, event.at.step), command, acknowledged)]
+
+
+def _begun(events: Sequence[Event], command: Command) -> list[Deed]:
+    """The deed of a command that has left a trace in the journal, but no answer."""
+    last = max((e.seq for e in events if isinstance(e, CommandAcknowledged)), default=0)
+    for event in events:
+        if event.seq <= last:
+            continue
+        rolled = None
+        match command.name, event:
+            case "rollback", RolledBack():
+                rolled = event
+            case "advance", StageEntered(cause="operator"):
+                pass
+            case "evaluate", Evaluated(cause="operator"):
+                pass
+            case "set", SettingChanged():
+                pass
+            case "save", CheckpointSaved(cause="manual"):
+                pass
+            case _:
+                continue
+        return _deed(command, event, rolled, acknowledged=False)
+    return []
+
+
+class Retold:
+    """What the journal has from the time that is done again. Each event is passed over once."""
+
+    def __init__(self, events: Iterable[Event] = (), seq: int = 0) -> None:
+        self.seq = seq
+        """The place on the run's line: the last event that was passed over."""
+        self._waiting: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for event in events:
+            if event.seq > seq and isinstance(event, RETOLD):
+                self._waiting[_key(event)].append(event.seq)
+
+    def has(self, event: Event) -> bool:
+        """Whether the journal has this event already; it is then crossed out."""
+        if not isinstance(event, RETOLD) or not (waiting := self._waiting.get(_key(event))):
+            return False
+        self.seq = max(self.seq, waiting.pop(0))
+        if not waiting:
+            del self._waiting[_key(event)]
+        return True
+
+    def ahead(self, place: Place) -> bool:
+        """Whether the journal tells more of this branch, here or further on."""
+        return any(key[1] == place.branch and key[2] >= place.step for key in self._waiting)
+
+
+def _key(event: Event) -> tuple[Any, ...]:
+    """What tells two events of one kind apart; the figures in them may be a clock's."""
+    at = event.at
+    own = tuple(str(getattr(event, name, "")) for name in ("cause", "split", "key", "kind", "checkpoint"))
+    message = event.message if isinstance(event, Notice) else ""
+    return type(event), at.branch, at.step, at.stage, *own, message
