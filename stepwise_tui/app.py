@@ -248,6 +248,13 @@ class Cockpit(App[None]):
         if not self.main.query_one(ChatPanel).switch_way():
             self.main.say(ONE_WAY, "warning")
 
+    def action_detach(self) -> None:
+        """Leave a run that goes on without this window."""
+        if self.link.owner and not self.history.ended:
+            self.main.say("this run lives in this window; one started with --detach does not", "warning")
+        else:
+            self.exit()
+
     def action_leave_chat(self) -> None:
         self.main.leave_chat()
 
@@ -293,17 +300,22 @@ class Cockpit(App[None]):
     # Leaving ------------------------------------------------------------------------------------------
 
     def action_leave(self) -> None:
-        """Ask what becomes of the run; asked again over that dialog, stop it; once more, leave at once."""
+        """Ask what becomes of the run; asked again over that dialog, leave it; once more, leave at once.
+
+        A run that lives here ends when it is left, with a checkpoint; one that does not goes on.
+        """
         from stepwise_tui.screens.dialogs import Leave
 
         if self.history.ended or self._leaving:
             self.exit()
         elif isinstance(self.screen, Leave):
-            self.screen.dismiss("stop")
+            self.screen.dismiss("stop" if self.link.owner else "leave")
         else:
-            self.push_screen(Leave(self.history.state), self._leave)
+            self.push_screen(Leave(self.history.state, owner=self.link.owner), self._leave)
 
     def _leave(self, answer: str | None) -> None:
+        if answer == "leave":
+            self.exit()
         if answer != "stop":
             return
         self._leaving = True

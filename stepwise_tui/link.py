@@ -1,16 +1,24 @@
 """One interface to a trainer: events down, commands up. The cockpit and plain mode know no other.
 
-Here the trainer lives in this process; one behind a socket will look the same from the other side.
+The trainer lives in this process, or behind a control socket; from this side both look the same.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from trainer import config as configuration
+from trainer import journal, runs, status, wire
 from trainer.config import Config
 from trainer.control import Command
-from trainer.events import Event
+from trainer.events import DecodeError, Event, Notice, decode
 
 if TYPE_CHECKING:
     from trainer.run import Run
@@ -22,6 +30,8 @@ class Link(Protocol):
     name: str
     folder: Path
     config: Config
+    owner: bool
+    """Whether the run lives in this process, and ends with it."""
 
     def drain(self) -> list[Event]:
         """What has happened since the last call, in order, at once; the first call tells all so far."""
@@ -34,6 +44,8 @@ class Link(Protocol):
 
 class LocalLink:
     """A run in this process, once it has started."""
+
+    owner = True
 
     def __init__(self, run: Run) -> None:
         self.name = run.name
@@ -48,3 +60,90 @@ class LocalLink:
 
     def send(self, command: Command) -> None:
         self._run.submit(command)
+
+
+class LinkError(ValueError):
+    """A run that cannot be attached to; the message says why."""
+
+    exit_code = 1
+
+
+AGAIN_SECONDS = 1.0
+
+
+class SocketLink:
+    """A run in another process of this machine: its history from the journal, the rest from its socket.
+
+    When the connection ends it is made again as soon as the run can be reached; nothing is told twice.
+    """
+
+    owner = False
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `LinkError` when the run does not answer."""
+        self.name = folder.name
+        self.folder = folder
+        self.config = configuration.build(configuration.load(folder / runs.CONFIG_FILE))
+        self._connection = connect(folder)
+        self._events: deque[Event] = deque(journal.read(folder))
+        self._seq = self._events[-1].seq if self._events else 0
+        self._connection.sendall(wire.hello(self._seq))
+        threading.Thread(target=self._listen, name="stepwise-link", daemon=True).start()
+
+    def drain(self) -> list[Event]:
+        return [self._events.popleft() for _ in range(len(self._events))]
+
+    def send(self, command: Command) -> None:
+        try:
+            self._connection.sendall(wire.command(command))
+        except OSError:
+            self._say(f"not sent, since nobody trains this run now: {command.text}")
+
+    def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(OSError), self._connection.makefile("rb") as lines:
+                for line in lines:
+                    self._take(line)
+            self._say("the process that trained this run is gone, or does not answer; looking for it")
+            while True:
+                time.sleep(AGAIN_SECONDS)
+                with contextlib.suppress(OSError, LinkError):
+                    self._connection = connect(self.folder)
+                    self._connection.sendall(wire.hello(self._seq))
+                    break
+
+    def _take(self, line: bytes) -> None:
+        try:
+            event = decode(line)
+        except DecodeError:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self._say(str(json.loads(line)["error"]))
+            return
+        if event.seq:
+            if event.seq <= self._seq:
+                return
+            self._seq = event.seq
+        self._events.append(event)
+
+    def _say(self, message: str) -> None:
+        self._events.append(Notice(message=message, level="warning"))
+
+
+def connect(folder: Path) -> socket.socket:
+    """The socket of a live run. Raises `LinkError` when there is none, with what can be done."""
+    found = status.read(folder)
+    if found is not None and found.host != status.host() and found.state not in runs.ENDED:
+        raise LinkError(f"{folder.name} runs on {found.host}; attach there, for example by ssh {found.host}")
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(str(wire.address(folder)))
+    except OSError:
+        connection.close()
+        state = runs.row(folder).state
+        hint = (
+            f"`stepwise resume {folder}` goes on with it"
+            if state != "finished"
+            else f"`stepwise chat {folder}` asks it"
+        )
+        raise LinkError(f"{folder.name} is not running ({state}); {hint}") from None
+    return connection

@@ -27,8 +27,8 @@ def line(event: Event) -> str | None:
 def follow(link: Link, out: TextIO, *, sleep: Callable[[float], None] = time.sleep) -> int:
     """Print the run's events until it ends; 0 when it finished or was stopped, 1 when it crashed.
 
-    Of a resumed run only what has happened since. When nobody reads `out` any more (a closed pipe) the
-    run goes on in silence: that `head` has seen enough is no reason to stop training.
+    Of a resumed run only what has happened since. When nobody reads `out` any more (a closed pipe) a run
+    of this process goes on in silence: that `head` has seen enough is no reason to stop training.
     """
     events = link.drain()
     starts = [i for i, event in enumerate(events) if isinstance(event, RunStarted)]
@@ -39,6 +39,8 @@ def follow(link: Link, out: TextIO, *, sleep: Callable[[float], None] = time.sle
             text = line(event)
             if text is not None and not silent:
                 silent = not _print(text, out)
+                if silent and not link.owner:
+                    return 0
             if isinstance(event, RunFinished | RunCrashed):
                 return 1 if isinstance(event, RunCrashed) else 0
         sleep(POLL_SECONDS)

@@ -36,12 +36,14 @@ def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, pa
         if config.model.init != "scratch" and not resume:
             typer.echo(f"loading {config.model.init} too; the first time that is a download …", err=True)
         from trainer.control import parse
+        from trainer.host import Host
         from trainer.run import Run
 
         run = Run(config, folder, resume=resume, paused=paused)
         run.start()
         signals.stop = lambda: run.submit(parse("stop", source="signal"))
-        _show(run, cockpit, signals)
+        with Host(run):
+            _show(run, cockpit, signals)
         run.close()
     with contextlib.suppress(OSError):  # the terminal may be gone
         typer.echo(_farewell(run), err=not cockpit)
@@ -49,21 +51,23 @@ def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, pa
         raise typer.Exit(FAILURE)
 
 
-def chat(run: str, checkpoint: str | None, out: Path) -> None:
-    """Ask a checkpoint: a prompt on a terminal, one question per line from a pipe.
+def chat(
+    run: str, checkpoint: str | None, out: Path, *, explicit: bool, base: str | None, preset: str | None
+) -> None:
+    """Ask a model: a prompt on a terminal, one question per line from a pipe.
 
-    Raises ValueError with a sentence when the checkpoint cannot be opened.
+    Raises ValueError with a sentence when it cannot be opened or asked so.
     """
     typer.echo("loading torch …", err=True)
     from trainer import inspection
 
-    loaded = inspection.open_checkpoint(run, checkpoint, out)
+    loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset)
+    inspection.check_explicit(loaded, explicit)
     prompt = sys.stdin.isatty()
     if prompt:
-        stage = loaded.parts.method.describe(loaded.at.stage)
-        typer.echo(f"{loaded.id}, {stage}. Ask, for example 12*34; Ctrl-D ends.", err=True)
+        typer.echo(f"{inspection.greeting(loaded)} (Ctrl-D ends)", err=True)
     for question in _questions(prompt):
-        typer.echo(turn(inspection.ask(loaded, question)))
+        typer.echo(turn(inspection.ask(loaded, question, explicit=explicit)))
 
 
 def _questions(prompt: bool) -> Iterator[str]:

@@ -324,6 +324,7 @@ class ScriptedLink:
         self.name = "brisk-otter"
         self.folder = folder
         self.config: Config = SCRIPTED
+        self.owner = True
         self.sent: list[Command] = []
         self.coming: deque[Event] = deque(events)
 

@@ -421,3 +421,14 @@ async def test_a_real_run_is_steered_from_launch_to_quit(tmp_path: Path) -> None
     finally:
         run.close()
     assert run.state == "interrupted"
+
+
+async def test_a_run_of_another_process_is_left_and_goes_on() -> None:
+    for keys in (["d"], ["q", "k"], ["ctrl+c", "ctrl+c"]):
+        app, link = cockpit(scripted.training())
+        link.owner = False
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.press(*keys)
+            await pilot.pause()
+            assert not app.is_running or app._exit
+        assert sent(link) == []

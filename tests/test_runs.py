@@ -137,7 +137,7 @@ def test_the_latest_run_comes_first_and_other_folders_are_left_out(tmp_path: Pat
 def test_a_live_run_is_not_taken_up_twice(tmp_path: Path) -> None:
     make(tmp_path, "live")
     make(tmp_path, "dead", pid=gone())
-    with pytest.raises(RunsError, match=f"still runs, as process {os.getpid()}"):
+    with pytest.raises(RunsError, match=f"runs already, as process {os.getpid()}"):
         runs.find_ended("live", tmp_path)
     assert runs.find_ended("dead", tmp_path) == tmp_path / "dead"
 

@@ -73,6 +73,8 @@ def test_every_key_from_launch_to_quit(start: Callable[..., Terminal], tmp_path:
         terminal.press(key)
         terminal.until(lambda screen, seen=seen: seen.lower() in screen.lower())
         terminal.press("escape")
+    terminal.press("d")
+    terminal.until("lives in this window")
     terminal.press("y", "b", "tab", "tab", "tab")
     terminal.press("c", *"12*34", "enter")
     terminal.until("12 × 34")
@@ -155,4 +157,4 @@ def test_it_stays_when_the_run_ends_and_says_what_can_be_done(start: Callable[..
 
 def test_the_keys_tried_here_are_all_the_keys_there_are() -> None:
     """A new key must be added to the test above."""
-    assert {key.shown for key in KEYS} == {*"sarhencxtyb,?q", "space", "tab", "ctrl+p"}
+    assert {key.shown for key in KEYS} == {*"sarhencxtyb,?dq", "space", "tab", "ctrl+p"}

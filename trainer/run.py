@@ -74,6 +74,9 @@ class Run:
         self._resume = resume
         self._paused = paused
         self._inbox = Inbox()
+        self.socket: str | None = None
+        """Where others can attach, for `status.json`; set by a `Host`."""
+        self._published = 0
         self._at = At(time=time.time())
         self._accuracy: float | None = None
         self._started = time.time()
@@ -107,6 +110,7 @@ class Run:
             self._journal = journal.Journal(self.folder, self._publish)
         except BlockingIOError:
             raise RunError(f"{self.folder} is being trained by another process") from None
+        self._published = self._journal.seq
         self._write_status()
         try:
             self._loop, origin = self._prepare()
@@ -148,13 +152,20 @@ class Run:
         self._beating = threading.Thread(target=self._beat, name="stepwise-status", daemon=True)
         self._beating.start()
 
-    def subscribe(self) -> deque[Event]:
-        """The journal's events so far and, from now on, every event as it comes; take with `popleft`."""
+    def subscribe(self, after: int = 0) -> deque[Event]:
+        """The journal's events after number `after` and, from now on, every event; take with `popleft`."""
         with self._publishing:
-            events = deque(journal.read(self.folder))
+            events: deque[Event] = deque()
+            if after < self._published:
+                events.extend(e for e in journal.read(self.folder) if e.seq > after)
             # What is on the disk but not published yet is in `events` already.
-            self._subscribers.append((events, events[-1].seq if events else 0))
+            self._subscribers.append((events, events[-1].seq if events else after))
         return events
+
+    def unsubscribe(self, events: deque[Event]) -> None:
+        """Let a subscription end."""
+        with self._publishing:
+            self._subscribers = [s for s in self._subscribers if s[0] is not events]
 
     def submit(self, command: Command) -> None:
         """Hand a command to the trainer; its acknowledgement comes as an event.
@@ -195,6 +206,11 @@ class Run:
             self._beating.join()
         self._journal.close()
         self._write_status()
+
+    @property
+    def at(self) -> At:
+        """Where the run stood when it last told something."""
+        return self._at
 
     # Start ------------------------------------------------------------------------------------------------
 
@@ -393,6 +409,7 @@ class Run:
         elif isinstance(event, RunFinished | RunCrashed):
             self._over.set()
         with self._publishing:
+            self._published = max(self._published, event.seq)
             for events, seen in self._subscribers:
                 if event.seq == 0 or event.seq > seen:
                     events.append(event)
@@ -424,6 +441,7 @@ class Run:
             started=self._started,
             last_step_at=self._last_step_at,
             heartbeat=now,
+            socket=self.socket,
         )
         try:
             status.write(self.folder, current)

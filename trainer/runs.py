@@ -175,6 +175,16 @@ def find(run: str, out: Path) -> Path:
     raise RunsError(f"there is no run {run!r}, neither as a path nor under {out}. {_known(out)}")
 
 
+def find_live(out: Path) -> Path:
+    """The only run under `out` that trains now. Raises `RunsError` when there is none, or more than one."""
+    live = [row.path for row in list_runs(out) if row.state not in ENDED and row.host is None]
+    if len(live) == 1:
+        return Path(live[0])
+    if live:
+        raise RunsError(f"several runs train now: name one of {', '.join(Path(path).name for path in live)}")
+    raise RunsError(f"no run under {out} trains now. {_known(out)}")
+
+
 def find_ended(run: str, out: Path) -> Path:
     """As `find`, for a run that is to be taken up again. Raises `RunsError` also while it still runs."""
     folder = find(run, out)
@@ -185,7 +195,7 @@ def find_ended(run: str, out: Path) -> Path:
             "measures it"
         )
     if found is not None and found.state not in ENDED and status.process_lives(found):
-        raise RunsError(f"{folder.name} still runs, as process {found.pid}; to end it: kill {found.pid}")
+        raise RunsError(f"{folder.name} runs already, as process {found.pid}; see `stepwise attach {folder}`")
     return folder
 
 

@@ -17,7 +17,7 @@ from trainer.config import ConfigError
 from trainer.control import CommandError, Control, Facts, RollBack, decide, describe_rollback, parse
 from trainer.lineage import CheckpointRef
 
-Leaving = Literal["stop", "stay"]
+Leaving = Literal["stop", "leave", "stay"]
 
 
 class Confirm(ModalScreen[bool]):
@@ -47,30 +47,45 @@ class Confirm(ModalScreen[bool]):
 class Leave(ModalScreen[Leaving]):
     """What becomes of the run when the person leaves."""
 
-    BINDINGS: ClassVar = [("escape,k,c", "answer('stay')", "stay"), ("s", "answer('stop')", "stop")]
+    BINDINGS: ClassVar = [
+        ("k", "keep", "keep training"),
+        ("escape,c", "answer('stay')", "stay"),
+        ("s", "answer('stop')", "stop"),
+    ]
 
-    def __init__(self, state: str) -> None:
+    def __init__(self, state: str, *, owner: bool) -> None:
         super().__init__()
         self._state = state
+        self._owner = owner
 
     def compose(self) -> ComposeResult:
+        here = (
+            "It lives in this window and ends with it." if self._owner else "It goes on without this window."
+        )
         with Vertical(classes="dialog wide") as box:
             box.border_title = "quit"
             yield Static(
-                f"The run is {self._state}. It lives in this window and ends with it.\n"
+                f"The run is {self._state}. {here}.\n"
                 "Stopped, it is saved first; `stepwise resume` takes it up again.",
                 markup=False,
             )
             with Horizontal(classes="buttons"):
-                yield Button("keep training (stay)", id="keep", variant="primary")
+                keep = "keep training (stay)" if self._owner else "keep training, and leave"
+                yield Button(keep, id="keep", variant="primary")
                 yield Button("stop and save, then leave", id="stop", variant="warning")
                 yield Button("cancel", id="cancel")
 
     def action_answer(self, answer: Leaving) -> None:
         self.dismiss(answer)
 
+    def action_keep(self) -> None:
+        self.dismiss("stay" if self._owner else "leave")
+
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        self.dismiss("stop" if event.button.id == "stop" else "stay")
+        if event.button.id == "keep":
+            self.action_keep()
+        else:
+            self.dismiss("stop" if event.button.id == "stop" else "stay")
 
 
 class RunSteps(ModalScreen[str]):

@@ -1,0 +1,63 @@
+"""A run that no terminal holds: started in a session of its own, found again by `attach`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import typer
+
+from trainer import config as configuration
+from trainer import status, wire
+from trainer.config import Config
+from trainer.files import replace_text
+from trainer.runs import ENDED
+
+POLL_SECONDS = 0.1
+
+
+def start(config: Config, folder: Path) -> None:
+    """Begin a new run in `folder`; return when it trains. Exits as it did when it could not."""
+    file = wire.private_folder() / f"{folder.name}.toml"
+    replace_text(file, configuration.dumps(config), durable=False)
+    try:
+        _launch(["run", "config", str(file), "--out", str(folder.parent), "--name", folder.name], folder)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def resume(config: Config, folder: Path, *, paused: bool) -> None:
+    """Take up a run; return when it trains. Exits as it did when it could not."""
+    _launch(["resume", str(folder), "--device", config.device, *(["--paused"] if paused else [])], folder)
+
+
+def _launch(arguments: list[str], folder: Path) -> None:
+    log = wire.private_folder() / f"{folder.name}.log"
+    began = time.time()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stepwise_tui", *arguments, "--plain"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    typer.echo(f"{folder.name}: loading torch …", err=True)
+    while not _trains(folder, process.pid, began):
+        if (code := process.poll()) is not None:
+            typer.echo(log.read_text(encoding="utf-8", errors="replace").rstrip(), err=True)
+            raise typer.Exit(code)
+        time.sleep(POLL_SECONDS)
+    typer.echo(f"{folder.name} trains in process {process.pid}\nstepwise attach {folder}")
+
+
+def _trains(folder: Path, pid: int, since: float) -> bool:
+    found = status.read(folder)
+    return (
+        found is not None
+        and found.pid == pid
+        and found.heartbeat >= since
+        and (found.socket is not None or found.state in ENDED)
+    )

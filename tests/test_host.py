@@ -1,0 +1,193 @@
+"""The control socket: real sockets, a real run, clients that behave and clients that do not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from stepwise_tui.link import LinkError, SocketLink, connect
+from tests.tiny import tiny_config
+from trainer import wire
+from trainer.control import parse
+from trainer.events import CommandAcknowledged, Event, Metrics, Notice
+from trainer.host import Host
+from trainer.run import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A run that trains for ever, with its socket."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    one = Run(tiny_config(stop__steps=1_000_000, stop__epochs=1e9), tmp_path / "run")
+    one.start()
+    with Host(one):
+        yield one
+    one.close()
+
+
+def heard(link: SocketLink, wanted: Callable[[Event], bool], seconds: float = 20) -> Event:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for event in link.drain():
+            if wanted(event):
+                return event
+        time.sleep(0.01)
+    raise AssertionError("it was not heard")
+
+
+def answer(link: SocketLink, line: str) -> CommandAcknowledged:
+    command = parse(line, source="test")
+    link.send(command)
+    event = heard(link, lambda e: isinstance(e, CommandAcknowledged) and e.id == command.id)
+    assert isinstance(event, CommandAcknowledged)
+    return event
+
+
+def test_several_may_attach_and_all_see_who_did_what(run: Run) -> None:
+    one, two = SocketLink(run.folder), SocketLink(run.folder)
+    assert answer(one, "pause").ok
+    seen = heard(two, lambda e: isinstance(e, CommandAcknowledged))
+    assert isinstance(seen, CommandAcknowledged)
+    assert (seen.command, seen.source) == ("pause", "test")
+    assert not answer(two, "rollback 99").ok
+    assert answer(two, "resume").ok
+    heard(one, lambda e: isinstance(e, Metrics))
+
+
+def test_who_attaches_hears_the_whole_history_once(run: Run) -> None:
+    first = SocketLink(run.folder)
+    heard(first, lambda e: isinstance(e, Metrics) and e.at.step > 20)
+    answer(first, "pause")
+    late = SocketLink(run.folder)
+    answer(late, "evaluate")
+    again = SocketLink(run.folder)
+    time.sleep(0.3)
+    seqs = [e.seq for e in again.drain() if e.seq]
+    assert seqs == list(range(1, seqs[-1] + 1))
+
+
+def test_the_socket_is_this_users_alone_and_comes_back_when_swept_away(run: Run) -> None:
+    path = wire.address(run.folder)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    path.unlink()
+    until = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert answer(SocketLink(run.folder), "pause").ok
+
+
+def test_nobody_trusts_a_folder_that_others_can_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / f"stepwise-{os.getuid()}"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    with pytest.raises(PermissionError, match="this user alone"):
+        wire.address(tmp_path / "run")
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionError, match="this user alone"):
+        wire.address(tmp_path / "run")
+
+
+def test_a_run_without_a_socket_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"stepwise-{os.getuid()}").write_text("in the way")
+    run = Run(tiny_config(), tmp_path / "run")
+    run.start()
+    with Host(run):
+        assert run.wait(60)
+    warnings = [e for e in run.subscribe() if isinstance(e, Notice) and "nobody can attach" in e.message]
+    run.close()
+    assert run.state == "finished" and len(warnings) == 1
+
+
+def test_nonsense_is_answered_and_harms_nobody(run: Run) -> None:
+    """Malformed, oversized, binary and half-sent messages, thousands of them, while another one steers."""
+    chance = random.Random(0)
+    steering = SocketLink(run.folder)
+    told = 0
+    for _ in range(40):
+        with connect(run.folder) as connection:
+            connection.settimeout(20)
+            lines = [_nonsense(chance) for _ in range(50)]
+            if chance.random() < 0.3:
+                lines.append(b"x" * (3 * wire.LONGEST))
+            with contextlib.suppress(BrokenPipeError):  # after an oversized line nobody listens any more
+                connection.sendall(b"\n".join(lines))
+            if chance.random() < 0.5:
+                continue  # gone in the middle of a line
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+            replies = b""
+            with contextlib.suppress(ConnectionResetError):
+                while chunk := connection.recv(1 << 16):
+                    replies += chunk
+            told += sum("error" in json.loads(line) for line in replies.split(b"\n")[:-1])
+    assert told > 200
+    assert answer(steering, "pause").ok
+    assert answer(steering, "resume").ok
+
+
+def _nonsense(chance: random.Random) -> bytes:
+    whole = chance.choice(
+        [b'{"after": 3.5}', b'{"after": true}', b'{"command": "pause"}', b'{"command": 3, "id": "x"}',
+         b'{"command": "explode", "id": "x"}', b"[" * 5_000, b"null", b"", b"\xff\xfe\x00", b'"pause"',
+         b'{"command": "set optim.lr", "id": "x"}', b'{"command": "pause", "id": ""}', b"1e999"]
+    )  # fmt: skip
+    if chance.random() < 0.3:
+        return chance.randbytes(chance.randrange(200)).replace(b"\n", b"")
+    return whole
+
+
+def test_a_run_that_is_gone_says_so(run: Run) -> None:
+    run.close()
+    wire.address(run.folder).unlink()
+    with pytest.raises(LinkError, match="stepwise resume"):
+        SocketLink(run.folder)
+
+
+def stepwise(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stepwise_tui", *arguments]
+    environment = {**os.environ, "TMPDIR": str(cwd), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_detached_run_gives_the_shell_back_and_is_steered_from_it(tmp_path: Path) -> None:
+    small = ["--set", "data.train=400", "--set", "data.valid=20", "--set", "data.test=20"]
+    begun = stepwise("run", "preset", "mult2x2", "--name", "far", "--detach", *small, cwd=tmp_path)
+    assert begun.returncode == 0, begun.stderr
+    try:
+        taken = stepwise("run", "preset", "mult2x2", "--name", "far", "--detach", cwd=tmp_path)
+        assert taken.returncode == 2
+        twice = stepwise("resume", "far", cwd=tmp_path)
+        assert twice.returncode == 2 and "runs already" in twice.stderr and "attach" in twice.stderr
+        paused = json.loads(stepwise("send", "far", "--json", "pause", cwd=tmp_path).stdout)
+        assert paused["ok"] and paused["command"] == "pause"
+        assert set(paused) == {"id", "command", "applied_at_step", "ok", "message"}
+        refused = stepwise("send", "far", "rollback", "99", cwd=tmp_path)
+        assert refused.returncode == 1 and "no stage 99" in refused.stderr
+        assert stepwise("send", "far", "explode", cwd=tmp_path).returncode == 2
+    finally:
+        ended = stepwise("send", "far", "stop", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    until = time.monotonic() + 30
+    while stepwise("send", "far", "pause", cwd=tmp_path).returncode == 0:
+        assert time.monotonic() < until
+    gone = stepwise("send", "far", "pause", cwd=tmp_path)
+    assert gone.returncode == 1 and "stepwise resume" in gone.stderr

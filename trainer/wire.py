@@ -1,0 +1,90 @@
+"""What goes over the control socket: JSON lines, and where the socket lies. Light to import.
+
+    client → run    {"after": SEQ}                              once, first: tell me all from there on
+                    {"command": "pause", "id": …, "source": …}  any command of `control.COMMANDS`
+    run → client    events, as in the journal                   transient ones too
+                    {"error": "…"}                              what could not be understood
+
+The socket lies in a folder of this user's own in the temporary folder. The run's folder would not do: it is
+often readable by others, often on NFS, and its path may be longer than a socket's may be. Nor would the login
+session's runtime folder: it goes with the last logout, just when it is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.control import Command, CommandError, parse
+
+LONGEST = 1 << 16
+"""Bytes of a client's line; more is no command."""
+
+
+class WireError(ValueError):
+    """A message that cannot be understood; the text says what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """after: seq of the last event the client has."""
+
+    after: int
+
+
+def address(run: Path) -> Path:
+    """Where the socket of a run lies. Raises OSError where its folder is not ours alone."""
+    name = hashlib.blake2b(str(run.resolve()).encode(), digest_size=10).hexdigest()
+    return private_folder() / f"{name}.sock"
+
+
+def private_folder() -> Path:
+    """This user's folder for sockets, made if need be.
+
+    Raises OSError when what lies there is a link, belongs to another user or is open to others.
+    """
+    folder = Path(tempfile.gettempdir()) / f"stepwise-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise PermissionError(
+            1, "is not a folder of this user alone (mode 0700); without it nobody can attach", str(folder)
+        )
+    return folder
+
+
+def read(line: bytes) -> Hello | Command:
+    """A client's line. Raises `WireError`, and `CommandError` for a command that is not one."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"not a line of JSON: {error}") from None
+    match message:
+        case {"after": int(after)} if not isinstance(after, bool):
+            return Hello(after)
+        case {"command": str(text), **rest}:
+            id, source = rest.get("id"), rest.get("source", "socket")
+            if isinstance(id, str) and isinstance(source, str) and 0 < len(id) <= 100 and len(source) <= 100:
+                return parse(text, id=id, source=source)
+    raise WireError('{"after": SEQ} or {"command": TEXT, "id": TEXT, "source": TEXT} is expected')
+
+
+def hello(after: int) -> bytes:
+    return _line({"after": after})
+
+
+def command(asked: Command) -> bytes:
+    return _line({"command": asked.text, "id": asked.id, "source": asked.source})
+
+
+def error(problem: WireError | CommandError) -> bytes:
+    return _line({"error": str(problem)})
+
+
+def _line(message: dict[str, object]) -> bytes:
+    return json.dumps(message, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
