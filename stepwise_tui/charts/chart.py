@@ -36,6 +36,16 @@ class Mark(NamedTuple):
     strong: bool = False
 
 
+class Dot(NamedTuple):
+    """One point, a sign with a label beside it; the label is left out where something stands already."""
+
+    x: float
+    y: float
+    label: str
+    style: str
+    sign: str = "●"
+
+
 class Axes(NamedTuple):
     """How the numbers are laid out. x_label: what x is. y_range: fixed limits; None takes the data's.
 
@@ -54,26 +64,29 @@ def draw(
     size: tuple[int, int],
     axes: Axes,
     *,
+    dots: Sequence[Dot] = (),
     braille: bool = True,
     empty: str = "nothing measured yet",
 ) -> Content:
     """A chart of exactly `size` (width, height) cells.
 
-    Later lines are drawn over earlier ones. Values that are not finite are gaps. Never raises.
+    Later lines are drawn over earlier ones, dots over lines; of two dots in one cell the first is seen.
+    Values that are not finite are gaps. Never raises.
     """
     width, height = size
     if width < SMALLEST[0] or height < SMALLEST[1]:
         return _message("no room for a chart", size)
     lines = [_usable(line, axes.log) for line in lines]
     marks = [mark for mark in marks if abs(mark.x) < LARGEST]
-    x_range = _range([line.x for line in lines])
-    y_range = axes.y_range or _range([line.y for line in lines])
+    dots, points = _usable_dots(dots, axes.log)
+    x_range = _range([line.x for line in (*lines, points)])
+    y_range = axes.y_range or _range([line.y for line in (*lines, points)])
     if x_range is None or y_range is None:
         return _message(empty, size)
     places = [mark.x for mark in marks]
     x_range = _wide((min(x_range[0], *places), max(x_range[1], *places)) if places else x_range, 0.0)
     y_range = y_range if axes.y_range else _wide(y_range, 0.05)
-    return _Plot(lines, marks, size, axes, x_range, y_range, braille).content()
+    return _Plot(lines, marks, dots, size, axes, x_range, y_range, braille).content()
 
 
 class _Plot:
@@ -83,6 +96,7 @@ class _Plot:
         self,
         lines: Sequence[Line],
         marks: Sequence[Mark],
+        dots: Sequence[Dot],
         size: tuple[int, int],
         axes: Axes,
         x_range: tuple[float, float],
@@ -100,6 +114,7 @@ class _Plot:
         self.plot = Canvas(self.plot_width, self.plot_height, braille=braille)
         self._draw_marks(marks)
         self._draw_lines(lines)
+        self._draw_dots(dots)
         self._draw_axes(y_marks)
 
     def content(self) -> Content:
@@ -132,6 +147,25 @@ class _Plot:
             x, y = reduced(line.x, line.y, self.plot.columns)
             rows = (high - y) / (high - low) * (self.plot.rows - 1)
             self.plot.line(self._x(x), np.clip(rows, 0, self.plot.rows - 1), line.style, line.sign)
+
+    def _draw_dots(self, dots: Sequence[Dot]) -> None:
+        low, high = self.y_range
+        taken: set[tuple[int, int]] = set()
+        places = []
+        for dot in dots:
+            row = round((high - dot.y) / (high - low) * (self.plot_height - 1))
+            place = self._cell(dot.x), min(max(0, row), self.plot_height - 1)
+            places.append(place)
+            if place not in taken:
+                taken.add(place)
+                self.plot.text(*place, dot.sign, dot.style)
+        for dot, (cell, row) in zip(dots, places, strict=True):
+            for start in (cell + 2, cell - 1 - len(dot.label)):
+                cells = {(c, row) for c in range(start - 1, start + len(dot.label) + 1)}
+                if start >= 0 and start + len(dot.label) <= self.plot_width and not cells & taken:
+                    taken |= cells
+                    self.plot.text(start, row, dot.label, dot.style)
+                    break
 
     def _x(self, x: Floats) -> Floats:
         low, high = self.x_range
@@ -209,6 +243,13 @@ def _usable(line: Line, log: bool) -> Line:
         drawable &= y > 0
         y = np.log10(np.where(drawable, y, 1.0))
     return Line(np.where(drawable, x, np.nan), np.where(drawable, y, np.nan), line.style, line.sign)
+
+
+def _usable_dots(dots: Sequence[Dot], log: bool) -> tuple[list[Dot], Line]:
+    """The dots that can be drawn, in the scale they are drawn in; and the same as a line, for the limits."""
+    points = _usable(Line(np.array([d.x for d in dots]), np.array([d.y for d in dots]), ""), log)
+    values = zip(points.x.tolist(), points.y.tolist(), strict=True)
+    return [d._replace(x=x, y=y) for d, (x, y) in zip(dots, values, strict=True) if np.isfinite(x)], points
 
 
 LARGEST = 1e300

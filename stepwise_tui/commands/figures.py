@@ -1,0 +1,122 @@
+"""Commands that draw: runs beside each other, accuracy against speed, the papers' tables."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stepwise_tui import output
+from stepwise_tui.commands.options import RUNS, AnyRun, Json, Out
+from stepwise_tui.output import explained
+
+Save = Annotated[
+    Path | None, typer.Option("--save", metavar="FILE", help="Also write a picture, .png or .svg.")
+]
+
+
+def compare(
+    run: Annotated[list[str], typer.Argument(metavar="RUN…", help="Runs: folders, or names under --out.")],
+    out: Out = RUNS,
+    save: Save = None,
+    as_json: Json = False,
+) -> None:
+    """Accuracy against tokens removed, several runs in one figure."""
+    with explained():
+        from stepwise_tui.render import compare, picture, screen
+        from trainer import runs
+        from trainer.analysis import compare as analysis
+
+        if save is not None:
+            picture.check(save)
+        groups = analysis.compare([runs.find(one, out) for one in run])
+        if save is not None:
+            picture.save(save, partial(compare.plot, groups))
+        if as_json:
+            output.document([asdict(group) for group in groups])
+        else:
+            compare.show(groups, screen.Screen())
+
+
+def frontier(
+    run: AnyRun,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many test examples a checkpoint.")
+    ] = None,
+    out: Out = RUNS,
+    save: Save = None,
+    as_json: Json = False,
+) -> None:
+    """Accuracy against speed, per stage."""
+    with explained():
+        from trainer import runs
+
+        folder = runs.find(run, out)
+        if save is not None:
+            from stepwise_tui.render import picture
+
+            picture.check(save)
+        from stepwise_tui.render import frontier, screen
+        from trainer.analysis import frontier as analysis
+        from trainer.analysis import measure
+
+        chosen, problems = measure.measurable(folder)
+        for problem in problems:
+            typer.echo(f"left out: {problem}", err=True)
+        points = []
+        for number, point in enumerate(measure.measure(folder, chosen, limit), start=1):
+            points.append(point)
+            _progress(f"measured {number} of {len(chosen)} checkpoints")
+        _progress("")
+        points = analysis.marked(points)
+        try:
+            analysis.keep(folder, points)
+        except OSError as error:
+            typer.echo(f"{folder / analysis.FILE} cannot be written: {error.strerror}", err=True)
+        if save is not None:
+            picture.save(save, partial(frontier.plot, points))
+        if as_json:
+            output.document([asdict(point) for point in points])
+        else:
+            frontier.show(points, screen.Screen())
+
+
+def _progress(text: str) -> None:
+    """One line on a terminal's stderr that the next one takes the place of."""
+    if sys.stderr.isatty():
+        typer.echo(f"\r\x1b[K{text}", err=True, nl=False)
+
+
+def paper(out: Out = RUNS, as_json: Json = False) -> None:
+    """The paper's tables, its figures beside those of your runs."""
+    with explained():
+        from stepwise_tui.render import paper, screen
+        from trainer.analysis import paper as analysis
+
+        tables = analysis.tables(out)
+        if as_json:
+            output.document(asdict(tables))
+        else:
+            paper.show(tables, screen.Screen())
+
+
+def stages(name: str) -> None:
+    """What a preset does to one example and how it smooths, for people at a terminal; nothing elsewhere.
+
+    What is piped or saved to a file is the preset alone.
+    """
+    if not sys.stdout.isatty():
+        return
+    from stepwise_tui import glyphs
+    from stepwise_tui.render import stages
+    from trainer import presets
+    from trainer.analysis.stages import example
+
+    config = presets.resolve(name)
+    width = shutil.get_terminal_size((80, 24)).columns
+    typer.echo(stages.text(config, example(config), width, glyphs.detect()), nl=False)

@@ -1,0 +1,1 @@
+"""Rows of `trainer.analysis` → terminal, PNG, SVG."""

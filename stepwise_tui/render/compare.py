@@ -1,0 +1,156 @@
+"""Accuracy against scheduled removals, several runs in one figure (paper, Figures 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.text import Text
+
+from stepwise_tui.charts.canvas import Floats
+from stepwise_tui.charts.chart import Axes, Line, Mark, draw
+from stepwise_tui.output import table
+from stepwise_tui.render import picture, screen
+from stepwise_tui.render.screen import FAINT, Screen
+from stepwise_tui.text import DASH, accuracy, clip
+from trainer.analysis.compare import Curve, Group, Point
+
+ALL_GONE = "all CoT removed"
+ABANDONED = "abandoned by a roll back"
+X_LABEL, Y_LABEL = "scheduled removals", "validation accuracy"
+LONGEST_NAME = 30
+
+
+class Entry(NamedTuple):
+    """One colour of the figure, with the runs that have it."""
+
+    label: str
+    curves: tuple[Curve, ...]
+
+
+def entries(groups: Sequence[Group]) -> list[Entry]:
+    """A colour for each configuration; where there is only one, for each of its seeds (Figure 4)."""
+    if len(groups) == 1:
+        seeds = [curve.seed for curve in groups[0].curves]
+        named = len(set(seeds)) == len(seeds) > 1
+        return [Entry(f"seed {c.seed}" if named else c.name, (c,)) for c in groups[0].curves]
+    return [Entry(_counted(group), group.curves) for group in groups]
+
+
+def _counted(group: Group) -> str:
+    runs = len(group.curves)
+    return group.label if runs == 1 else f"{group.label} ({runs} runs)"
+
+
+def gone(drawn: Sequence[Entry]) -> dict[int, str]:
+    """Where all CoT is gone, and what is written there: also whose it is, where that is not one place.
+
+    Only as far as some run has come: a run that begins is not squeezed by what is far ahead of it.
+    """
+    reached = max((point.x for entry in drawn for c in entry.curves for point in c.live), default=0)
+    who: dict[int, list[str]] = {}
+    for entry in drawn:
+        for x in sorted({c.all_gone for c in entry.curves if c.all_gone and c.all_gone <= reached}):
+            who.setdefault(x, []).append(entry.label)
+    if len(who) == 1:
+        return dict.fromkeys(who, ALL_GONE)
+    return {x: clip(f"all gone: {', '.join(labels)}", LONGEST_NAME) for x, labels in sorted(who.items())}
+
+
+def show(groups: Sequence[Group], out: Screen) -> None:
+    """The chart, its legend, and a row for each run."""
+    drawn = entries(groups)
+    braille = out.braille(len(drawn))
+    keys = [_key(number, braille) for number in range(len(drawn))]
+    runs = [(key, curve) for key, entry in zip(keys, drawn, strict=True) for curve in entry.curves]
+    lines = [Line(*_columns(piece), FAINT, "'") for _, curve in runs for piece in curve.abandoned]
+    lines += [Line(*_columns(curve.live), str(key.style), key.plain.strip()) for key, curve in runs]
+    legend = [
+        Text.assemble(key, " ", clip(entry.label, out.width - 4))
+        for key, entry in zip(keys, drawn, strict=True)
+    ]
+    if all(entry.label == entry.curves[0].name for entry in drawn):
+        legend = []
+    if any(curve.abandoned for _, curve in runs):
+        legend.append(Text.assemble(("━━" if braille else " '", FAINT), " ", ABANDONED))
+    head, *rows = _table([curve for _, curve in runs])
+
+    marks = [Mark(float(x), label, strong=True) for x, label in gone(drawn).items()]
+    size = out.chart_size(below=len(legend) + len(rows) + 5)
+    chart = draw(lines, marks, size, Axes(X_LABEL, (0.0, 1.0)), braille=braille, empty="not evaluated yet")
+    out.print(Text(Y_LABEL, FAINT))
+    out.print(screen.text(chart))
+    for line in legend:
+        out.print(line)
+    out.print("\n   " + head)
+    for (key, _), row in zip(runs, rows, strict=True):
+        out.print(Text.assemble(key, " ", row))
+
+
+def _key(number: int, braille: bool) -> Text:
+    sign = "━━" if braille else f" {screen.SIGNS[number % len(screen.SIGNS)]}"
+    return Text(sign, screen.COLOURS[number % len(screen.COLOURS)])
+
+
+def _table(curves: Sequence[Curve]) -> list[str]:
+    """The head and a line for each run; what operators did only where they did something."""
+    head = ["run", "seed", "state", "removals", "all gone", "last", "best, no CoT"]
+    rows = [_row(curve) for curve in curves]
+    if any(curve.steered for curve in curves):
+        head.append("steered by")
+        for row, curve in zip(rows, curves, strict=True):
+            row.append(", ".join(f"{name} {count}×" for name, count in curve.steered.items()))
+    return table(head, rows).split("\n")
+
+
+def _row(curve: Curve) -> list[str]:
+    last = curve.live[-1] if curve.live else None
+    return [
+        clip(curve.name, LONGEST_NAME),
+        str(curve.seed),
+        curve.state,
+        str(last.scheduled) if last else DASH,
+        str(curve.all_gone or DASH),
+        accuracy(last.accuracy if last else None),
+        accuracy(curve.without_cot),
+    ]
+
+
+def plot(groups: Sequence[Group], axes: Any) -> None:
+    """The same on matplotlib's axes."""
+    drawn = entries(groups)
+    for number, entry in enumerate(drawn):
+        colour = picture.COLOURS[number % len(picture.COLOURS)]
+        width = 1.4 if len(entry.curves) == 1 else 0.9
+        for curve in entry.curves:
+            for piece in curve.abandoned:
+                axes.plot(*_columns(piece), color=colour, linewidth=0.8, linestyle=":", alpha=0.7)
+            axes.plot(*_columns(curve.live), color=colour, linewidth=width)
+        axes.plot([], [], color=colour, linewidth=1.6, label=entry.label)
+    if any(curve.abandoned for entry in drawn for curve in entry.curves):
+        axes.plot([], [], color=picture.GREY, linewidth=0.8, linestyle=":", label=ABANDONED)
+    axes.set(xlabel=X_LABEL, ylabel=Y_LABEL, ylim=(-0.02, 1.02))
+    axes.set_xlim(left=0)
+    for x, label in gone(drawn).items():
+        axes.axvline(x, color=picture.GREY, linewidth=1.0, linestyle="--", zorder=1.5)
+        axes.annotate(
+            label,
+            (x, 0.5),
+            xytext=(-4, 0),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=8,
+            color=picture.GREY,
+        )
+    picture.legend(axes)
+
+
+def _columns(points: Sequence[Point]) -> tuple[Floats, Floats]:
+    """x and accuracy, with a gap where a roll back that kept the weights gave CoT back."""
+    x = np.array([point.x for point in points], dtype=np.float64)
+    y = np.array([point.accuracy for point in points], dtype=np.float64)
+    back = np.flatnonzero(np.diff(x) < 0) + 1
+    return np.insert(x, back, x[back]), np.insert(y, back, np.nan)

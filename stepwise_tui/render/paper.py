@@ -1,0 +1,100 @@
+"""The paper's Tables 1 to 3 with our figures beside the published ones, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from stepwise_tui.output import table
+from stepwise_tui.render.screen import Screen
+from stepwise_tui.text import accuracy, wrapped
+from trainer.analysis.paper import Ours, Result, Statistics, Tables
+
+NAME, FIGURES = 40, 14  # columns of the name and of each pair of figures
+SOURCES = (
+    "[P] Deng, Choi, Shieber: From Explicit CoT to Implicit CoT, arXiv 2405.14838",
+    "[O] logs of its official repository, da03/Internalize_CoT_Step_by_Step",
+)
+
+
+def show(tables: Tables, out: Screen) -> None:
+    """All three tables; where there is no figure there is nothing."""
+    blocks = [
+        "Table 1. Data: examples, and median GPT-2 tokens of each part",
+        table(("", "", "train / valid / test", "question", "CoT", "answer"), list(_datasets(tables.table_1))),
+        "Table 2. Multiplication: accuracy / speed (batch 1, relative to no CoT)",
+        "\n".join(_results(tables.table_2, out.width)),
+        "Table 3. GSM8K: accuracy",
+        "\n".join(_results(tables.table_3, out.width)),
+        "\n".join(SOURCES),
+    ]
+    if tables.left_out:
+        reasons = [wrapped(f"{run}: {reason}", out.width, 4) for run, reason in tables.left_out.items()]
+        blocks.append("\n".join(["Runs in no table:", *reasons]))
+    out.print("\n\n".join(blocks))
+
+
+def _datasets(rows: Sequence[Statistics]) -> Iterator[tuple[str, ...]]:
+    for row in rows:
+        known = row.published
+        sizes = f"{known.train} / {known.valid} / {known.test}"
+        yield known.task, "published", sizes, known.question, known.cot, known.answer
+        if row.ours is None:
+            yield "", "ours", "", "", "", ""
+        else:
+            train, valid, test, *tokens = row.ours
+            yield "", "ours", f"{train:,} / {valid:,} / {test:,}", *map(str, tokens)
+
+
+def _results(rows: Sequence[Result], width: int) -> Iterator[str]:
+    yield f"{'':{NAME}}{'published':<{FIGURES}}ours".rstrip()
+    for task, results in groupby(rows, key=lambda row: row.task):
+        yield task
+        for row in results:
+            yield from _row(row, width)
+
+
+def _row(row: Result, width: int) -> Iterator[str]:
+    """The name, both pairs of figures, and beneath them what a reader has to know of them."""
+    name = f"  {row.model}, {row.method}"
+    if len(name) >= NAME:
+        yield name
+        name = ""
+    first = row.ours[0] if row.ours else None
+    figures = f"{_published(row):<{FIGURES}}{_pair(accuracy(first.accuracy), first.speed) if first else ''}"
+    yield f"{name:<{NAME}}{figures}".rstrip()
+    if row.words:
+        yield wrapped(f"      {row.words}", width, 8)
+    for one in row.ours:
+        if one is not first:
+            yield f"{'':{NAME + FIGURES}}{_pair(accuracy(one.accuracy), one.speed)}"
+        yield wrapped(f"      {_origin(one)}", width, 8)
+
+
+def _published(row: Result) -> str:
+    return "" if row.accuracy is None else _pair(_printed(row.accuracy), row.speed)
+
+
+def _pair(exact: str, speed: float | None) -> str:
+    return exact if speed is None else f"{exact} / {_short(f'{speed:.2f}')}"
+
+
+def _printed(value: float) -> str:
+    """With two figures after the point as in the paper, three where there are three."""
+    return _short(f"{value:.{2 if round(value, 2) == value else 3}f}")
+
+
+def _short(number: str) -> str:
+    return number.removeprefix("0")
+
+
+def _origin(one: Ours) -> str:
+    """Where our figures are from, and what they are not."""
+    parts = [f"{one.run}, {one.date}: n = {one.n:,}, seed {one.seed}, {one.step:,} steps"]
+    if one.speed is not None:
+        parts.append(f"speed measured {one.speed_date}")
+    if one.steered:
+        parts.append("steered by " + ", ".join(f"{name} {count}×" for name, count in one.steered.items()))
+    if one.differs:
+        parts.append("not as in the paper: " + ", ".join(one.differs))
+    return "; ".join(parts)

@@ -1,0 +1,66 @@
+"""PNG and SVG by matplotlib, which is loaded only when a file is asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Told apart also by the colour-blind (Okabe and Ito)."""
+GREY = "#767676"
+ENDINGS = (".png", ".svg")
+INCHES = (6.4, 3.8)
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    # Text stays text, and the same rows give the same file.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "stepwise",
+}
+
+
+class PictureError(ValueError):
+    """A file that cannot be drawn; the message says what can be, or what is missing."""
+
+
+def check(path: Path) -> None:
+    """Raise `PictureError` where `save` could not succeed: to be asked before the work, not after it."""
+    if path.suffix.lower() not in ENDINGS:
+        raise PictureError(f"--save {path}: a file that ends in {' or '.join(ENDINGS)} is expected")
+    if not path.absolute().parent.is_dir():
+        raise PictureError(f"--save {path}: there is no folder {path.parent}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise PictureError(
+            f"--save {path}: pictures are drawn with matplotlib, which is not installed: "
+            "pip install 'stepwise-tui[figures]'"
+        )
+
+
+def save(path: Path, plot: Callable[[Any], None]) -> None:
+    """Write what `plot` draws on matplotlib's axes. Raises OSError."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=INCHES, layout="constrained")
+        plot(figure.add_subplot())
+        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
+        figure.savefig(path, metadata=metadata)
+
+
+def legend(axes: Any) -> None:
+    """Above the axes, where no line can run through it; nothing where there is nothing to tell apart."""
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        longest = max(map(len, labels))
+        columns = max(1, min(len(labels), 88 // (longest + 8)))
+        axes.figure.legend(handles, labels, loc="outside upper left", ncols=columns)

@@ -1,0 +1,51 @@
+"""Where a figure goes as text: a terminal with its size and colours, or a pipe, 80 wide and plain."""
+
+from __future__ import annotations
+
+import shutil
+
+from rich.console import Console
+from rich.text import Text
+from textual.content import Content
+
+from stepwise_tui import glyphs
+from stepwise_tui.charts.chart import AXIS, MARK
+
+COLOURS = ("cyan", "yellow", "magenta", "green", "red", "blue")
+"""The terminal's own, so that they suit its background."""
+SIGNS = "*ox#@%"
+"""What stands for the lines, in the same order, where there are no colours."""
+FAINT = "dim"
+THEME = {AXIS: FAINT, MARK: FAINT}
+"""What the cockpit's theme calls its colours, as a plain terminal knows them."""
+
+
+class Screen:
+    """Standard output. glyphs: what it can show; coloured: whether it shows colours."""
+
+    def __init__(self) -> None:
+        self.width, self.height = shutil.get_terminal_size((80, 30))
+        self.console = Console(width=self.width, highlight=False)
+        self.glyphs = glyphs.detect()
+        self.coloured = self.console.color_system is not None and not self.console.no_color
+
+    def print(self, text: Text | str = "") -> None:
+        """Lines that are too long go on in the next one, as the terminal has it; nothing is cut."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def braille(self, lines: int) -> bool:
+        """Whether dots will do; several lines in one colour are told apart by signs instead."""
+        return self.glyphs.braille and (self.coloured or lines == 1)
+
+    def chart_size(self, below: int) -> tuple[int, int]:
+        """Width and height for a chart with so many lines of text around it."""
+        return self.width, min(24, max(12, self.height - below))
+
+
+def text(chart: Content) -> Text:
+    """A chart of `charts` for rich."""
+    drawn = Text(chart.plain, no_wrap=True)
+    for span in chart.spans:
+        style = str(span.style)
+        drawn.stylize(THEME.get(style, style), span.start, span.end)
+    return drawn

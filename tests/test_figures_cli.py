@@ -1,0 +1,253 @@
+"""The commands that draw: on a terminal, in a pipe, as a picture, as JSON; and the figures of a preset."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from stepwise_tui import cli, glyphs
+from stepwise_tui.render import stages as rendered
+from tests import scripted
+from tests.terminal import Terminal
+from tests.test_compare import written
+from tests.test_imports import command, loaded_by
+from tests.tiny import tiny_config
+from trainer import presets
+from trainer.analysis import stages
+from trainer.analysis.stages import Example, example
+from trainer.config import MethodConfig
+from trainer.run import Run
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+def refused(result: Result, *parts: str) -> None:
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 2, result.output
+    assert result.stdout == "" and "Traceback" not in said
+    for part in parts:
+        assert part in said
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Three runs: two seeds of one configuration, one of them rolled back, and another configuration."""
+    written(tmp_path / "mult-one", scripted.finished().events, tiny_config(seed=0))
+    written(tmp_path / "mult-two", scripted.saved().events, tiny_config(seed=1))
+    written(tmp_path / "slow", scripted.training(700).events, tiny_config(schedule__steps_per_token=9))
+    return tmp_path
+
+
+def test_runs_are_drawn_beside_each_other(out: Path) -> None:
+    shown = call("compare", "mult-one", "mult-two", "slow", "--out", out)
+    assert shown.exit_code == 0, shown.output
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    chart, rows = shown.stdout.split("\n\n")
+    for part in ("validation accuracy", "all CoT removed", "* mult (2 runs)", "o slow", "' abandoned"):
+        assert part in chart
+    signs = [(row.split()[0], row.split()[1]) for row in rows.splitlines()[1:]]
+    assert signs == [("*", "mult-one"), ("*", "mult-two"), ("o", "slow")]  # instead of colours
+
+
+def test_one_configuration_has_a_colour_for_each_seed(out: Path) -> None:
+    shown = call("compare", "mult-one", "mult-two", "--out", out)
+    assert " * seed 0\n o seed 1\n" in shown.stdout
+
+
+def test_a_comparison_is_one_json_document(out: Path) -> None:
+    groups = json.loads(call("compare", "mult-two", "--out", out, "--json").stdout)
+    [curve] = groups[0]["curves"]
+    assert curve["name"] == "mult-two" and curve["all_gone"] == 9
+    assert set(curve["live"][0]) == {"step", "scheduled", "x", "accuracy", "n"}
+    assert len(curve["abandoned"]) == 1
+
+
+def test_a_comparison_needs_no_torch_and_no_matplotlib(out: Path) -> None:
+    loaded = loaded_by(command("compare", "mult-one", "--out", str(out)))
+    assert not {"torch", "transformers", "matplotlib"} & loaded
+
+
+def test_pictures_are_written(out: Path) -> None:
+    png, svg = out / "curves.PNG", out / "curves.svg"
+    for file in (png, svg):
+        shown = call("compare", "mult-one", "mult-two", "slow", "--out", out, "--save", file)
+        assert shown.exit_code == 0, shown.output
+    assert png.read_bytes().startswith(b"\x89PNG\r\n")
+    texts = [t.text for t in ElementTree.parse(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"scheduled removals", "validation accuracy", "all CoT removed", "mult (2 runs)", "slow"} <= set(
+        texts
+    )
+    first = svg.read_bytes()
+    call("compare", "mult-one", "mult-two", "slow", "--out", out, "--save", svg)
+    assert svg.read_bytes() == first
+
+
+@pytest.mark.parametrize("arguments", [("compare", "slow"), ("frontier", "slow")])
+def test_a_picture_that_cannot_be_is_refused_before_the_work(arguments: tuple[str, ...], out: Path) -> None:
+    refused(call(*arguments, "--out", out, "--save", out / "a.pdf"), "a.pdf", ".png or .svg")
+    refused(call(*arguments, "--out", out, "--save", out / "no" / "a.png"), "there is no folder")
+
+
+def test_without_matplotlib_it_says_what_to_install(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    gone = {"matplotlib"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in gone else found(name))
+    refused(call("compare", "slow", "--out", out, "--save", out / "a.png"), "stepwise-tui[figures]")
+    assert call("compare", "slow", "--out", out).exit_code == 0
+
+
+def test_runs_that_are_not_there_are_refused(out: Path) -> None:
+    refused(call("compare", "slow", "fast", "--out", out), "'fast'", "slow")
+    refused(call("frontier", "fast", "--out", out), "'fast'")
+
+
+def test_a_run_just_begun_is_drawn_as_nothing_yet(tmp_path: Path) -> None:
+    written(tmp_path / "new", scripted.Script().start().events)
+    shown = call("compare", "new", "--out", tmp_path)
+    assert shown.exit_code == 0 and "not evaluated yet" in shown.stdout
+    assert call("compare", "new", "--out", tmp_path, "--save", tmp_path / "a.png").exit_code == 0
+    measured = call("frontier", "new", "--out", tmp_path)
+    assert measured.exit_code == 1 and "no checkpoint of a trained stage" in " ".join(measured.stderr.split())
+
+
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_colours_are_for_terminals_that_want_them(
+    forbidden: bool, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if forbidden:
+        monkeypatch.setenv("NO_COLOR", "1")
+    arguments = ("compare", "mult-one", "mult-two", "--out", str(out))
+    terminal = Terminal(*arguments, cwd=Path.cwd(), columns=100, rows=40)
+    try:
+        assert terminal.leave() == 0
+    finally:
+        terminal.close()
+    assert (b"\x1b[36m" in terminal.raw) is not forbidden
+    assert any("\u2800" < sign <= "\u28ff" for sign in terminal.text) is not forbidden
+    assert "seed 1" in terminal.text
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run that removed three tokens."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    run = Run(tiny_config(stop__steps=25, data__test=8, save__keep=9), folder)
+    run.start()
+    assert run.wait(60)
+    run.close()
+    return folder
+
+
+def test_the_stages_of_a_run_are_measured_drawn_and_kept(trained: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "frontier.svg"
+    shown = call("frontier", "tiny", "--out", trained.parent, "--limit", "3", "--save", picture)
+    assert shown.exit_code == 0, shown.output
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    head, *rows = [line.split() for line in shown.stdout.split("\n\n")[-1].splitlines()]
+    assert head[:2] == ["removed", "spoken"]
+    assert [row[0] for row in rows] == ["0", "1", "2", "3"]
+    assert {row[3] for row in rows} == {"3"}
+    texts = [t.text for t in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"test accuracy", "speed, relative to no CoT (batch 1)", "0", "3"} <= set(texts)
+
+    points = json.loads(call("frontier", trained, "--json").stdout)
+    assert [p["removed"] for p in points] == [0, 1, 2, 3]
+    assert {p["n"] for p in points} == {8}
+    assert not all(p["dominated"] for p in points)
+    tables = json.loads(call("paper", "--out", trained.parent, "--json").stdout)
+    [row] = [row for row in tables["table_2"] if row["ours"]]
+    assert row["method"] == "ICoT-SI, 3 removed" and row["accuracy"] is None
+    assert row["ours"][0]["speed"] == points[-1]["speed"]
+
+
+def test_the_tables_are_printed(trained: Path) -> None:
+    shown = call("paper", "--out", trained.parent)
+    assert shown.exit_code == 0, shown.output
+    for part in ("Table 1", "Table 2", "Table 3", "GPT-2 Small, ICoT-SI", "tiny, 20", "arXiv 2405.14838"):
+        assert part in shown.stdout
+
+
+LEFT, RIGHT = MethodConfig(), MethodConfig(side="right")
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (LEFT, [0, 2, 4, 6, 8, 10]),
+        (MethodConfig(stop_at=3), [0, 1, 2, 3]),
+        (MethodConfig(start_from=8), [8, 9, 10]),
+        (MethodConfig(remove_all_beyond=4), [0, 1, 2, 3, 10]),
+        (MethodConfig(remove_all_beyond=39), [0, 2, 4, 6, 8, 10]),
+        (MethodConfig(name="explicit_cot"), [0]),
+        (MethodConfig(name="no_cot"), [10]),
+    ],
+)
+def test_the_stages_of_an_example_are_those_of_the_method(method: MethodConfig, expected: list[int]) -> None:
+    cot = tuple("abcdefghij")
+    shown = stages.stages(cot, method)
+    assert [stage.removed for stage in shown] == expected
+    for stage in shown:
+        assert stage.kept == cot[stage.removed :]
+
+
+def test_the_right_side_loses_its_end() -> None:
+    assert stages.stages(tuple("abc"), RIGHT)[1].kept == ("a", "b")
+
+
+def test_the_example_of_a_task_has_the_tokens_the_data_have() -> None:
+    shown = example(presets.resolve("mult4x4"))
+    assert shown is not None
+    assert len(shown.cot) == 47 and shown.question == "4 3 2 1 * 8 7 6 5"
+    assert example(presets.resolve("gsm8k-phi3")) == stages.ROBE
+
+
+def test_offsets_are_those_of_the_paper() -> None:
+    shown = stages.offsets(4.0)
+    assert [row.offset for row in shown] == [0, 1]
+    assert round(shown[0].probability, 2) == 0.98
+    assert stages.offsets(float("inf")) == [(0, 1.0)]
+
+
+@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("sheet", [glyphs.UNICODE, glyphs.ASCII])
+def test_every_preset_is_shown_with_comments_alone(name: str, sheet: glyphs.Glyphs) -> None:
+    config = presets.resolve(name)
+    text = rendered.text(config, example(config), 80, sheet)
+    assert tomllib.loads(text) == {}
+    assert max(map(len, text.splitlines())) <= 80
+    assert "stage by stage" in text and ("smoothing" in text)
+
+
+def test_dots_stand_where_tokens_were(tmp_path: Path) -> None:
+    config = presets.resolve("mult2x2")
+    lines = rendered.text(config, example(config), 80, glyphs.UNICODE).splitlines()
+    rows = {line[3:12].strip(): line[12:] for line in lines}
+    assert rows["question"] == "2 1 * 4 3" and rows["answer"] == "8 0 4 0"
+    assert rows["4"] == "···· 0 6 3 0" and rows["9"] == "·········"
+
+
+def test_a_long_cot_is_drawn_to_scale() -> None:
+    long = Example("q", (" x",) * 600, "a")
+    lines = rendered.text(presets.resolve("mult2x2"), long, 72, glyphs.UNICODE).splitlines()
+    rows = {line[3:12].strip(): line[12:] for line in lines}
+    assert [rows[str(removed)].count("·") for removed in (0, 120, 600)] == [0, 12, 60]
+    assert rows["120"].endswith("…") and len(rows["120"]) == 60
+
+
+def test_figures_of_a_preset_are_for_terminals_and_not_for_files(tmp_path: Path) -> None:
+    assert "stage by stage" not in call("presets", "mult2x2").stdout
+    terminal = Terminal("presets", "mult2x2", cwd=Path.cwd(), columns=100, rows=140)
+    try:
+        assert terminal.leave() == 0
+    finally:
+        terminal.close()
+    assert "stage by stage" in terminal.text and "·········" in terminal.text

@@ -1,0 +1,190 @@
+"""The paper's tables: published figures as they are, ours where a run measured them, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwise_tui.render import paper as rendered
+from tests.test_compare import written
+from tests.tiny import tiny_config
+from trainer import config as configuration
+from trainer import presets
+from trainer.analysis import frontier, paper, published
+from trainer.analysis.frontier import Point
+from trainer.analysis.paper import Result, Tables
+from trainer.analysis.published import Row
+from trainer.config import Config
+from trainer.events import At, CommandAcknowledged, Event, RunFinished, RunStarted
+
+DAY = 1_795_000_000.0  # 2026-11-18, UTC
+METHODS = {published.EXPLICIT: "explicit_cot", published.NO_COT: "no_cot"}
+
+
+def finished(stage: int = 47, stages: int = 47, accuracy: float | None = 0.998) -> list[Event]:
+    at = At(step=900, stage=stage, scheduled=stage, removed=stage, time=DAY)
+    return [
+        RunStarted(at=replace(at, step=0), name="one", stages=stages, train_examples=808_000),
+        RunFinished(
+            at=at, reason="", state="finished", accuracy=accuracy, n=1_000, seconds=1.0, checkpoint="b1-final"
+        ),
+    ]  # fmt: skip
+
+
+def published_run(preset: str, **changes: Any) -> Config:
+    return presets.resolve(preset, {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def row(tables: Tables, task: str, method: str, model: str = published.GPT2) -> Result:
+    found = [
+        r for r in (*tables.table_2, *tables.table_3) if (r.task, r.model, r.method) == (task, model, method)
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    "known", [r for r in (*published.TABLE_2, *published.TABLE_3) if r.preset], ids=lambda r: str(r[:3])
+)
+def test_a_run_of_a_preset_stands_in_the_row_of_that_preset(known: Row) -> None:
+    config = presets.resolve(known.preset, {"method.name": METHODS.get(known.method, "stepwise")})
+    assert paper.task(config.data) == known.task
+    assert paper.model(config.model) == known.model
+    assert paper.method(config, None) == known.method
+
+
+def test_each_published_figure_has_its_source_and_its_row_once() -> None:
+    rows = (*published.TABLE_2, *published.TABLE_3)
+    assert len({r[:3] for r in rows}) == len(rows)
+    for known in rows:
+        assert known.source.startswith(("[P]", "[O]"))
+        assert known.accuracy is not None or known.words
+
+
+def test_without_runs_nothing_stands_beside_the_published_figures(tmp_path: Path) -> None:
+    tables = paper.tables(tmp_path / "nowhere")
+    assert not any(r.ours for r in (*tables.table_2, *tables.table_3))
+    assert len(tables.table_2) == len(published.TABLE_2)
+    assert row(tables, "9×9", published.SI).accuracy == 0.99
+
+
+def test_our_examples_have_the_tokens_of_table_1(tmp_path: Path) -> None:
+    for statistics in paper.tables(tmp_path).table_1:
+        if statistics.ours is not None:
+            known = statistics.published
+            assert (known.question, known.cot, known.answer) == tuple(map(str, statistics.ours[3:]))
+            assert statistics.ours[:3] == (808_000, 1_000, 1_000)
+    assert statistics.published.task == "GSM8K" and statistics.ours is None
+
+
+def test_a_finished_run_stands_beside_its_row_with_its_origin(tmp_path: Path) -> None:
+    folder = written(tmp_path / "mult4x4-brisk-otter", finished(), published_run("mult4x4"))
+    known = row(paper.tables(tmp_path), "4×4", published.SI)
+    [ours] = known.ours
+    assert (known.accuracy, known.speed) == (1.0, 1.02)
+    assert (ours.accuracy, ours.n, ours.seed, ours.step) == (0.998, 1_000, 3456, 900)
+    assert (ours.run, ours.path, ours.date) == ("mult4x4-brisk-otter", str(folder), "2026-11-18")
+    assert (ours.speed, ours.differs, ours.steered) == (None, (), {})
+
+
+def test_a_speed_stands_there_only_where_that_checkpoint_was_measured(tmp_path: Path) -> None:
+    folder = written(tmp_path / "one", finished(), published_run("mult4x4"))
+    frontier.keep(folder, [Point("b1-entry", 1, 1, 1, 9.0, 1.0, 12, 0.5)])
+    assert row(paper.tables(tmp_path), "4×4", published.SI).ours[0].speed is None
+    frontier.keep(folder, [Point("b1-final", 1, 1, 1, 0.0, 1.0, 12, 0.97)])
+    assert row(paper.tables(tmp_path), "4×4", published.SI).ours[0].speed == 0.97
+
+
+def test_what_is_not_as_in_the_paper_is_said(tmp_path: Path) -> None:
+    config = published_run("mult4x4", optim__lr=1e-3, model__vocab="task", data__test=50, seed=7)
+    command = CommandAcknowledged(
+        at=At(time=DAY), id="1", command="hold", source="shell", ok=True, message=""
+    )
+    written(tmp_path / "one", [*finished(), command], config)
+    [ours] = row(paper.tables(tmp_path), "4×4", published.SI).ours
+    assert set(ours.differs) == {"optim.lr = 0.001", "model.vocab = task"}
+    assert ours.steered == {"hold": 1}
+
+
+def test_runs_of_one_row_stand_there_all(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        written(
+            tmp_path / f"seed{seed}", finished(accuracy=0.9 + seed / 100), published_run("mult4x4", seed=seed)
+        )
+    ours = row(paper.tables(tmp_path), "4×4", published.SI).ours
+    assert {(one.seed, one.accuracy) for one in ours} == {(0, 0.9), (1, 0.91), (2, 0.92)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"method__smoothing": float("inf")}, "ICoT-SI, no smoothing"),
+        ({"method__side": "right"}, "ICoT-SI, right side"),
+        (
+            {"method__keep_positions": True, "method__reset_optimizer": False},
+            "ICoT-SI, no reset, kept positions",
+        ),
+        ({"method__stop_at": 5}, "ICoT-SI, 5 removed"),
+        ({"schedule__kind": "geometric"}, "ICoT-SI, geometric schedule"),
+        ({"method__name": "no_cot"}, "no CoT"),
+        ({"method__name": "explicit_cot", "data__cot": "tree"}, "explicit CoT, tree CoT"),
+    ],
+)
+def test_a_variant_has_a_row_of_its_own(changes: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    config = tiny_config(**changes)
+    written(tmp_path / "one", finished(9, 9), config)
+    [found] = [r for r in paper.tables(tmp_path).table_2 if r.ours]
+    assert (found.task, found.model) == ("2×2", "1 layers, 2 heads, width 16, from scratch")
+    assert found.method == expected
+    assert (found.accuracy, found.speed) == (None, None)
+
+
+def test_a_run_that_still_speaks_its_cot_is_no_internalised_one(tmp_path: Path) -> None:
+    written(tmp_path / "one", finished(stage=40), published_run("mult4x4"))
+    tables = paper.tables(tmp_path)
+    assert row(tables, "4×4", published.SI).ours == ()
+    assert row(tables, "4×4", "ICoT-SI, 40 removed").ours[0].accuracy == 0.998
+
+
+def test_what_has_no_place_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    written(tmp_path / "training", finished()[:1], published_run("mult4x4"))
+    written(tmp_path / "interrupted", finished(accuracy=None), published_run("mult4x4"))
+    (written(tmp_path / "old", finished()) / "config.toml").write_text("[optim]\nspeed = 1\n")
+    own = configuration.build({"data": {"task": "text", "train_file": "mine.txt"}})
+    written(tmp_path / "own", finished(), own)
+    tables = paper.tables(tmp_path)
+    assert not any(r.ours for r in (*tables.table_2, *tables.table_3))
+    assert set(tables.left_out) == {"training", "interrupted", "old", "own"}
+    assert "optim.speed" in tables.left_out["old"]
+
+
+def test_gsm8k_without_the_augmented_lines_is_not_the_papers(tmp_path: Path) -> None:
+    started, end = finished(39, 39)
+    assert isinstance(started, RunStarted)
+    written(tmp_path / "one", [replace(started, train_examples=6_973), end], published_run("gsm8k-gpt2"))
+    [ours] = row(paper.tables(tmp_path), "GSM8K", published.SI).ours
+    assert ours.differs == ("6,973 training examples",)
+
+
+def test_the_text_has_every_figure_and_fits_its_width(tmp_path: Path) -> None:
+    written(tmp_path / "mult4x4-brisk-otter", finished(), published_run("mult4x4", optim__lr=1e-3))
+    lines: list[str] = []
+
+    class Sheet:
+        width = 80
+
+        def print(self, text: str) -> None:
+            lines.extend(text.split("\n"))
+
+    rendered.show(paper.tables(tmp_path), Sheet())  # type: ignore[arg-type]
+    assert max(map(len, lines)) <= 80
+    at = lines.index("4×4")
+    [mine] = [i for i, line in enumerate(lines) if "GPT-2 Small, ICoT-SI " in line and i > at][:1]
+    assert lines[mine].split("ICoT-SI")[1].split() == ["1.00", "/", "1.02", ".998"]
+    assert "[O] log 1.000" in lines[mine + 1]
+    below = " ".join(" ".join(lines[mine + 2 : mine + 4]).split())
+    assert "mult4x4-brisk-otter, 2026-11-18: n = 1,000, seed 3456" in below
+    assert "not as in the paper: optim.lr = 0.001" in below

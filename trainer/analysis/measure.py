@@ -1,0 +1,74 @@
+"""Accuracy and speed of a run's checkpoints, stage by stage: what `frontier` is made of. Needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from trainer import checkpoint, inspection, journal
+from trainer.analysis.frontier import Candidate, Point, candidates
+from trainer.checkpoint import CheckpointError
+from trainer.evaluate import evaluate
+from trainer.events import NAMES, CheckpointRemoved, CheckpointSaved, RolledBack, StageEntered
+from trainer.inspection import ONE_BY_ONE
+from trainer.speed import one_at_a_time
+
+
+class MeasureError(ValueError):
+    """A run of which nothing can be measured; the message says why."""
+
+    exit_code = 1
+
+
+def measurable(run: Path) -> tuple[list[Candidate], list[str]]:
+    """The candidates whose files are what was saved, and what is wrong with the others.
+
+    Raises `MeasureError` when none is left.
+    """
+    good, problems = [], []
+    for candidate in candidates(journal.read(run, _telling)):
+        try:
+            checkpoint.verify(run / checkpoint.FOLDER / candidate.id)
+        except CheckpointError as error:
+            problems.append(str(error))
+        else:
+            good.append(candidate)
+    if not good:
+        raise MeasureError("\n".join(problems) or f"{run}: no checkpoint of a trained stage is there yet")
+    return good, problems
+
+
+def _telling(line: bytes) -> bool:
+    return any(name in line for name in _EVENTS)
+
+
+_EVENTS = [NAMES[kind].encode() for kind in (CheckpointSaved, CheckpointRemoved, RolledBack, StageEntered)]
+
+
+def measure(run: Path, chosen: Sequence[Candidate], limit: int | None) -> Iterator[Point]:
+    """Accuracy and speed of the chosen checkpoints on the test split, one after the other, in one process.
+
+    limit: at most so many examples, the first. The data and the method are put together once.
+    """
+    parts = inspection.open_checkpoint(str(run), chosen[0].id, run.parent).parts
+    method, model = parts.method, parts.model
+    examples = parts.splits["test"][:limit]
+    for candidate in chosen:
+        path = run / checkpoint.FOLDER / candidate.id
+        checkpoint.load_weights(path, model)
+        # An entry was saved after the model had been made ready for a stage that it had not trained at.
+        removed = method.removed(candidate.stage)
+        method.enter(model, method.removed(checkpoint.load_state(path).scheduled), removed)
+        result = evaluate(method, model, examples, candidate.stage, parts.tokenizer)
+        assert result is not None  # nobody interrupts it
+        timing = one_at_a_time(method, model, examples[:ONE_BY_ONE], candidate.stage)
+        yield Point(
+            checkpoint=candidate.id,
+            step=candidate.step,
+            stage=candidate.stage,
+            removed=removed,
+            cot_tokens=result.cot_tokens,
+            accuracy=result.accuracy,
+            n=result.n,
+            speed=timing.relative,
+        )

@@ -1,0 +1,254 @@
+"""Tables 1 to 3 of the paper: its figures beside those of our runs, and nothing where there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trainer import journal, presets, runs
+from trainer.analysis import frontier, published
+from trainer.analysis.compare import LEARNT_FROM, shown, steered
+from trainer.analysis.published import Dataset, Row
+from trainer.config import Config, ConfigError, DataConfig, ModelConfig
+from trainer.events import Event, RunFinished, RunStarted
+
+NOT_COMPARED = {
+    "data.train_file", "data.valid_file", "data.test_file",  # where the data lie
+    "data.valid", "data.test",  # n says how many were tested
+    "model.init", "model.layers", "model.heads", "model.width",  # the row says which model
+    "optim.accumulate",  # the same gradient in parts
+}  # fmt: skip
+AUGMENTED = 300_000
+"""GSM8K's training set in the paper has 378,000 examples, the original one 7,473."""
+
+
+class NotMeasuredError(ValueError):
+    """A run that has no place in the tables; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """What one finished run measured on its test split.
+
+    date: of the measurement, UTC. step: optimiser steps until then. speed: None where `stepwise frontier` has
+    not measured it. differs: what is not as in our configuration of the paper's row, as far as there is one.
+    steered: how often an operator changed the course, by command.
+    """
+
+    run: str
+    path: str
+    date: str
+    seed: int
+    step: int
+    accuracy: float
+    n: int
+    speed: float | None
+    speed_date: str | None
+    differs: tuple[str, ...]
+    steered: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A row of Table 2 or 3. accuracy, speed, source, words: published, None or "" where nothing is."""
+
+    task: str
+    model: str
+    method: str
+    accuracy: float | None
+    speed: float | None
+    source: str
+    words: str
+    ours: tuple[Ours, ...]
+
+
+class Counted(NamedTuple):
+    """What our data layer counts, as in `Dataset`."""
+
+    train: int
+    valid: int
+    test: int
+    question: int
+    cot: int
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A row of Table 1. ours: None where the data would have to be downloaded."""
+
+    published: Dataset
+    ours: Counted | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The three tables. left_out: runs that no row was made of, with the reason."""
+
+    table_1: tuple[Statistics, ...]
+    table_2: tuple[Result, ...]
+    table_3: tuple[Result, ...]
+    left_out: dict[str, str]
+
+
+class Found(NamedTuple):
+    """A run with the row it belongs to."""
+
+    task: str
+    model: str
+    method: str
+    config: Config
+    ours: Ours
+
+
+def tables(out: Path) -> Tables:
+    """The tables, with the finished runs under `out`."""
+    found: list[Found] = []
+    left_out: dict[str, str] = {}
+    for row in runs.list_runs(out):
+        try:
+            config = presets.configure(Path(row.path) / runs.CONFIG_FILE)
+            found.append(read(config, list(journal.read(Path(row.path), _telling)), Path(row.path)))
+        except (ConfigError, NotMeasuredError) as error:
+            left_out[row.name] = str(error)
+    return Tables(
+        tuple(Statistics(dataset, _counted(dataset)) for dataset in published.DATASETS),
+        tuple(beside(published.TABLE_2, [f for f in found if f.task != published.GSM8K])),
+        tuple(beside(published.TABLE_3, [f for f in found if f.task == published.GSM8K])),
+        left_out,
+    )
+
+
+def _telling(line: bytes) -> bool:
+    return any(name in line for name in (b"run_started", b"run_finished", b"command_acknowledged"))
+
+
+def read(config: Config, events: Iterable[Event], folder: Path) -> Found:
+    """What a run's journal says of its end. Raises `NotMeasuredError`."""
+    events = list(events)
+    started = next((e for e in reversed(events) if isinstance(e, RunStarted)), None)
+    ended = [e for e in events if isinstance(e, RunFinished) and e.accuracy is not None]
+    if started is None or not ended:
+        raise NotMeasuredError("it has not finished, so there is no accuracy on the test split yet")
+    if config.data.task == "text":
+        raise NotMeasuredError("its data are not the paper's")
+    end = ended[-1]
+    assert end.accuracy is not None
+    speed = frontier.kept_speed(folder, end.checkpoint)
+    few = config.data.task == "gsm8k" and started.train_examples < AUGMENTED
+    return Found(
+        task(config.data),
+        model(config.model),
+        method(config, end.at.removed if end.at.stage < started.stages else None),
+        config,
+        Ours(
+            run=folder.name,
+            path=str(folder),
+            date=datetime.fromtimestamp(end.at.time, UTC).date().isoformat(),
+            seed=config.seed,
+            step=end.at.step,
+            accuracy=end.accuracy,
+            n=end.n,
+            speed=speed[0] if speed else None,
+            speed_date=speed[1] if speed else None,
+            differs=(f"{started.train_examples:,} training examples",) if few else (),
+            steered=steered(events),
+        ),
+    )
+
+
+def task(data: DataConfig) -> str:
+    """What the tables call a task: 4×4, GSM8K."""
+    if data.task == "gsm8k":
+        return published.GSM8K
+    return f"{data.digits}×{data.digits if data.digits_b is None else data.digits_b}"
+
+
+PRETRAINED = {
+    "gpt2": published.GPT2,
+    "gpt2-medium": published.MEDIUM,
+    "Phi-3-mini-4k-instruct": published.PHI3,
+    "Mistral-7B-v0.1": published.MISTRAL,
+}
+
+
+def model(config: ModelConfig) -> str:
+    """What the tables call a model; the name of its folder, or its size, where they have none."""
+    if config.init == "scratch":
+        return f"{config.layers} layers, {config.heads} heads, width {config.width}, from scratch"
+    name = Path(config.init).name
+    return PRETRAINED.get(name, name)
+
+
+def method(config: Config, removed: int | None) -> str:
+    """What the tables call a method, with what makes it a variant. removed: tokens gone, if not all are."""
+    taught = config.method
+    tree = ["tree CoT"] if config.data.cot == "tree" else []
+    if taught.name != "stepwise":
+        names = {"explicit_cot": published.EXPLICIT, "no_cot": published.NO_COT}
+        return ", ".join([names[taught.name], *tree])
+    if taught.stop_at is not None and removed is None:
+        removed = taught.stop_at
+    variants = [
+        *tree,
+        *(["no smoothing"] if math.isinf(taught.smoothing) else []),
+        *(["right side"] if taught.side == "right" else []),
+        # The official code never resets on the right, so that the paper's right side is without as well.
+        *(["no reset"] if not taught.reset_optimizer and taught.side == "left" else []),
+        *(["Δ = 16"] if config.schedule.kind == "linear" and config.schedule.tokens_per_epoch == 16 else []),
+        *([f"{config.schedule.kind} schedule"] if config.schedule.kind != "linear" else []),
+        *(["kept positions"] if taught.keep_positions else []),
+        *(["moved positions"] if taught.move_positions else []),
+        *(["fillers"] if taught.fillers else []),
+        *(["one model for both ways"] if taught.explicit_share else []),
+        *([f"{removed} removed"] if removed is not None else []),
+    ]
+    return ", ".join([published.SI, *variants])
+
+
+def beside(rows: Iterable[Row], found: Iterable[Found]) -> Iterator[Result]:
+    """The published rows with the runs that belong to them, then the rows that only runs have; by task."""
+    by_row: dict[tuple[str, str, str], list[Found]] = {}
+    for one in found:
+        by_row.setdefault((one.task, one.model, one.method), []).append(one)
+    results = [
+        Result(*row[:-1], tuple(_compared(one, row) for one in by_row.pop(row[:3], []))) for row in rows
+    ]
+    results += [
+        Result(*key, None, None, "", "", tuple(one.ours for one in ours)) for key, ours in by_row.items()
+    ]
+    return iter(sorted(results, key=lambda row: [int(k) for k in row.task.split("×") if k.isdigit()]))
+
+
+def _compared(one: Found, row: Row) -> Ours:
+    """The run with what it has otherwise than our configuration of the paper's row."""
+    if not row.preset:
+        return one.ours
+    paper = _flat(presets.resolve(row.preset, {"method.name": one.config.method.name}))
+    differs = [f"{key} = {shown(v)}" for key, v in _flat(one.config).items() if v != paper[key]]
+    return replace(one.ours, differs=(*differs, *one.ours.differs))
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    sections = config.model_dump(include=set(LEARNT_FROM))
+    fields = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    return {key: value for key, value in fields.items() if key not in NOT_COMPARED}
+
+
+def _counted(dataset: Dataset) -> Counted | None:
+    """The sizes of our configuration, and the tokens of any one example: they all have as many.
+
+    In GPT-2's vocabulary each digit and sign is one token, with the blank before it.
+    """
+    if dataset.task == published.GSM8K:
+        return None
+    from trainer.data.multiplication import render
+
+    data = presets.resolve(f"mult{dataset.task.replace('×', 'x')}").data
+    line = render("1" * data.digits, "1" * data.digits)
+    question, cot, answer = (len(text.split()) for text in line)
+    return Counted(data.train, data.valid, data.test, question, cot, answer + 1)

@@ -1,0 +1,88 @@
+"""What a configuration does to one example, stage by stage, and how it smooths (paper, Figures 1 and 2b)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from trainer.config import Config, MethodConfig
+from trainer.schedule import offset_distribution
+
+RAREST = 0.0005
+"""Offsets less probable than this are not listed."""
+SHOWN_STAGES, SHOWN_OFFSETS = 6, 8
+
+
+class Example(NamedTuple):
+    """One example as text. cot: its tokens, each with the blank it begins with, in GPT-2's vocabulary."""
+
+    question: str
+    cot: tuple[str, ...]
+    answer: str
+
+
+class Stage(NamedTuple):
+    """The CoT after so many removals. kept: the tokens that are left."""
+
+    removed: int
+    kept: tuple[str, ...]
+
+
+class Offset(NamedTuple):
+    """probability: of this many tokens more than the schedule calls for."""
+
+    offset: int
+    probability: float
+
+
+ROBE = Example(
+    "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total does it "
+    "take?",
+    (" <<", "2", "/", "2", "=", "1", ">>", " <<", "2", "+", "1", "=", "3", ">>", " "),
+    "3",
+)
+"""A test problem of GSM8K (Cobbe et al. 2021), its CoT as ICoT-SI writes it."""
+
+
+def example(config: Config) -> Example | None:
+    """An example of the configuration's task, without any of its data; None where only the data have one."""
+    if config.data.task == "gsm8k":
+        return ROBE
+    if config.data.task != "multiplication":
+        return None
+    from trainer.data.asking import example as factors
+    from trainer.data.multiplication import render
+
+    digits, digits_b = config.data.digits, config.data.digits_b or config.data.digits
+    a, _, b = factors(digits, digits_b).partition(" * ")
+    line = render(a, b, config.data.cot)
+    return Example(line.question, (*(f" {symbol}" for symbol in line.cot.split()), " "), line.answer)
+
+
+def stages(cot: tuple[str, ...], method: MethodConfig) -> list[Stage]:
+    """A handful of stages from the first to the last; one where there is no curriculum."""
+    return [Stage(removed, _kept(cot, removed, method)) for removed in _removals(len(cot), method)]
+
+
+def _kept(cot: tuple[str, ...], removed: int, method: MethodConfig) -> tuple[str, ...]:
+    return cot[removed:] if method.side == "left" else cot[: len(cot) - removed]
+
+
+def _removals(length: int, method: MethodConfig) -> list[int]:
+    if method.name != "stepwise":
+        return [0 if method.name == "explicit_cot" else length]
+    start, last = min(method.start_from, length), min(method.stop_at or length, length)
+    beyond = method.remove_all_beyond
+    if beyond is not None and beyond < length:
+        return [*_spread(min(start, beyond - 1), beyond - 1, SHOWN_STAGES - 1), length]
+    return _spread(start, last, SHOWN_STAGES)
+
+
+def _spread(first: int, last: int, count: int) -> list[int]:
+    """At most `count` whole numbers, evenly from `first` to `last`."""
+    return sorted({first + round(i * (last - first) / (count - 1)) for i in range(count)})
+
+
+def offsets(smoothing: float) -> list[Offset]:
+    """The offsets of removal smoothing that are not rare, the least first."""
+    rows = [Offset(o, p) for o, p in enumerate(offset_distribution(smoothing)) if p >= RAREST]
+    return rows[:SHOWN_OFFSETS]
