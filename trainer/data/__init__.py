@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 from trainer.config import Config
+from trainer.data import gsm8k, text
 from trainer.data.multiplication import Multiplication
 from trainer.data.task import NotUnderstood, Problem, Task
+from trainer.data.text import TextTask
 
 __all__ = ["NotUnderstood", "Problem", "Task", "load_task"]
 
 
 def load_task(config: Config) -> Task:
-    """The task a configuration names."""
-    return Multiplication(config.data.digits, config.data.digits_b, config.data.cot)
+    """The task a configuration names. Its files are read when its examples are first asked for."""
+    data, own_words = config.data, config.model.vocab == "task"
+    if data.task == "multiplication":
+        return Multiplication(data.digits, data.digits_b, data.cot)
+    if data.train_file is None:
+        return TextTask("GSM8K", gsm8k.fetch, own_words=own_words)
+    name = "GSM8K" if data.task == "gsm8k" else Path(data.train_file).name
+    return TextTask(name, partial(text.read_files, data), own_words=own_words)

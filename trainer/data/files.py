@@ -36,7 +36,7 @@ SNIFFED = 8192  # bytes
 DECODER = json.JSONDecoder(parse_int=str, parse_float=str)  # numbers stay as they were written
 
 Raw = tuple[str, str, str]  # question, CoT, answer
-Item = tuple[int, Callable[[], Raw]]  # the line it begins at, and what parses it or says what is wrong
+Item = tuple[int, str, Callable[[], Raw]]  # the line it begins at, what to call it, and what parses it
 
 
 class DataError(ValueError):
@@ -93,6 +93,12 @@ def read(file: Path) -> Contents:
     return _collect(file, "text", gzipped, _each_line(data, split_line))
 
 
+def from_objects(name: Path, objects: Iterable[Any]) -> Contents:
+    """The same of objects as a JSON file has them."""
+    items = ((number, "", partial(_fields, value)) for number, value in enumerate(objects, start=1))
+    return _collect(name, "objects", False, items)
+
+
 def _bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
@@ -109,12 +115,12 @@ def _unzipped(data: bytes, file: Path) -> bytes:
 
 def _collect(file: Path, format: str, gzipped: bool, items: Iterable[Item]) -> Contents:
     contents = Contents(file, format, gzipped)
-    for number, read_raw in items:
+    for number, name, read_raw in items:
         try:
             raw = read_raw()
             line = make_line(*raw)
         except ValueError as error:
-            contents.broken.append(Broken(file, number, str(error)))
+            contents.broken.append(Broken(file, number, f"{name}{error}"))
         else:
             contents.lines.append(line)
             contents.numbers.append(number)
@@ -125,7 +131,7 @@ def _collect(file: Path, format: str, gzipped: bool, items: Iterable[Item]) -> C
 def _each_line(data: bytes, parse: Callable[[str], Raw]) -> Iterator[Item]:
     for number, line in enumerate(NEWLINE.split(data), start=1):
         if line.strip():
-            yield number, partial(_parse_line, line, parse)
+            yield number, "", partial(_parse_line, line, parse)
 
 
 def _parse_line(line: bytes, parse: Callable[[str], Raw]) -> Raw:
@@ -151,7 +157,8 @@ def _array(data: bytes, file: Path) -> Iterator[Item]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{file}, line {line}: is not text in UTF-8") from None
-    at, line, count = text.index("[") + 1, 1, 0
+    at, count = text.index("[") + 1, 0
+    line = text.count("\n", 0, at) + 1
     while True:
         start = _next(text, at)
         line += text.count("\n", at, start)
@@ -164,7 +171,7 @@ def _array(data: bytes, file: Path) -> Iterator[Item]:
                 f"{file}, line {line}: is not JSON from item {count + 1} on, or is cut short: {error}"
             ) from None
         count += 1
-        yield line, partial(_item, count, value)
+        yield line, f"item {count}: ", partial(_fields, value)
         line += text.count("\n", start, at)
 
 
@@ -173,13 +180,6 @@ def _next(text: str, at: int) -> int:
     match = BETWEEN.match(text, at)
     assert match is not None
     return match.end()
-
-
-def _item(number: int, value: Any) -> Raw:
-    try:
-        return _fields(value)
-    except DataError as error:
-        raise DataError(f"item {number}: {error}") from None
 
 
 def _fields(value: Any) -> Raw:
@@ -191,13 +191,13 @@ def _fields(value: Any) -> Raw:
     if steps is not None:
         if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
             raise DataError("its steps are no list of texts")
-        return question, " ".join(step.strip() for step in steps), answer
+        return question, " ".join(filter(None, map(str.strip, steps))), answer
     if value.get("cot") is not None:
         return question, _text(value, "cot"), answer
     worked, separator, number = answer.partition(SEPARATOR)
     if not separator:
         raise DataError(
-            f"has neither steps, nor cot, nor '{SEPARATOR}' in its answer; an example without CoT has an empty cot"
+            f"has neither steps, nor cot, nor '{SEPARATOR}' in its answer; without CoT, cot is an empty text"
         )
     return question, " ".join(ANNOTATION.findall(worked)), number
 

@@ -45,7 +45,7 @@ def split_pairs(
     if asked > available:
         raise ValueError(
             f"{asked:,} examples were asked for ({_listed(sizes)}), but {digits_a}×{digits_b} "
-            f"multiplication has only {available:,} pairs; lower data.train"
+            f"multiplication has only {available:,} pairs; lower data.{max(sizes, key=sizes.__getitem__)}"
         )
     if digits_a == digits_b <= TWINS_APART_UP_TO:
         return _split_with_twins(digits_a, sizes, seed)

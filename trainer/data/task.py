@@ -18,8 +18,8 @@ class Problem(NamedTuple):
     """A question from the chat, understood.
 
     question: in the task's text ("2 1 * 4 3"). shown: as people write it ("12 × 34"). expected: the
-    right answer as people write it. cot: the tokens of the true CoT, its last blank among them. note: a
-    caveat to show beside the answer, "" when there is none.
+    right answer as people write it, "" where nobody knows it. cot: the tokens of the true CoT, its last
+    blank among them. note: a caveat to show beside the answer, "" when there is none.
     """
 
     question: str
@@ -45,9 +45,14 @@ class Task(Protocol):
     ) -> dict[str, Examples]:
         """The splits "valid", "test", "train" of those sizes, disjoint, a function of the seed alone.
 
-        A split does not depend on the size of one that comes after it in that order. Raises
-        `ValueError` when there are not that many examples.
+        A split does not depend on the size of one that comes after it in that order. Where examples are
+        read from files, the splits are at most so large. Raises `ValueError` when examples are to be made
+        and there are not that many, or when files cannot be used.
         """
+        ...
+
+    def lines(self, split: str, sizes: Mapping[str, int], seed: int) -> list[Line]:
+        """The examples of one of these splits as text."""
         ...
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -59,7 +64,7 @@ class Task(Protocol):
         ...
 
     def understand(self, text: str) -> Problem:
-        """What a person asked. Raises `NotUnderstood`."""
+        """What a person asked, once there are splits. Raises `NotUnderstood`."""
         ...
 
     def read_answer(self, answer: str) -> str:

@@ -38,15 +38,16 @@ def build(symbols: Sequence[str]) -> PreTrainedTokenizerFast:
 
 def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a text, nothing added. Raises `ValueError` for what the tokenizer has no symbol for."""
-    return _encode([text], tokenizer, special=False)[0]
+    return encode_texts([text], tokenizer, special=False)[0]
 
 
-def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Token ids of each text, with what the tokenizer puts around any text. Raises `ValueError` likewise."""
-    return _encode(texts, tokenizer, special=True)
+def encode_texts(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special: bool = True
+) -> list[list[int]]:
+    """Token ids of each text, all in one call, which is many times quicker.
 
-
-def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special: bool) -> list[list[int]]:
+    special: with what the tokenizer puts around any text. Raises `ValueError` as `encode` does.
+    """
     try:
         ids: list[list[int]] = tokenizer(
             list(texts), add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False
@@ -61,19 +62,21 @@ def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special
 def _unknown(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> str:
     """A sentence about the first text with a symbol that the vocabulary lacks."""
     vocabulary = tokenizer.get_vocab()
-    backend = tokenizer.backend_tokenizer
-    for text in texts:
-        for piece in text.split(tokenizer.eos_token):
-            for token, _ in backend.pre_tokenizer.pre_tokenize_str(piece):
-                if token not in vocabulary:
-                    where = "" if text.strip() == token.strip() else f" of {_short(text)}"
-                    symbol = _short(token.strip() or token)
-                    return f"{symbol}{where} is a symbol that is not in the vocabulary{_known(vocabulary)}"
-    raise AssertionError("every symbol is known")
+    split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
+    part, token = next(
+        (part.strip(), token)
+        for text in texts
+        for part in text.split(tokenizer.eos_token)
+        for token, _ in split(part)
+        if token not in vocabulary
+    )
+    symbol = token.strip() or token
+    where = "" if part == symbol else f" in {_short(part)}"
+    return f"{_short(symbol)}{where} is not in the vocabulary{_known(vocabulary)}"
 
 
 def _known(vocabulary: Iterable[str]) -> str:
-    known = sorted(token.strip() for token in vocabulary if token.strip())
+    known = sorted(token.strip() for token in vocabulary if token.strip() and token != EOS)
     return f"; known are {' '.join(known)}" if len(known) <= LISTED else f" of {len(known):,} words"
 
 

@@ -1,0 +1,96 @@
+"""Lines of a task as the papers' files have them: `stepwise data render` and `stepwise data make`."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from trainer.config import Config
+from trainer.data import load_task, multiplication
+from trainer.data.files import DataError
+from trainer.data.layout import Line, format_line
+from trainer.data.pairs import SPLITS
+
+SHOWN = 5  # bad pairs that are named
+GZIP = ".gz"
+
+
+def render(pairs: Iterable[bytes], config: Config) -> list[Line]:
+    """The examples of pairs "A B", one a line; zeros are put before a short factor. Blank lines are nothing.
+
+    Raises `DataError` for another task than multiplication, and with the number and fault of each bad pair.
+    """
+    data = config.data
+    if data.task != "multiplication":
+        raise DataError(
+            f"only multiplication has pairs of factors; `data make` writes the lines of {data.task}"
+        )
+    widths = (data.digits, data.digits if data.digits_b is None else data.digits_b)
+    lines, problems = [], []
+    for number, raw in enumerate(pairs, start=1):
+        pair = raw.decode("utf-8", errors="replace").split()
+        if not pair:
+            continue
+        problem = _problem(pair, widths)
+        if problem:
+            problems.append(f"line {number}: {problem}")
+        else:
+            a, b = (factor.zfill(width) for factor, width in zip(pair, widths, strict=True))
+            lines.append(multiplication.render(a, b, data.cot))
+    if problems:
+        more = len(problems) - SHOWN
+        raise DataError("\n".join(problems[:SHOWN] + ([f"and {more:,} more bad pairs"] if more > 0 else [])))
+    return lines
+
+
+def _problem(pair: Sequence[str], widths: tuple[int, int]) -> str:
+    """What is wrong with a pair; "" for nothing."""
+    shown = repr(" ".join(pair)[:60])
+    if len(pair) != 2 or not all(factor.isascii() and factor.isdigit() for factor in pair):
+        return f"{shown}: two whole numbers with a blank between are expected"
+    for factor, width in zip(pair, widths, strict=True):
+        if len(factor) > width:
+            return f"{shown}: {factor[:60]} has {len(factor)} digits, and {width} at most are allowed"
+    return ""
+
+
+def make(config: Config, split: str, n: int | None) -> list[Line]:
+    """The first n examples of a split of a run with this configuration; the whole split when n is None.
+
+    Raises `DataError` when there are fewer, and what the task raises.
+    """
+    sizes = {name: getattr(config.data, name) for name in SPLITS[: SPLITS.index(split) + 1]}
+    if n is not None:
+        sizes[split] = n
+    task = load_task(config)
+    lines = task.lines(split, sizes, config.seed)
+    if n is not None and len(lines) < n:
+        raise DataError(f"{task.name}: {n:,} {split} examples were asked for, and there are {len(lines):,}")
+    return lines
+
+
+def write(lines: Iterable[Line], file: Path) -> None:
+    """Write them, gzipped where the name ends in .gz. Raises `DataError` where a new file cannot be made."""
+    if file.exists():
+        raise DataError(f"{file}: is there already, and is not written over; give another name, or remove it")
+    if not file.parent.is_dir():
+        raise DataError(f"{file.parent}: there is no such folder")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as raw, _packed(raw, file) as out:
+            out.writelines(f"{format_line(line)}\n".encode() for line in lines)
+        temporary.rename(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _packed(raw: BinaryIO, file: Path) -> AbstractContextManager[BinaryIO]:
+    """`raw`, or gzip around it without name and time: the same examples are the same bytes."""
+    if file.suffix != GZIP:
+        return contextlib.nullcontext(raw)
+    return cast(BinaryIO, gzip.GzipFile("", "wb", fileobj=raw, mtime=0))

@@ -1,0 +1,47 @@
+"""Questions put to a model as they are typed: for a model whose task nobody has named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from trainer.data import layout
+from trainer.data.layout import Line
+from trainer.data.task import NotUnderstood, Problem
+from trainer.methods.base import Examples
+
+
+class Typed:
+    """A `Task` without data: it has no splits, and nobody knows the right answers."""
+
+    name = "questions as they are typed"
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+
+    def splits(
+        self, sizes: Mapping[str, int], seed: int, tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Examples]:
+        raise ValueError(f"there are no data for {self.name}")
+
+    def lines(self, split: str, sizes: Mapping[str, int], seed: int) -> list[Line]:
+        raise ValueError(f"there are no data for {self.name}")
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        raise ValueError(f"there is no vocabulary for {self.name}")
+
+    def example_text(self, examples: Examples, index: int, tokenizer: PreTrainedTokenizerBase) -> Line:
+        return layout.decode_example(examples, index, tokenizer)
+
+    def understand(self, text: str) -> Problem:
+        question = " ".join(text.split())
+        if not question:
+            raise NotUnderstood("There was no question. Ask as its training examples do.")
+        return Problem(question=question, shown=question, expected="", cot=())
+
+    def read_answer(self, answer: str) -> str:
+        return answer
+
+    def show_question(self, question: str) -> str:
+        return question
