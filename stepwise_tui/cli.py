@@ -14,8 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from stepwise_tui import output
-from stepwise_tui.commands import models
-from stepwise_tui.commands.options import RUNS, AnyRun, Device, Json, Name, Out, Plain, Seed, Set
+from stepwise_tui.commands import data, figures, models, remote
+from stepwise_tui.commands.options import RUNS, AnyRun, Detach, Device, Json, Name, Out, Plain, Seed, Set
 from stepwise_tui.output import explained
 
 
@@ -37,6 +37,11 @@ app = typer.Typer(
 )
 run_app = typer.Typer(**STYLE, help="Train, from a preset or from a file.")
 app.add_typer(run_app, name="run")
+data_app = typer.Typer(**STYLE, help="Examples: write them, look into a file of them.")
+app.add_typer(data_app, name="data")
+data_app.command()(data.render)
+data_app.command()(data.make)
+data_app.command()(data.check)
 
 
 @run_app.command("preset")
@@ -48,10 +53,11 @@ def run_preset(
     seed: Seed = None,
     device: Device = None,
     plain: Plain = False,
+    detach: Detach = False,
 ) -> None:
     """Train a preset."""
     with explained():
-        _start(name, name, assignments, out, run_name, seed, device, plain)
+        _start(name, name, assignments, out, run_name, seed, device, plain, detach)
 
 
 @run_app.command("config")
@@ -63,10 +69,11 @@ def run_config(
     seed: Seed = None,
     device: Device = None,
     plain: Plain = False,
+    detach: Detach = False,
 ) -> None:
     """Train what a TOML file says."""
     with explained():
-        _start(file, file.stem, assignments, out, run_name, seed, device, plain)
+        _start(file, file.stem, assignments, out, run_name, seed, device, plain, detach)
 
 
 def _start(
@@ -78,12 +85,17 @@ def _start(
     seed: int | None,
     device: str | None,
     plain: bool,
+    detach: bool,
 ) -> None:
-    from stepwise_tui import session
+    from stepwise_tui import detached, session
     from trainer import presets, runs
 
     config = presets.configure(base, assignments or (), seed=seed, device=device)
-    session.train(config, runs.new_folder(out, run_name, stem), plain=plain)
+    folder = runs.new_folder(out, run_name, stem)
+    if detach:
+        detached.start(config, folder)
+    else:
+        session.train(config, folder, plain=plain)
 
 
 @app.command()
@@ -92,16 +104,20 @@ def resume(
     out: Out = RUNS,
     plain: Plain = False,
     device: Device = None,
+    detach: Detach = False,
     paused: Annotated[bool, typer.Option("--paused", help="Wait before the first step.")] = False,
 ) -> None:
     """Go on with a run from its last checkpoint."""
     with explained():
-        from stepwise_tui import session
+        from stepwise_tui import detached, session
         from trainer import presets, runs
 
         folder = runs.find_ended(run, out)
         config = presets.configure(folder / runs.CONFIG_FILE, device=device)
-        session.train(config, folder, plain=plain, resume=True, paused=paused)
+        if detach:
+            detached.resume(config, folder, paused=paused)
+        else:
+            session.train(config, folder, plain=plain, resume=True, paused=paused)
 
 
 @app.command()
@@ -111,10 +127,10 @@ def presets(name: Annotated[str | None, typer.Argument(help="Print this one.")] 
         from trainer import presets
 
         if name is None:
-            for preset in presets.listing():
-                typer.echo(f"{preset.name:<16}{preset.title}\n{'':<16}{preset.cost}")
+            typer.echo(output.presets_table(presets.listing()))
         else:
             typer.echo(presets.explain(name), nl=False)
+            figures.stages(name)
 
 
 @app.command()
@@ -132,8 +148,14 @@ def runs(out: Out = RUNS, as_json: Json = False) -> None:
             typer.echo(f"There is no run under {out} yet; `stepwise run preset mult2x2` starts one.")
 
 
+app.command()(remote.attach)
+app.command(context_settings={"ignore_unknown_options": True})(remote.send)
 app.command("eval")(models.evaluate)
 app.command()(models.chat)
+app.command()(models.export)
+app.command()(figures.compare)
+app.command()(figures.frontier)
+app.command()(figures.paper)
 
 
 @app.command()

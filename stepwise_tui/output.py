@@ -20,12 +20,18 @@ from stepwise_tui.text import accuracy, clean, size
 if TYPE_CHECKING:
     from trainer.doctor import Finding
     from trainer.events import ChatAnswered
-    from trainer.inspection import Report
     from trainer.presets import Preset
+    from trainer.report import Report
     from trainer.runs import RunRow
 
 USER, FAILURE = 2, 1
 WIDTH = 100
+
+
+def progress(text: str) -> None:
+    """One line on a terminal's stderr that the next one takes the place of; "" takes it away."""
+    if sys.stderr.isatty():
+        typer.echo(f"\r\x1b[K{text}", err=True, nl=False)
 
 
 def document(value: Any) -> None:
@@ -84,20 +90,29 @@ def runs_table(rows: Sequence[RunRow]) -> str:
 
 
 def report(measured: Report) -> str:
-    """An evaluation for people."""
-    return pairs(
-        {
-            "checkpoint": f"{measured.checkpoint} (stage {measured.stage})",
-            "examples": f"{measured.n:,} of {measured.split or 'the file'}",
-            "accuracy": f"{measured.accuracy:.4f}",
-            "token accuracy": f"{measured.token_accuracy:.4f}",
-            "CoT match": f"{measured.cot_match:.4f}",
-            "tokens": f"{measured.generated_tokens:.2f} an example, {measured.cot_tokens:.2f} of them CoT",
-            "examples/s": f"{measured.examples_per_second:,.1f}, "
-            f"{measured.examples_per_second_batch1:,.1f} one at a time",
-            "speed": f"{measured.speed:.2f} times that of the same model without CoT",
-        }
-    )
+    """An evaluation for people; what nobody can tell is left out."""
+    stage = "" if measured.stage is None else f" (stage {measured.stage})"
+    if measured.few_shot is not None:
+        stage = f", shown {measured.few_shot} examples {'with' if measured.cot else 'without'} CoT"
+    rate = "" if measured.examples_per_second is None else f"{measured.examples_per_second:,.1f}, "
+    tokens = None if measured.generated_tokens is None else f"{measured.generated_tokens:.2f} an example"
+    if tokens and measured.cot_tokens is not None:
+        tokens += f", {measured.cot_tokens:.2f} of them CoT"
+    lines = {
+        "model" if measured.stage is None else "checkpoint": f"{measured.checkpoint}{stage}",
+        "examples": f"{measured.n:,} of {measured.split or 'the file'}",
+        "accuracy": f"{measured.accuracy:.4f}",
+        "token accuracy": _figure(measured.token_accuracy, "{:.4f}"),
+        "CoT match": _figure(measured.cot_match, "{:.4f}"),
+        "tokens": tokens,
+        "examples/s": f"{rate}{measured.examples_per_second_batch1:,.1f} one at a time",
+        "speed": _figure(measured.speed, "{:.2f} times that of the same model without CoT"),
+    }
+    return pairs({name: text for name, text in lines.items() if text is not None})
+
+
+def _figure(value: float | None, form: str) -> str | None:
+    return None if value is None else form.format(value)
 
 
 def turn(answered: ChatAnswered) -> str:
@@ -106,8 +121,9 @@ def turn(answered: ChatAnswered) -> str:
         return answered.note
     verdict = {True: " ✓", False: f" ✗ {answered.expected} is right", None: ""}[answered.correct]
     spoken = f"{' '.join(answered.cot)} → " if answered.cot else ""
+    sign = "→" if any(map(str.isalpha, answered.question)) else "="
     parts = [
-        f"{answered.question} = {spoken}{answered.answer}{verdict}",
+        f"{answered.question} {sign} {spoken}{answered.answer}{verdict}",
         f"{len(answered.cot)} CoT tokens",
         f"{answered.milliseconds:.0f} ms",
         answered.note,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
 import os
 import pty
@@ -125,7 +126,9 @@ def test_eval_json_is_one_document_with_the_contract_keys(finished: Path) -> Non
     result = call("eval", finished, "--json")
     measured = json.loads(result.stdout)
     keys = {"accuracy", "token_accuracy", "examples_per_second", "examples_per_second_batch1"}
-    assert measured.keys() == keys | {"cot_tokens", "n", "split", "checkpoint", "stage"}
+    keys |= {"cot_tokens", "n", "split", "checkpoint", "stage"}
+    assert keys | {"cot_match", "generated_tokens", "speed"} <= measured.keys()
+    assert all(measured[key] is not None for key in keys)
     assert (measured["split"], measured["n"], measured["stage"]) == ("test", 40, 1)
     assert measured["checkpoint"] == checkpoint.list_checkpoints(finished)[-1].id
 
@@ -166,8 +169,8 @@ def test_bad_lines_are_named_numbered_and_counted(finished: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"\n\n", "has no examples"),
-        (b"\xff\xfe\x00", "is not text in UTF-8"),
+        (b"\n\n", "is empty"),
+        (b"2 1 * 4 3||8 #### \xff\n", "line 1: is not text in UTF-8"),
         (b"1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 * 1||1 #### 1\n", "positions this model has"),
     ],
 )
@@ -177,6 +180,24 @@ def test_a_file_that_cannot_be_evaluated(
     file = tmp_path / "file.txt"
     file.write_bytes(content)
     refused(call("eval", finished, "--data", file), 2, "file.txt", complaint)
+
+
+def test_eval_reads_gzipped_json_too(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json.gz"
+    item = {"question": "2 1 * 4 3", "steps": ["8 4 0 +", "0 6 3 0"], "answer": "8 0 4 0"}
+    file.write_bytes(gzip.compress(json.dumps([item]).encode()))
+    assert json.loads(call("eval", finished, "--data", file, "--json").stdout)["n"] == 1
+
+
+def test_only_a_model_that_answers_both_ways_is_asked_for_all_cot(finished: Path) -> None:
+    refused(call("eval", finished, "--explicit"), 2, "answers one way only", "method.explicit_share")
+    result = call("chat", finished, "--explicit", text="12*34")
+    assert result.exit_code == 2 and "answers one way only" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("option", [("--base", "gpt2"), ("--preset", "mult2x2")])
+def test_a_run_knows_its_task_and_tokenizer(finished: Path, option: tuple[str, str]) -> None:
+    refused(call("eval", finished, *option), 2, " ".join(option), "which knows its own")
 
 
 def test_chat_answers_one_line_per_line(finished: Path) -> None:
@@ -252,12 +273,13 @@ def test_a_folder_that_is_not_a_run(command: str, tmp_path: Path) -> None:
     refused(call(command, "nowhere", "--out", tmp_path), 2, "there is no run 'nowhere'")
 
 
-def test_a_run_without_checkpoints_cannot_be_opened_or_resumed(tmp_path: Path) -> None:
+def test_a_run_that_ended_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
     folder = tmp_path / "young"
     folder.mkdir()
     (folder / runs.CONFIG_FILE).write_text(configuration.dumps(tiny_config()))
     refused(call("eval", folder), 2, "has no checkpoint yet")
-    refused(call("resume", folder, "--plain"), 2, "no good checkpoint")
+    assert call("resume", folder, "--plain").exit_code == 0
+    assert call("eval", folder).exit_code == 0
 
 
 def test_an_existing_name_is_refused_and_left_alone(finished: Path) -> None:
@@ -306,7 +328,7 @@ def test_a_run_that_is_still_going_is_not_taken_up(finished: Path, tmp_path: Pat
     shutil.copytree(finished, folder)
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"state": "training", "pid": os.getpid()}))
-    refused(call("resume", folder), 2, "live still runs", f"kill {os.getpid()}")
+    refused(call("resume", folder), 2, f"live runs already, as process {os.getpid()}", "stepwise attach")
 
 
 @pytest.mark.parametrize("arguments", [["bogus"], ["run", "bogus"], ["eval"], ["presets", "a", "b"]])

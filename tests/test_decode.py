@@ -66,6 +66,17 @@ def questions(count: int, *, same_length: bool) -> list[list[int]]:
 
 @pytest.mark.parametrize("same_length", [True, False])
 def test_a_batch_writes_what_each_row_writes_alone(model: Any, same_length: bool) -> None:
+    check_batch(model, same_length=same_length)
+
+
+@pytest.mark.parametrize("family", [family for family in small_pretrained.FAMILIES if family != "gpt2"])
+def test_so_does_every_architecture_with_questions_of_mixed_lengths(family: str, tmp_path: Path) -> None:
+    """Rotary positions, a window that attention looks back, heads that share keys."""
+    check_batch(model_of(str(small_pretrained.FAMILIES[family](tmp_path))), same_length=False)
+
+
+def check_batch(model: Any, *, same_length: bool) -> None:
+    """A batch, each row alone, and the obvious way write the same."""
     asked = questions(40, same_length=same_length)
     decoded = decode(model, asked)
     rows = [one_by_one(model, question) for question in asked]

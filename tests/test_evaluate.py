@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -31,10 +31,12 @@ class Script(Stepwise):
 
     texts: list[str]
     tokenizer: PreTrainedTokenizerBase = TOKENIZER
+    config: MethodConfig = field(default_factory=MethodConfig)
     asked: list[list[int]] = field(default_factory=list)
+    explicit: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        super().__init__(MethodConfig(), self.tokenizer, EXAMPLES, separator_id(self.tokenizer))
+        super().__init__(self.config, self.tokenizer, EXAMPLES, separator_id(self.tokenizer))
 
     def generate(
         self,
@@ -48,6 +50,7 @@ class Script(Stepwise):
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Decoded:
         first = len(self.asked)
+        self.explicit.append(explicit)
         self.asked += [list(question) for question in questions]
         rows = [self.tokenizer.encode(text) for text in self.texts[first : len(self.asked)]]
         assert max(map(len, rows)) <= max_new_tokens
@@ -93,6 +96,38 @@ def test_a_longer_answer_is_wrong_and_commas_do_not_count() -> None:
     texts[0] = texts[0].replace(" <|endoftext|> ####", " <|endoftext|> #### 0").removesuffix(" <|endoftext|>")
     result = evaluate(Script(texts), None, EXAMPLES, 0, TOKENIZER)
     assert result is not None and result.correct == 9
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_cot_is_compared_with_what_is_left_of_it(side: Literal["left", "right"]) -> None:
+    """Ten examples with three of nine tokens gone, and one more where one token is not what it should be."""
+    eos = TOKENIZER.eos_token
+    texts = []
+    for text in true_texts():
+        cot, answer = text.split(eos)[:2]
+        tokens = TOKENIZER.encode(cot)
+        left = tokens[3:] if side == "left" else tokens[:-3]
+        texts.append(f"{TOKENIZER.decode(left)}{eos}{answer}{eos}")
+    whole = texts[0]
+    texts[0] = f" +{whole}"
+    method = Script(texts, config=MethodConfig(side=side))
+    result = evaluate(method, None, EXAMPLES, 3, TOKENIZER)
+    assert result is not None
+    assert (result.cot_match, result.accuracy) == (0.9, 1.0)
+    assert result.cot_tokens == (9 * 6 + 7) / 10
+    assert result.generated_tokens == (9 * (6 + 8) + 15) / 10
+    for scheduled in (0, 2, 4):
+        other = evaluate(Script(texts, config=MethodConfig(side=side)), None, EXAMPLES, scheduled, TOKENIZER)
+        assert other is not None and other.cot_match < 0.5
+
+
+def test_all_of_the_cot_is_wanted_of_an_explicit_answer() -> None:
+    method = Script(true_texts())
+    result = evaluate(method, None, EXAMPLES, 5, TOKENIZER, explicit=True)
+    assert result is not None and result.cot_match == 1.0
+    assert method.explicit == [True]
+    result = evaluate(Script(true_texts()), None, EXAMPLES, 5, TOKENIZER)
+    assert result is not None and result.cot_match == 0.0
 
 
 def test_an_interrupted_evaluation_has_no_result() -> None:

@@ -129,7 +129,7 @@ def test_learned_positions_go_on_from_the_start_again(tmp_path: Path) -> None:
 def test_an_unreachable_name_has_two_ways_out(
     vocab: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("trainer.model.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr("trainer.hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(ValueError, match=r"model\.init = nobody/nothing") as caught:
         built(init="nobody/nothing", vocab=vocab)
     assert "--set model.init=PATH" in str(caught.value)

@@ -41,7 +41,10 @@ def answer_question(
         return ChatAnswered(at=at, id=id, asked=text, understood=False, note=ONE_WAY)
     tokenizer = parts.tokenizer
     eos = tokenizer.eos_token_id
-    question = encode_question(problem.question, tokenizer)
+    try:
+        question = encode_question(problem.question, tokenizer)
+    except ValueError as reason:  # a symbol that its vocabulary lacks
+        return ChatAnswered(at=at, id=id, asked=text, understood=False, note=str(reason))
     separator = set(separator_ids(tokenizer))
     part: Part = "cot"
 

@@ -164,10 +164,6 @@ class MethodConfig(Section):
             raise ValueError("give either stop_at or remove_all_beyond")
         if self.stop_at is not None and self.start_from > self.stop_at:
             raise ValueError(f"start_from {self.start_from} is beyond stop_at {self.stop_at}")
-        if self.name != "stepwise" and (self.stop_at or self.start_from or self.remove_all_beyond):
-            raise ValueError(
-                f"start_from, stop_at and remove_all_beyond are stepwise's; {self.name} has one stage"
-            )
         return self
 
 

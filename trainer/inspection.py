@@ -1,4 +1,4 @@
-"""Looking into checkpoints without a run: open one, measure it, ask it."""
+"""Looking into models without a run: open one, measure it, ask it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer import checkpoint, presets, runs
+import torch
+
+from trainer import checkpoint, methods, official, origin, presets, runs
 from trainer.chat import answer_question
 from trainer.checkpoint import CheckpointError
-from trainer.data.layout import Line, encode_lines, parse_line
+from trainer.config import Config, MethodConfig
+from trainer.control import ONE_WAY
+from trainer.data import NotUnderstood, Task, files, load_task
+from trainer.data.layout import Line, encode_lines, separator_id
+from trainer.data.typed import Typed
 from trainer.evaluate import evaluate
 from trainer.events import At, ChatAnswered, Split
 from trainer.methods.base import Examples
+from trainer.model import resolve_device
+from trainer.origin import Origin
 from trainer.parts import Parts, assemble
+from trainer.report import Report
 from trainer.speed import one_at_a_time
 
 ONE_BY_ONE = 20
 """Examples that the speed at batch 1 is measured on."""
 SHOWN_PROBLEMS = 5
+FOREIGN_ROOM = 800
+"""New tokens that a model of unknown training may write (official code's default)."""
 
 
 class InspectionError(ValueError):
@@ -33,44 +44,46 @@ class DamagedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A checkpoint in memory, in evaluation mode, with the task and method of its run."""
+    """A model in memory, in evaluation mode, with its task and method.
+
+    id: of a run's checkpoint, else the folder. config: of its run, or the preset whose task it is
+    given; None where it has neither, and questions are put as they are typed. origin: where an exported
+    folder comes from. staged: whether it is known how it was trained, so that `at` tells its stage.
+    """
 
     id: str
     at: At
     parts: Parts
+    config: Config | None = None
+    origin: Origin | None = None
+    staged: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `stepwise eval` measures; its fields are the keys of `--json`.
+def open_checkpoint(
+    run_or_folder: str, id: str | None, out: Path, *, base: str | None = None, preset: str | None = None
+) -> Loaded:
+    """Open a run's checkpoint (the last, if `id` is None), a checkpoint's folder, or a model without a run.
 
-    Greedy decoding, exact match. cot_tokens, generated_tokens: written, mean per example. cot_match: share
-    of examples whose CoT is exactly what is left of the true one. examples_per_second: batched;
-    examples_per_second_batch1: one at a time, on the first few. speed: the latter relative to a no-CoT
-    model of the same size (`speed.one_at_a_time`). split: None with `--data`.
+    A model without a run is a Hugging Face folder, one that `stepwise export` made, or a checkpoint of the
+    official code, which takes architecture and tokenizer from `base`. preset: the task of such a model.
+
+    Raises `RunsError` when there is nothing of that name, `InspectionError` for what does not go together,
+    `DamagedError` when a checkpoint is not what was saved, and what `official.load` and `parts.assemble`
+    raise.
     """
-
-    accuracy: float
-    token_accuracy: float
-    examples_per_second: float
-    examples_per_second_batch1: float
-    speed: float
-    cot_tokens: float
-    cot_match: float
-    generated_tokens: float
-    n: int
-    split: Split | None
-    checkpoint: str
-    stage: int
-
-
-def open_checkpoint(run_or_folder: str, id: str | None, out: Path) -> Loaded:
-    """Open a run's checkpoint (the last, if `id` is None), or the checkpoint whose folder is named.
-
-    Raises `RunsError` when there is no such run, `InspectionError` when it has no such checkpoint,
-    `DamagedError` when the files are not what was saved, and what `parts.assemble` raises.
-    """
+    folder = Path(run_or_folder).expanduser()
+    if not runs.is_run(folder) and (official.is_model(folder) or official.is_official(folder)):
+        if id is not None:
+            raise InspectionError(f"--checkpoint {id}: {folder} is one model and no run")
+        return _open_folder(folder, base, preset)
     path = _find(run_or_folder, id, out)
+    for option, value in (("--base", base), ("--preset", preset)):
+        if value is not None:
+            raise InspectionError(f"{option} {value}: {path} is a run's checkpoint, which knows its own")
+    return _open_run(path)
+
+
+def _open_run(path: Path) -> Loaded:
     run = path.parent.parent
     try:
         checkpoint.verify(path)
@@ -88,7 +101,47 @@ def open_checkpoint(run_or_folder: str, id: str | None, out: Path) -> Loaded:
         scheduled=state.scheduled,
         removed=parts.method.removed(state.scheduled),
     )
-    return Loaded(path.name, at, parts)
+    return Loaded(path.name, at, parts, config)
+
+
+def _open_folder(folder: Path, base: str | None, preset: str | None) -> Loaded:
+    """A model without a run, and without its training data."""
+    config, known = origin.read(folder)
+    if config is not None and preset is not None:
+        raise InspectionError(f"--preset {preset}: {folder} knows its task already ({origin.CONFIG_FILE})")
+    if preset is not None:
+        config = presets.resolve(preset)
+    model, tokenizer = official.load(folder, base)
+    device = resolve_device("auto")
+    # Multiplication understands what is typed; of text a task knows only the examples, which are not here.
+    makes_its_own = config is not None and config.data.task == "multiplication"
+    task: Task = load_task(config) if config is not None and makes_its_own else Typed()
+    method = MethodConfig(name="explicit_cot") if known is None or config is None else config.method
+    parts = Parts(
+        device=device,
+        task=task,
+        tokenizer=tokenizer,
+        splits={},
+        model=model.to(device).eval(),
+        method=methods.build(method, tokenizer, _stand_in(known), separator_id(tokenizer)),
+        room=known.room if known else FOREIGN_ROOM,
+    )
+    name = str(folder)
+    if known is None:
+        return Loaded(name, At(), parts, config, staged=False)
+    at = At(known.step, known.branch, known.stage, known.scheduled, known.removed)
+    return Loaded(name, at, parts, config, known)
+
+
+def _stand_in(known: Origin | None) -> Examples:
+    """One row in the place of training data that are not here: a method asks them for the longest CoT."""
+    cot = known.longest_cot if known else 0
+    return Examples(
+        torch.zeros(1, cot + 3, dtype=torch.int32),
+        torch.tensor([1]),
+        torch.tensor([cot]),
+        torch.tensor([cot + 3]),
+    )
 
 
 def evaluate_checkpoint(
@@ -99,18 +152,15 @@ def evaluate_checkpoint(
     limit: int | None = None,
     explicit: bool = False,
 ) -> Report:
-    """Measure on a split of the run, or on the lines of a file.
+    """Measure on a held-out split, or on the examples of a file.
 
     limit: at most so many examples, the first. explicit: with all of the CoT, of a model that answers both
-    ways. Raises `InspectionError` for a file that cannot be read or has bad lines, and for a model that
-    answers one way only.
+    ways. Raises `InspectionError` for a file with bad lines, a model that answers one way only, and one
+    without a task of its own where no file is given, and what reading the data raises.
     """
     parts, scheduled = loaded.parts, loaded.at.scheduled
-    if explicit and not parts.method.answers_both_ways:
-        raise InspectionError(
-            "--explicit: this model answers one way only; method.explicit_share trains one that answers both"
-        )
-    examples = parts.splits[split] if data is None else read_examples(data, parts)
+    check_explicit(loaded, explicit)
+    examples = _split(loaded, split) if data is None else read_examples(data, parts)
     if limit is not None:
         examples = examples[:limit]
     result = evaluate(parts.method, parts.model, examples, scheduled, parts.tokenizer, explicit=explicit)
@@ -119,17 +169,23 @@ def evaluate_checkpoint(
     return Report(
         accuracy=result.accuracy,
         token_accuracy=result.token_accuracy,
+        cot_match=result.cot_match if loaded.staged else None,
+        cot_tokens=result.cot_tokens,
+        generated_tokens=result.generated_tokens,
         examples_per_second=result.n / result.seconds,
         examples_per_second_batch1=timing.per_second,
         speed=timing.relative,
-        cot_tokens=result.cot_tokens,
-        cot_match=result.cot_match,
-        generated_tokens=result.generated_tokens,
         n=result.n,
         split=split if data is None else None,
         checkpoint=loaded.id,
-        stage=loaded.at.stage,
+        stage=loaded.at.stage if loaded.staged else None,
     )
+
+
+def check_explicit(loaded: Loaded, explicit: bool) -> None:
+    """Raise `InspectionError` where all of the CoT is asked for of a model that answers one way only."""
+    if explicit and not loaded.parts.method.answers_both_ways:
+        raise InspectionError(f"--explicit: {ONE_WAY}")
 
 
 def relative_speed(loaded: Loaded, examples: Examples) -> float:
@@ -141,48 +197,80 @@ def relative_speed(loaded: Loaded, examples: Examples) -> float:
     return one_at_a_time(parts.method, parts.model, examples[:ONE_BY_ONE], loaded.at.scheduled).relative
 
 
-def ask(loaded: Loaded, text: str) -> ChatAnswered:
-    """One question as a person types it, answered by the checkpoint."""
-    turn = answer_question(loaded.parts, loaded.at.scheduled, text, id="", at=loaded.at)
+def greeting(loaded: Loaded) -> str:
+    """What is asked here, and how."""
+    parts = loaded.parts
+    what = f"a {parts.model.config.model_type} model, nobody knows how far its CoT is removed"
+    if loaded.staged:
+        what = parts.method.describe(loaded.at.stage)
+    how = ""
+    try:
+        parts.task.understand("")
+    except NotUnderstood as reason:
+        how = str(reason).removeprefix("There was no question.").strip()
+    return f"{loaded.id}, {what}. {how}"
+
+
+def ask(loaded: Loaded, text: str, *, explicit: bool = False) -> ChatAnswered:
+    """One question as a person types it, answered by the model. explicit: with all of its CoT."""
+    turn = answer_question(loaded.parts, loaded.at.scheduled, text, id="", at=loaded.at, explicit=explicit)
     return replace(turn, checkpoint=loaded.id)
 
 
-def read_examples(file: Path, parts: Parts) -> Examples:
-    """The lines `question||CoT #### answer` of a file, tokenised. Empty lines are left out.
+def read_lines(file: Path) -> list[Line]:
+    """The examples of a file. Raises `InspectionError` for bad lines, and what `files.read` raises."""
+    contents = files.read(file)
+    _complain([str(broken) for broken in contents.broken])
+    return contents.lines
 
-    Raises `InspectionError` with the bad lines, their numbers and what is wrong with them.
+
+def read_examples(file: Path, parts: Parts) -> Examples:
+    """The examples of a file, tokenised.
+
+    Raises `InspectionError` with the bad lines, their numbers and what is wrong with them, and what
+    `files.read` raises.
     """
+    contents = files.read(file)
+    positions = parts.model.config.max_position_embeddings
+    problems = {broken.line: str(broken) for broken in contents.broken}
     try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InspectionError(f"{file}: is not text in UTF-8") from None
-    except OSError as error:
-        raise InspectionError(f"{file}: cannot be read: {error.strerror}") from None
-    lines: list[Line] = []
-    problems: list[str] = []
-    for number, raw in enumerate(text.splitlines(), start=1):
-        if not raw.strip():
-            continue
-        try:
-            line = parse_line(raw)
-            _check_length(encode_lines([line], parts.tokenizer), parts)
-        except ValueError as error:
-            problems.append(f"{file}, line {number}: {error}")
-        else:
-            lines.append(line)
+        examples = encode_lines(contents.lines, parts.tokenizer)
+    except ValueError:
+        examples = None
+    if examples is None or (len(examples) and parts.method.positions(examples) > positions):
+        for number, line in zip(contents.numbers, contents.lines, strict=True):
+            try:
+                length = parts.method.positions(encode_lines([line], parts.tokenizer))
+                if length > positions:
+                    raise InspectionError(
+                        f"{length} tokens are more than the {positions} positions this model has"
+                    )
+            except ValueError as error:
+                problems[number] = f"{file}, line {number}: {error}"
+    _complain([problems[number] for number in sorted(problems)])
+    assert examples is not None
+    return examples.to(parts.device)
+
+
+def _complain(problems: list[str]) -> None:
+    """Raise for the first of these, and the number of the others."""
     if problems:
         more = len(problems) - SHOWN_PROBLEMS
         tail = [f"and {more} more bad lines"] if more > 0 else []
         raise InspectionError("\n".join(problems[:SHOWN_PROBLEMS] + tail))
-    if not lines:
-        raise InspectionError(f"{file}: has no examples; one question||CoT #### answer per line is expected")
-    return encode_lines(lines, parts.tokenizer).to(parts.device)
 
 
-def _check_length(examples: Examples, parts: Parts) -> None:
-    longest, positions = int(examples.length_N.max()), parts.model.config.max_position_embeddings
-    if longest > positions:
-        raise InspectionError(f"{longest} tokens are more than the {positions} positions this model has")
+def _split(loaded: Loaded, split: Split) -> Examples:
+    """A held-out split of the model's task."""
+    parts, config = loaded.parts, loaded.config
+    if split in parts.splits:
+        return parts.splits[split]
+    if config is None:
+        raise InspectionError(
+            f"{loaded.id} is a model without a run; --data FILE or --preset NAME says what to measure it on"
+        )
+    sizes = {"valid": config.data.valid, "test": config.data.test}
+    return load_task(config).splits(sizes, config.seed, parts.tokenizer)[split].to(parts.device)
 
 
 def _find(run_or_folder: str, id: str | None, out: Path) -> Path:

@@ -6,12 +6,12 @@ global generator, which the caller seeds. Nothing here runs code from a hub, and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import constants, get_session
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
@@ -22,9 +22,11 @@ from transformers import (
     GenerationConfig,
     GPT2Config,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
+from trainer import hub
 from trainer.config import Config
 from trainer.data.task import Task
 from trainer.methods import tokens
@@ -34,7 +36,8 @@ SCRATCH = "scratch"
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop", "resid_dropout", "attention_dropout")
 """What the architectures call their dropout probabilities."""
 
-HUB_PATIENCE = 5.0  # seconds
+WHOLE_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Classes that add nothing to what tokenizer.json says."""
 
 T = TypeVar("T")
 
@@ -98,8 +101,12 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase, positions: i
 
 
 def set_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let the model know its tokenizer's special tokens, and decode greedily without a stop token."""
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+    """Let the model know its tokenizer's special tokens, and decode greedily without a stop token.
+
+    But not the padding, which is EOS: the embedding of a `config.pad_token_id` would no longer be trained.
+    Which one that is, if any, is the pretrained model's matter, as it is in the official code.
+    """
+    for name in ("bos_token_id", "eos_token_id"):
         setattr(model.config, name, getattr(tokenizer, name))
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=tokenizer.pad_token_id)
 
@@ -167,7 +174,7 @@ def fetch(name: str, what: str, load: Callable[[dict[str, bool]], T]) -> T:
     """
     _silence()
     is_folder = Path(name).is_dir()
-    where = {"trust_remote_code": False, "local_files_only": is_folder or not _hub_answers()}
+    where = {"trust_remote_code": False, "local_files_only": is_folder or not hub.answers()}
     try:
         return load(where)
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
@@ -182,20 +189,25 @@ def fetch(name: str, what: str, load: Callable[[dict[str, bool]], T]) -> T:
 
 
 def read_tokenizer(name: str, where: dict[str, bool]) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or of the hub, for `fetch`; transformers makes an empty one of no files."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **where)
+    """The tokenizer of a folder or of the hub, for `fetch`; transformers makes an empty one of no files.
+
+    One that is its tokenizer.json and no more, as a task's own, is read as it is: beside some architectures
+    (Qwen2) AutoTokenizer would put that architecture's rules into it.
+    """
+    whole = _class_of_tokenizer(name) in WHOLE_TOKENIZERS
+    kind: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
+    tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(name, **where)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise ValueError("the files of its vocabulary are missing")
     return tokenizer
 
 
-def _hub_answers() -> bool:
-    """Whether the hub can be reached; left to itself its client takes most of a minute to give up."""
+def _class_of_tokenizer(name: str) -> str:
+    """What a folder says of its tokenizer; "" where it says nothing."""
     try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_PATIENCE)
-    except Exception:  # the client's own errors, whose package differs between versions of the hub's library
-        return False
-    return True
+        return str(json.loads((Path(name) / "tokenizer_config.json").read_text())["tokenizer_class"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _silence() -> None:
@@ -226,6 +238,7 @@ def _trim_vocabulary(
     model.resize_token_embeddings(size, mean_resizing=False)
     for layer, values in zip(layers, kept, strict=True):
         layer().load_state_dict(values)
+    model.config.pad_token_id = model.get_input_embeddings().padding_idx = None
 
 
 def _lengthen(model: Model, init: str, positions: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from trainer import methods
 from trainer.config import Config
@@ -14,7 +14,7 @@ from trainer.data import Task, load_task
 from trainer.data.layout import separator_id
 from trainer.evaluate import answer_room
 from trainer.methods.base import Examples, Method, Model
-from trainer.model import build_model, build_tokenizer, dtype, resolve_device
+from trainer.model import build_model, build_tokenizer, dtype, read_tokenizer, resolve_device
 from trainer.seeds import derive
 
 
@@ -44,10 +44,7 @@ def assemble(config: Config, saved_model: Path | None = None) -> Parts:
     """
     device = resolve_device(config.device)
     task = load_task(config)
-    if saved_model is None:
-        tokenizer = build_tokenizer(config, task)
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(saved_model)
+    tokenizer = build_tokenizer(config, task) if saved_model is None else read_tokenizer(str(saved_model), {})
     sizes = {"train": config.data.train, "valid": config.data.valid, "test": config.data.test}
     splits = task.splits(sizes, config.seed, tokenizer)
     method = methods.build(config.method, tokenizer, splits["train"], separator_id(tokenizer))

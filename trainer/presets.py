@@ -1,8 +1,8 @@
 """Find, read, extend and override the presets: experiments as TOML, one file each.
 
-A preset holds fields of `trainer.config` and up to three words about itself: `extends` (the preset whose
-values it starts from), `cost` (what a run takes, in words) and `abstract` (only there to be extended).
-A configuration file of one's own may say `extends` as well.
+A preset holds fields of `trainer.config` and some words about itself: `extends` (the preset whose values it
+starts from), and either `group` (of GROUPS) and `cost` (what a run takes, in words) or `abstract` (only there
+to be extended). A configuration file of one's own may say `extends` as well.
 
 The files lie in `presets/` of a checkout and travel in the wheel as `trainer/_presets`.
 """
@@ -19,15 +19,26 @@ import tomlkit
 from trainer import config as configuration
 from trainer.config import Config, ConfigError
 
-ABOUT_ITSELF = ("extends", "cost", "abstract")
+DATA_FILES = ("train_file", "valid_file", "test_file")
+ABOUT_ITSELF = ("extends", "group", "cost", "abstract")
+
+GROUPS = {
+    "small": "On any machine",
+    "paper": "As in the paper",
+    "variants": "Ablations and variants",
+    "ours": "With settings of our own",
+    "gsm8k": "GSM8K, as in the paper",
+}
+"""What the presets are listed under, in this order."""
 
 
 class Preset(NamedTuple):
-    """A preset as `stepwise presets` lists it."""
+    """A preset as `stepwise presets` lists it. group: of GROUPS."""
 
     name: str
     title: str
     cost: str
+    group: str
 
 
 def folder() -> Path:
@@ -38,16 +49,17 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """The presets that can be run, the smallest first."""
+    """The presets that can be run, as they are listed."""
     return [preset.name for preset in listing()]
 
 
 def listing() -> list[Preset]:
-    """Name, title and cost of each preset that can be run, the smallest first."""
+    """The presets that can be run: group by group, the smallest first."""
     documents = {path.stem: configuration.load(path) for path in folder().glob("*.toml")}
     shown = {name: d for name, d in documents.items() if not d.get("abstract", False)}
-    presets = [Preset(name, d.get("title", ""), d.get("cost", "")) for name, d in shown.items()]
-    return sorted(presets, key=lambda p: (len(p.name.split("-")[0]), p.name))
+    presets = [Preset(name, d["title"], d["cost"], d["group"]) for name, d in shown.items()]
+    groups = list(GROUPS)
+    return sorted(presets, key=lambda p: (groups.index(p.group), len(p.name.split("-")[0]), p.name))
 
 
 def source(name: str) -> str:
@@ -91,6 +103,8 @@ def configure(
 ) -> Config:
     """What `stepwise run` trains: a preset (by name) or a file (a Path), `KEY=VALUE` texts on top.
 
+    Data files are found from the current folder, as on a command line.
+
     Raises `ConfigError` with every problem of the file and of the assignments at once.
     """
     tables = document(base) if isinstance(base, str) else _extended(configuration.load(base), str(base), ())
@@ -110,7 +124,16 @@ def configure(
         problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
-    return config
+    return _rooted(config)
+
+
+def _rooted(config: Config) -> Config:
+    """With files named from the root: a run is resumed, measured and asked in other folders as well."""
+    named = {name: getattr(config.data, name) for name in DATA_FILES}
+    rooted = {
+        name: str(Path(file).expanduser().absolute()) for name, file in named.items() if file is not None
+    }
+    return config.model_copy(update={"data": config.data.model_copy(update=rooted)})
 
 
 def _on_top(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
