@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,9 +27,16 @@ from trainer.run import Run
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder of its own whose path leaves room for a socket's."""
+    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path, short: Path) -> Iterator[Run]:
     """A run that trains for ever, with its socket."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     one = Run(tiny_config(stop__steps=1_000_000, stop__epochs=1e9), tmp_path / "run")
     one.start()
     with Host(one):
@@ -89,11 +97,8 @@ def test_the_socket_is_this_users_alone_and_comes_back_when_swept_away(run: Run)
     assert answer(SocketLink(run.folder), "pause").ok
 
 
-def test_nobody_trusts_a_folder_that_others_can_reach(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = tmp_path / f"stepwise-{os.getuid()}"
+def test_nobody_trusts_a_folder_that_others_can_reach(tmp_path: Path, short: Path) -> None:
+    folder = short / f"stepwise-{os.getuid()}"
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)
     with pytest.raises(PermissionError, match="this user alone"):
@@ -105,9 +110,13 @@ def test_nobody_trusts_a_folder_that_others_can_reach(
         wire.address(tmp_path / "run")
 
 
-def test_a_run_without_a_socket_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / f"stepwise-{os.getuid()}").write_text("in the way")
+def test_a_temporary_folder_with_a_long_path_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/tmp/" + "x" * 120)
+    assert wire.address(Path("/runs/mine")).parent.parent == Path("/tmp")
+
+
+def test_a_run_without_a_socket_trains_all_the_same(tmp_path: Path, short: Path) -> None:
+    (short / f"stepwise-{os.getuid()}").write_text("in the way")
     run = Run(tiny_config(), tmp_path / "run")
     run.start()
     with Host(run):
@@ -164,12 +173,13 @@ def test_a_run_that_is_gone_says_so(run: Run) -> None:
 
 def stepwise(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "stepwise_tui", *arguments]
-    environment = {**os.environ, "TMPDIR": str(cwd), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "TMPDIR": tempfile.gettempdir(), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_a_detached_run_gives_the_shell_back_and_is_steered_from_it(tmp_path: Path) -> None:
+def test_a_detached_run_gives_the_shell_back_and_is_steered_from_it(tmp_path: Path, short: Path) -> None:
     small = ["--set", "data.train=400", "--set", "data.valid=20", "--set", "data.test=20"]
+    small += ["--set", "stop.epochs=inf"]
     begun = stepwise("run", "preset", "mult2x2", "--name", "far", "--detach", *small, cwd=tmp_path)
     assert begun.returncode == 0, begun.stderr
     try:

@@ -221,6 +221,14 @@ def test_an_unknown_architecture(base: Path) -> None:
     assert "no model could be read from this folder" in said(call("chat", base, text=""))
 
 
+def test_nor_does_a_run_begin_with_one(base: Path, tmp_path: Path) -> None:
+    set_model_type(base, "hyena9")
+    options = ("--set", f"model.init={base}", "--set", "model.vocab=task", "--out", tmp_path / "runs")
+    result = call("run", "preset", "mult2x2", "--plain", *options)
+    assert result.exit_code == 2 and "model type `hyena9`" in said(result)
+    assert "begin from scratch" in said(result)
+
+
 def test_a_model_that_brings_code(base: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     config |= {

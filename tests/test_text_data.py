@@ -61,7 +61,7 @@ def test_the_published_files_of_gsm8k_as_a_task() -> None:
     valid = read(folder / "valid.txt").lines
     assert [task.example_text(splits["valid"], i, tokenizer) for i in range(500)] == valid
     assert int(splits["valid"].cot_N.median()) == 22  # Table 1 has 21; and the blank after it
-    assert task.notices == [
+    assert [r.message for r in task.remarks] == [
         f"{folder / 'valid.txt'}: 4 answers lose their commas, as in the papers",
         "train: the first 500 of 6,973 examples are used (data.train)",
     ]
@@ -80,7 +80,7 @@ def test_given_files_are_the_splits(tmp_path: Path) -> None:
     train, valid, test = sums(20), sums(5, 100), sums(4, 200)
     task = text_task(tmp_path, train=train, valid=valid, test=test)
     assert split_lines(task) == {"train": train, "valid": valid, "test": test}
-    assert task.notices == []
+    assert [r.message for r in task.remarks] == []
 
 
 def test_missing_splits_are_cut_off_by_the_seed(tmp_path: Path) -> None:
@@ -90,14 +90,14 @@ def test_missing_splits_are_cut_off_by_the_seed(tmp_path: Path) -> None:
     assert {name: len(split) for name, split in splits.items()} == {"train": 40, "valid": 5, "test": 5}
     assert sorted(chain.from_iterable(splits.values())) == sorted(lines)
     assert splits["train"] == [line for line in lines if line in splits["train"]]
-    assert task.notices == [
+    assert [r.message for r in task.remarks] == [
         f"{tmp_path / 'train.txt'}: 5 for valid and 5 for test are cut from its 50 examples, by the seed"
     ]
     assert split_lines(text_task(tmp_path, train=lines)) == splits
     assert split_lines(task, seed=1) != splits
     fewer = split_lines(task, {"train": 10, "valid": 5, "test": 2})
     assert fewer["valid"] == splits["valid"] and fewer["test"] == splits["test"][:2]
-    assert task.notices[-1] == "train: the first 10 of 43 examples are used (data.train)"
+    assert task.remarks[-1].message == "train: the first 10 of 43 examples are used (data.train)"
 
 
 def test_only_what_is_missing_is_cut_off(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_question_is_never_on_two_sides(
 def test_questions_in_training_and_validation_are_counted(tmp_path: Path) -> None:
     task = text_task(tmp_path, train=sums(20), valid=sums(5, 18), test=sums(5, 30))
     assert len(split_lines(task)["valid"]) == 5
-    [notice] = task.notices
+    [notice] = [r.message for r in task.remarks]
     assert notice.startswith(
         f"{tmp_path / 'valid.txt'}: 2 of its 5 questions are in the training data as well"
     )
@@ -151,11 +151,11 @@ def test_a_few_broken_lines_are_told_and_left_out(tmp_path: Path) -> None:
     file.write_text("\n".join(rows))
     task = text_task(tmp_path, train=file)
     assert sum(map(len, split_lines(task).values())) == 50
-    assert task.notices[0].startswith(
+    assert task.remarks[0].message.startswith(
         f"{file}: 4 of 54 lines are broken and left out: line 8: 'broken 7': '||' between question and CoT "
         "is missing; line 18: "
     )
-    assert task.notices[0].count("line ") == 3 and task.notices[0].endswith("; …")
+    assert task.remarks[0].message.count("line ") == 3 and task.remarks[0].message.endswith("; …")
 
 
 def test_many_broken_lines_are_an_error(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_examples_with_the_eos_in_them_are_told_and_left_out(tmp_path: Path) -> 
         task = text_task(tmp_path, train=lines, valid=sums(3, 50), test=sums(3, 60), vocab=vocab)
         splits = task.splits(SIZES, 0, tokenizer or task.tokenizer())
         assert len(splits["train"]) == 29
-        assert task.notices == [
+        assert [r.message for r in task.remarks] == [
             f"{tmp_path / 'train.txt'}: 1 examples have '{EOS}' in their text, the EOS of this tokenizer: "
             "line 5; they are left out"
         ]

@@ -231,7 +231,6 @@ def test_every_variant_trains_evaluates_and_comes_back(tmp_path: Path, changes: 
         {"method__move_positions": True, "method__keep_positions": True},
         {"method__stop_at": 3, "method__remove_all_beyond": 5},
         {"method__stop_at": 3, "method__start_from": 4},
-        {"method__name": "no_cot", "method__stop_at": 3},
         {"optim__accumulate": 3},
         {"schedule__kind": "table"},
         {"schedule__steps": (3,)},

@@ -12,6 +12,7 @@ from trainer import methods
 from trainer.config import Config
 from trainer.data import Task, load_task
 from trainer.data.layout import separator_id
+from trainer.data.task import Remark
 from trainer.evaluate import answer_room
 from trainer.methods.base import Examples, Method, Model
 from trainer.model import build_model, build_tokenizer, dtype, read_tokenizer, resolve_device
@@ -20,7 +21,7 @@ from trainer.seeds import derive
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """splits: train, valid and test. room: new tokens that suffice to answer. notices: what a person should
+    """splits: train, valid and test. room: new tokens that suffice to answer. remarks: what a person should
     know of the data."""
 
     device: torch.device
@@ -30,7 +31,7 @@ class Parts:
     model: Model
     method: Method
     room: int
-    notices: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -69,5 +70,5 @@ def assemble(config: Config, saved_model: Path | None = None) -> Parts:
         model=model.to(device).train(),
         method=method,
         room=room,
-        notices=tuple(task.notices),
+        remarks=tuple(task.remarks),
     )

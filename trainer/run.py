@@ -324,8 +324,10 @@ class Run:
         try:
             for event in self._missed:
                 self.tell(event)
-            for message in (*self._damaged, *self._loop.parts.notices):
+            for message in self._damaged:
                 self.tell(Notice(at=self._loop.at, level="warning", message=message))
+            for remark in self._loop.parts.remarks:
+                self.tell(Notice(at=self._loop.at, level=remark.level, message=remark.message))
             self._answer_the_open()
             self.tell(Notice(at=self._loop.at, message=self._saving_habits()))
             self._loop.run()

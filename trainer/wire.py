@@ -25,6 +25,9 @@ from trainer.control import Command, CommandError, parse
 LONGEST = 1 << 16
 """Bytes of a client's line; more is no command."""
 
+LONGEST_PATH = 100
+"""Bytes that a socket's address may have, a few less than Linux and macOS allow."""
+
 
 class WireError(ValueError):
     """A message that cannot be understood; the text says what is expected."""
@@ -39,7 +42,7 @@ class Hello:
 
 def address(run: Path) -> Path:
     """Where the socket of a run lies. Raises OSError where its folder is not ours alone."""
-    name = hashlib.blake2b(str(run.resolve()).encode(), digest_size=10).hexdigest()
+    name = hashlib.blake2b(os.fsencode(run.resolve()), digest_size=10).hexdigest()
     return private_folder() / f"{name}.sock"
 
 
@@ -48,7 +51,10 @@ def private_folder() -> Path:
 
     Raises OSError when what lies there is a link, belongs to another user or is open to others.
     """
-    folder = Path(tempfile.gettempdir()) / f"stepwise-{os.getuid()}"
+    name = f"stepwise-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / name
+    if len(os.fsencode(folder)) > LONGEST_PATH - 30:  # room for a socket's name
+        folder = Path("/tmp") / name
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:

@@ -71,8 +71,8 @@ def frontier(
         points = []
         for number, point in enumerate(measure.measure(folder, chosen, limit), start=1):
             points.append(point)
-            _progress(f"measured {number} of {len(chosen)} checkpoints")
-        _progress("")
+            output.progress(f"measured {number} of {len(chosen)} checkpoints")
+        output.progress("")
         points = analysis.marked(points)
         try:
             analysis.keep(folder, points)
@@ -84,12 +84,6 @@ def frontier(
             output.document([asdict(point) for point in points])
         else:
             frontier.show(points, screen.Screen())
-
-
-def _progress(text: str) -> None:
-    """One line on a terminal's stderr that the next one takes the place of."""
-    if sys.stderr.isatty():
-        typer.echo(f"\r\x1b[K{text}", err=True, nl=False)
 
 
 def paper(out: Out = RUNS, as_json: Json = False) -> None:

@@ -34,7 +34,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from trainer.data import asking, layout, pairs
 from trainer.data import tokenizer as vocabulary
 from trainer.data.layout import Line
-from trainer.data.task import Problem
+from trainer.data.task import Problem, Remark
 from trainer.methods.base import Examples
 
 SYMBOLS = (*"0123456789", "*", "+", "(", ")", layout.SEPARATOR)
@@ -57,7 +57,7 @@ class Multiplication:
         self.digits_b = digits if digits_b is None else digits_b
         self.cot = cot
         self.name = f"{self.digits}×{self.digits_b} multiplication"
-        self.notices: list[str] = []
+        self.remarks: list[Remark] = []
 
     def splits(
         self, sizes: Mapping[str, int], seed: int, tokenizer: PreTrainedTokenizerBase

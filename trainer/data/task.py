@@ -6,7 +6,7 @@ The loop and the cockpit know no task; they hold a `Task` and examples.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -29,6 +29,13 @@ class Problem(NamedTuple):
     note: str = ""
 
 
+class Remark(NamedTuple):
+    """What a person should know of the data. level: info for how they were taken, warning for a fault."""
+
+    message: str
+    level: Literal["info", "warning"] = "warning"
+
+
 class NotUnderstood(ValueError):  # noqa: N818 (it is an answer more than an error)
     """A text from the chat that this model cannot be asked; the message says kindly what it can be."""
 
@@ -37,7 +44,7 @@ class Task(Protocol):
     """One kind of problem, with its text format."""
 
     name: str
-    notices: list[str]
+    remarks: list[Remark]
     """What a person should know of the data; filled by `splits`."""
 
     def splits(

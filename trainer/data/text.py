@@ -19,7 +19,7 @@ from trainer.data import tokenizer as vocabulary
 from trainer.data.files import Contents, DataError
 from trainer.data.layout import Line
 from trainer.data.pairs import SPLITS
-from trainer.data.task import NotUnderstood, Problem
+from trainer.data.task import NotUnderstood, Problem, Remark
 from trainer.methods.base import Examples
 
 BROKEN = 10  # more broken lines than one in so many are an error
@@ -51,7 +51,7 @@ class TextTask:
 
     def __init__(self, name: str, load: Callable[[], dict[str, Contents]], *, own_words: bool) -> None:
         self.name = name
-        self.notices: list[str] = []
+        self.remarks: list[Remark] = []
         self._load = load
         self._own_words = own_words
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -70,11 +70,11 @@ class TextTask:
     def splits(
         self, sizes: Mapping[str, int], seed: int, tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Examples]:
-        notices = [notice for contents in self._contents.values() for notice in _about(contents)]
-        chosen = self._choose(sizes, seed, notices)
-        lines = {name: _without(split, str(tokenizer.eos_token), notices) for name, split in chosen.items()}
+        remarks = [Remark(text) for contents in self._contents.values() for text in _about(contents)]
+        chosen = self._choose(sizes, seed, remarks)
+        lines = {name: _without(split, str(tokenizer.eos_token), remarks) for name, split in chosen.items()}
         encoded = {name: layout.encode_lines(split, tokenizer) for name, split in lines.items()}
-        self.notices = notices
+        self.remarks = remarks
         self._tokenizer = tokenizer
         self._known = {line.question: (line, name) for name in reversed(lines) for line in lines[name]}
         self._longest_question = max(int(examples.question_N.max()) for examples in encoded.values())
@@ -84,8 +84,8 @@ class TextTask:
     def lines(self, split: str, sizes: Mapping[str, int], seed: int) -> list[Line]:
         return self._choose(sizes, seed, [])[split].lines
 
-    def _choose(self, sizes: Mapping[str, int], seed: int, notices: list[str]) -> dict[str, Chosen]:
-        """The splits of at most those sizes. notices: gets what was cut, is left out, or stands twice."""
+    def _choose(self, sizes: Mapping[str, int], seed: int, remarks: list[Remark]) -> dict[str, Chosen]:
+        """The splits of at most those sizes. remarks: gets what was cut, is left out, or stands twice."""
         given, train = self._contents, self._contents["train"]
         missing = {name: sizes[name] for name in SPLITS if name in sizes and name not in given}
         cut, rest = held_out.cut(train, missing, seed)
@@ -94,17 +94,17 @@ class TextTask:
         chosen["train"] = Chosen(train, rest)
         if cut:
             parts = " and ".join(f"{len(places):,} for {name}" for name, places in cut.items())
-            notices.append(
-                f"{train.file}: {parts} are cut from its {len(train.lines):,} examples, by the seed"
-            )
+            text = f"{train.file}: {parts} are cut from its {len(train.lines):,} examples, by the seed"
+            remarks.append(Remark(text, "info"))
         for name in (name for name in SPLITS if name in chosen and name in sizes):
             split = chosen[name]
             if len(split.places) > sizes[name]:
                 here, there = sizes[name], len(split.places)
-                notices.append(f"{name}: the first {here:,} of {there:,} examples are used (data.{name})")
+                text = f"{name}: the first {here:,} of {there:,} examples are used (data.{name})"
+                remarks.append(Remark(text, "info"))
             chosen[name] = Chosen(split.contents, split.places[: sizes[name]])
         for name in (name for name in ("valid", "test") if name in given and name in sizes):
-            notices += _remembered(name, chosen)
+            remarks += [Remark(text) for text in _remembered(name, chosen)]
         return {name: chosen[name] for name in SPLITS if name in sizes}
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -225,7 +225,7 @@ def _about(contents: Contents) -> Iterator[str]:
         yield f"{contents.file}: {contents.comma_answers:,} answers lose their commas, as in the papers"
 
 
-def _without(split: Chosen, eos: str, notices: list[str]) -> list[Line]:
+def _without(split: Chosen, eos: str, remarks: list[Remark]) -> list[Line]:
     """The lines of a split without the tokenizer's EOS in them. Raises `DataError` if none is left."""
     contents = split.contents
     ended = [place for place in split.places if has(contents.lines[place], eos)]
@@ -236,5 +236,5 @@ def _without(split: Chosen, eos: str, notices: list[str]) -> list[Line]:
     what = f"{contents.file}: {len(ended):,} examples {what}" + (", …" if len(ended) > SHOWN else "")
     if len(ended) == len(split.places):
         raise DataError(f"{what}; no other is left")
-    notices.append(f"{what}; they are left out")
+    remarks.append(Remark(f"{what}; they are left out"))
     return [line for line in split.lines if not has(line, eos)]

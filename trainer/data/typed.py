@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trainer.data import layout
 from trainer.data.layout import Line
-from trainer.data.task import NotUnderstood, Problem
+from trainer.data.task import NotUnderstood, Problem, Remark
 from trainer.methods.base import Examples
 
 
@@ -18,7 +18,7 @@ class Typed:
     name = "questions as they are typed"
 
     def __init__(self) -> None:
-        self.notices: list[str] = []
+        self.remarks: list[Remark] = []
 
     def splits(
         self, sizes: Mapping[str, int], seed: int, tokenizer: PreTrainedTokenizerBase
