@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def follow_the_plan(folder: Path) -> None:
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     events = list(journal.read(folder))
-    answered = {e.id.split("-")[0] for e in events if isinstance(e, CommandAcknowledged) and e.ok}
+    answered = answers(deque(events))
     attempts = Counter(e.id.split("-")[0] for e in events if isinstance(e, CommandReceived))
     training = control.replay(events).pause_at is not None or str(len(PLAN) - 1) in answered
     run = Run(config.build(CONFIG), folder, resume=resume, paused=not training)
@@ -67,23 +67,25 @@ def follow_the_plan(folder: Path) -> None:
     heard = run.subscribe()
     loop = run._loop
     for number, line in enumerate(PLAN):
+        while str(number) not in answered and (not loop.control.paused or loop.repeating or loop.unanswered):
+            time.sleep(0.001)
+            answered |= answers(heard)
+        answered |= answers(heard)
         if str(number) in answered:
             continue
-        while not loop.control.paused or loop.repeating:
+        run.submit(control.parse(line, id=f"{number}-{attempts[str(number)]}", source="plan"))
+        while str(number) not in answered:
             time.sleep(0.001)
-        command = control.parse(line, id=f"{number}-{attempts[str(number)]}", source="plan")
-        run.submit(command)
-        answer = None
-        while answer is None:
-            time.sleep(0.001)
-            while heard and answer is None:
-                event = heard.popleft()
-                if isinstance(event, CommandAcknowledged) and event.id == command.id:
-                    answer = event
-        assert answer.ok, answer
+            answered |= answers(heard)
     run.wait()
     run.close()
     assert run.state == "finished", run.state
+
+
+def answers(news: deque[Event]) -> set[str]:
+    """Numbers of the commands of the plan that were done, from the events taken out of `news`."""
+    events = [news.popleft() for _ in range(len(news))]
+    return {e.id.split("-")[0] for e in events if isinstance(e, CommandAcknowledged) and e.ok}
 
 
 def child(folder: Path) -> int:

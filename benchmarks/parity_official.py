@@ -71,17 +71,21 @@ class Outcome:
     norm: float = 0.0
     first_loss: float | None = None
     last_loss: float | None = None
+    control: bool = False
     problems: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
+        if self.control:
+            return not self.ids and not self.labels and not self.problems and self.loss > self.bound
         differing = (self.ids, self.labels, self.positions, self.skips, self.resets, self.norms)
         return not any(differing) and not self.problems and self.loss <= self.bound
 
 
 def compare(case: Case, ours: list[Step], theirs: list[Step], eos_id: int) -> Outcome:
     """Batch by batch. What a batch of one side has beyond the other's width must be padding."""
-    outcome = Outcome(case.name, CURVE_BOUND if case.trained else LOSS_BOUND)
+    bound = CURVE_BOUND if case.trained else LOSS_BOUND
+    outcome = Outcome(case.name, bound, control=case.control)
     if len(ours) != len(theirs):
         outcome.problems.append(f"{len(ours)} batches of ours, {len(theirs)} of theirs")
     for our, their in zip(ours, theirs, strict=False):
@@ -164,6 +168,7 @@ COLUMNS = (
     "resets",
     "clipped",
     "differ",
+    "loss, first and last",
     "loss differs by",
 )
 
@@ -173,10 +178,11 @@ def table(outcomes: list[Outcome]) -> str:
     lines = [f"| case | {' | '.join(COLUMNS)} | |", "|---" * (len(COLUMNS) + 2) + "|"]
     for o in outcomes:
         differ = o.ids + o.labels + o.positions + o.skips + o.resets + o.norms
-        loss = f"{o.loss:.1e} (≤ {o.bound:.0e})"
-        verdict = "same" if o.passed else "**DIFFERS**"
-        numbers = (o.batches, o.rows, o.scheduled, o.longest_cot, o.skipped, o.reset, o.clipped, differ, loss)
-        lines.append(f"| {o.case} | {' | '.join(map(str, numbers))} | {verdict} |")
+        loss = "–" if o.first_loss is None else f"{o.first_loss:.3f}, {o.last_loss:.3f}"
+        told = (o.batches, o.rows, o.scheduled, o.longest_cot, o.skipped, o.reset, o.clipped, differ, loss)
+        by = f"{o.loss:.1e} ({'>' if o.control else '≤'} {o.bound:.0e})"
+        verdict = ("differs, as it must" if o.control else "same") if o.passed else "**BROKEN**"
+        lines.append(f"| {o.case} | {' | '.join(map(str, (*told, by)))} | {verdict} |")
     return "\n".join(lines)
 
 

@@ -52,6 +52,12 @@ class Size(NamedTuple):
         """The most steps that any run of this size has."""
         return self.pretrain + self.cot * self.pace + self.after
 
+    def described(self, name: str) -> str:
+        return (
+            f"{name.replace('x', '×')}: {self.pretrain:,} steps of explicit CoT, then one of {self.cot} "
+            f"tokens every {self.pace:,} steps, λ = {self.smoothing:g}, at most {self.steps:,} steps."
+        )
+
 
 SIZES = {
     "2x2": Size("mult2x2", cot=9, pretrain=2_400, pace=1_000, after=4_600, smoothing=1.0),
@@ -220,8 +226,12 @@ def report(rows: list[dict[str, Any]], command: str) -> str:
         "the first removal to the last; the most tokens removed at which it still reached .9 (each seed); "
         "steps, examples seen and seconds of training.",
         "",
+        f"All runs: 2 layers, 4 heads, width 64, from scratch, batch {BATCH}, learning rate {LR}. "
+        + " ".join(size.described(name) for name, size in SIZES.items()),
+        "",
+        table(rows),
     ]
-    return "\n".join(lines) + table(rows)
+    return "\n".join(lines)
 
 
 def write(rows: list[dict[str, Any]], out: Path, command: str) -> None:

@@ -13,14 +13,13 @@ from trainer import config as configuration
 from trainer import status, wire
 from trainer.config import Config
 from trainer.files import replace_text
-from trainer.runs import ENDED
 
 POLL_SECONDS = 0.1
 
 
 def start(config: Config, folder: Path) -> None:
     """Begin a new run in `folder`; return when it trains. Exits as it did when it could not."""
-    file = wire.private_folder() / f"{folder.name}.toml"
+    file = wire.address(folder).with_suffix(".toml")
     replace_text(file, configuration.dumps(config), durable=False)
     try:
         _launch(["run", "config", str(file), "--out", str(folder.parent), "--name", folder.name], folder)
@@ -34,7 +33,7 @@ def resume(config: Config, folder: Path, *, paused: bool) -> None:
 
 
 def _launch(arguments: list[str], folder: Path) -> None:
-    log = wire.private_folder() / f"{folder.name}.log"
+    log = wire.address(folder).with_suffix(".log")
     began = time.time()
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -55,9 +54,4 @@ def _launch(arguments: list[str], folder: Path) -> None:
 
 def _trains(folder: Path, pid: int, since: float) -> bool:
     found = status.read(folder)
-    return (
-        found is not None
-        and found.pid == pid
-        and found.heartbeat >= since
-        and (found.socket is not None or found.state in ENDED)
-    )
+    return found is not None and found.pid == pid and found.heartbeat >= since and found.state != "starting"

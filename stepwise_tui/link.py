@@ -79,15 +79,17 @@ class SocketLink:
 
     owner = False
 
-    def __init__(self, folder: Path) -> None:
-        """Raises `LinkError` when the run does not answer."""
+    def __init__(self, folder: Path, *, history: bool = True) -> None:
+        """history: tell of what was before, too. Raises `LinkError` when the run does not answer."""
         self.name = folder.name
         self.folder = folder
         self.config = configuration.build(configuration.load(folder / runs.CONFIG_FILE))
         self._connection = connect(folder)
-        self._events: deque[Event] = deque(journal.read(folder))
-        self._seq = self._events[-1].seq if self._events else 0
-        self._connection.sendall(wire.hello(self._seq))
+        self._events: deque[Event] = deque()
+        self._seq = 0
+        if history:
+            self._read_journal()
+        self._connection.sendall(wire.hello(self._seq if history else None))
         threading.Thread(target=self._listen, name="stepwise-link", daemon=True).start()
 
     def drain(self) -> list[Event]:
@@ -104,6 +106,7 @@ class SocketLink:
             with contextlib.suppress(OSError), self._connection.makefile("rb") as lines:
                 for line in lines:
                     self._take(line)
+            self._read_journal()  # it may have been left before it was told the end
             self._say("the process that trained this run is gone, or does not answer; looking for it")
             while True:
                 time.sleep(AGAIN_SECONDS)
@@ -111,6 +114,11 @@ class SocketLink:
                     self._connection = connect(self.folder)
                     self._connection.sendall(wire.hello(self._seq))
                     break
+
+    def _read_journal(self) -> None:
+        for event in journal.read(self.folder, journal.after(self._seq)):
+            self._seq = event.seq
+            self._events.append(event)
 
     def _take(self, line: bytes) -> None:
         try:
@@ -132,18 +140,20 @@ class SocketLink:
 def connect(folder: Path) -> socket.socket:
     """The socket of a live run. Raises `LinkError` when there is none, with what can be done."""
     found = status.read(folder)
-    if found is not None and found.host != status.host() and found.state not in runs.ENDED:
+    lives = found is not None and found.state not in runs.ENDED and status.process_lives(found)
+    if found is not None and lives is None:
         raise LinkError(f"{folder.name} runs on {found.host}; attach there, for example by ssh {found.host}")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.connect(str(wire.address(folder)))
-    except OSError:
+        # Where the run says it is: its temporary folder need not be ours.
+        address = found.socket if found is not None else None
+        connection.connect(address or str(wire.address(folder)))
+    except OSError as error:
         connection.close()
+        if found is not None and lives:
+            text = f"{folder.name} runs as process {found.pid}, but cannot be reached: {error.strerror}"
+            raise LinkError(f"{text}; kill {found.pid} saves and ends it") from None
         state = runs.row(folder).state
-        hint = (
-            f"`stepwise resume {folder}` goes on with it"
-            if state != "finished"
-            else f"`stepwise chat {folder}` asks it"
-        )
-        raise LinkError(f"{folder.name} is not running ({state}); {hint}") from None
+        action, what = ("chat", "asks it") if state == "finished" else ("resume", "goes on with it")
+        raise LinkError(f"{folder.name} does not run: {state}; `stepwise {action} {folder}` {what}") from None
     return connection

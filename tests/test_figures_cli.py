@@ -243,11 +243,7 @@ def test_a_long_cot_is_drawn_to_scale() -> None:
     assert rows["120"].endswith("…") and len(rows["120"]) == 60
 
 
-def test_figures_of_a_preset_are_for_terminals_and_not_for_files(tmp_path: Path) -> None:
-    assert "stage by stage" not in call("presets", "mult2x2").stdout
-    terminal = Terminal("presets", "mult2x2", cwd=Path.cwd(), columns=100, rows=140)
-    try:
-        assert terminal.leave() == 0
-    finally:
-        terminal.close()
-    assert "stage by stage" in terminal.text and "·········" in terminal.text
+def test_the_figures_of_a_preset_are_comments_of_a_configuration() -> None:
+    text = call("presets", "mult2x2").stdout
+    assert "stage by stage" in text and "·········" in text
+    assert tomllib.loads(text) == tomllib.loads(presets.source("mult2x2"))

@@ -42,9 +42,9 @@ def numbered(*events: Event) -> list[Event]:
     return [replace(event, seq=seq) for seq, event in enumerate(events, start=1)]
 
 
-def deed(line: str, id: str, step: int, branch: int = 1, *, acknowledged: bool = True) -> Deed:
+def deed(line: str, id: str, step: int, branch: int = 1, *, answered: int = 0) -> Deed:
     command = replace(parse(line, id=id, source="test"))
-    return Deed(Place(branch, step), command, acknowledged)
+    return Deed(Place(branch, step), command, answered)
 
 
 def test_acknowledged_commands_are_done_again_at_their_steps() -> None:
@@ -54,8 +54,11 @@ def test_acknowledged_commands_are_done_again_at_their_steps() -> None:
         received("advance 99", "c"), answered("advance 99", "c", 8, ok=False),
         received("pause", "d"), answered("pause", "d", 9),
     )  # fmt: skip
-    assert plan(events, 2, "").script == (deed("set optim.lr 1e-4", "b", 7),)
-    assert plan(events, 0, "").script == (deed("hold", "a", 3), deed("set optim.lr 1e-4", "b", 7))
+    assert plan(events, 2, "").script == (deed("set optim.lr 1e-4", "b", 7, answered=4),)
+    assert plan(events, 0, "").script == (
+        deed("hold", "a", 3, answered=2),
+        deed("set optim.lr 1e-4", "b", 7, answered=4),
+    )
     assert plan(events, len(events), "") == Plan()
 
 
@@ -81,7 +84,7 @@ def test_a_command_that_was_begun_is_finished_and_one_that_was_not_is_refused() 
     changed = SettingChanged(at=at(6), key="optim.lr", old=1.0, new=2.0)
     events = numbered(received("set optim.lr 2.0", "a"), received("advance", "b"), changed)
     assert plan(events, 0, "") == Plan(
-        script=(deed("set optim.lr 2.0", "a", 6, acknowledged=False),),
+        script=(deed("set optim.lr 2.0", "a", 6),),
         lost=(parse("advance", id="b", source="test"),),
     )
     assert plan(events[:2], 0, "").script == ()

@@ -28,6 +28,15 @@ ALTERNATIVES = (
 )
 
 
+PACES = {
+    "schedule.tokens_per_epoch": ("linear", "geometric"),
+    "schedule.steps_per_token": ("linear", "geometric"),
+    "schedule.steps": ("table",),
+    "schedule.removed_share": ("geometric",),
+}
+"""Which kinds of schedule a field is for."""
+
+
 class ConfigError(ValueError):
     """What is wrong with a configuration, one sentence a line."""
 
@@ -427,7 +436,14 @@ def changed(config: Config, key: str, value: Any) -> Config:
         if key in known:
             raise ConfigError(f"{key} cannot change while a run trains; these can: {', '.join(live)}")
         raise ConfigError(_unknown(key, list(live)))
+    kind = config.schedule.kind
+    if key in PACES and kind not in PACES[key]:
+        raise ConfigError(f'{key} has no effect with schedule.kind = "{kind}"; {_pace_of(kind)} has')
     return build(merge(config.model_dump(), nested({key: value})))
+
+
+def _pace_of(kind: str) -> str:
+    return next(key for key, kinds in PACES.items() if kind in kinds)
 
 
 def get(config: Config, key: str) -> Any:

@@ -95,10 +95,14 @@ class StateChanged(Event):
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(Event):
-    """A line for the log that asks nothing of anyone: what was chosen, what is kept, what is slow."""
+    """A line for the log that asks nothing of anyone: what was chosen, what is kept, what is slow.
+
+    of_step: whether the step itself says it, and says it again when it is done again.
+    """
 
     message: str
     level: Literal["info", "warning", "error"] = "info"
+    of_step: bool = False
 
 
 @_event

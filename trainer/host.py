@@ -92,8 +92,9 @@ class Host:
         assert self._path is not None
         with contextlib.suppress(OSError):
             if not self._path.exists() or self._path.stat().st_ino != self._inode:
-                self._socket.close()
+                swept = self._socket
                 self._listen()
+                swept.close()
 
     def _serve(self, connection: socket.socket) -> None:
         """Listen to one client until it goes."""
@@ -122,8 +123,8 @@ class Host:
     def _tell(self, client: _Client) -> None:
         """Tell one client what happens until it goes, or does not listen."""
         with contextlib.suppress(OSError):
-            while not self._closing.is_set():
-                last = client.gone.is_set()
+            while True:
+                last = client.gone.is_set() or self._closing.is_set()
                 events = client.events
                 if events is not None and len(events) > MOST_UNTOLD:
                     break

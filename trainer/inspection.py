@@ -188,15 +188,6 @@ def check_explicit(loaded: Loaded, explicit: bool) -> None:
         raise InspectionError(f"--explicit: {ONE_WAY}")
 
 
-def relative_speed(loaded: Loaded, examples: Examples) -> float:
-    """Throughput at batch 1 relative to a no-CoT model of the same size, on the first few examples.
-
-    How it is measured: `speed.one_at_a_time`.
-    """
-    parts = loaded.parts
-    return one_at_a_time(parts.method, parts.model, examples[:ONE_BY_ONE], loaded.at.scheduled).relative
-
-
 def greeting(loaded: Loaded) -> str:
     """What is asked here, and how."""
     parts = loaded.parts
@@ -233,12 +224,13 @@ def read_examples(file: Path, parts: Parts) -> Examples:
     contents = files.read(file)
     positions = parts.model.config.max_position_embeddings
     problems = {broken.line: str(broken) for broken in contents.broken}
+    lines = [parts.task.tidied(line) for line in contents.lines]
     try:
-        examples = encode_lines(contents.lines, parts.tokenizer)
+        examples = encode_lines(lines, parts.tokenizer)
     except ValueError:
         examples = None
     if examples is None or (len(examples) and parts.method.positions(examples) > positions):
-        for number, line in zip(contents.numbers, contents.lines, strict=True):
+        for number, line in zip(contents.numbers, lines, strict=True):
             try:
                 length = parts.method.positions(encode_lines([line], parts.tokenizer))
                 if length > positions:

@@ -42,6 +42,16 @@ def read(folder: Path, wanted: Callable[[bytes], bool] = lambda line: True) -> I
                 continue
 
 
+def after(seq: int) -> Callable[[bytes], bool]:
+    """For `read`: the lines of events after number `seq`, which stands first in each."""
+
+    def wanted(line: bytes) -> bool:
+        number = line[len(b'{"seq":') : line.find(b",")]
+        return not number.isdigit() or int(number) > seq
+
+    return wanted
+
+
 class Journal:
     """The writing end. publish: called with each event, in order, once it is on the disk."""
 

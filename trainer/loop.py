@@ -82,8 +82,12 @@ class Record(Protocol):
         """Hand an event on. wait: return when it is on the disk."""
         ...
 
-    def position(self, place: Place) -> int:
-        """How much of the journal came before this place; it is on the disk then."""
+    def position(self, *, repeating: bool) -> int:
+        """How much of the journal came before the loop's place; it is on the disk then."""
+        ...
+
+    def passed(self, seq: int) -> None:
+        """What event `seq` tells of has been done again."""
         ...
 
     def ahead(self, place: Place) -> bool:
@@ -114,6 +118,8 @@ class Loop:
         """Commands of before the process ended, to carry out again at their places."""
         self.afterwards = Control()
         """What holds, of pauses, when all that is told already has been done again."""
+        self.unanswered: list[tuple[Command, bool, str]] = []
+        """Commands of before the process ended that get their answers when all has been done again."""
         self._during = ""
         self._later: list[Command] = []
 
@@ -173,15 +179,17 @@ class Loop:
         started = time.monotonic()
         self.progress = schedule.count(self.progress, self.pace, step=self.step, held=self.control.held)
         seed = self.config.seed
-        # While explicit CoT is trained first, nothing is removed at random (official code).
-        smooth = self.step >= self.pace.pretrain
+        pretraining = self.step < self.pace.pretrain
         if self.step == self.pace.pretrain > 0 and self.method.stages:
             message = f"pretraining is over: removal smoothing begins (λ = {self.config.method.smoothing:g})"
-            self._emit(Notice(at=self.at, message=message))
-        offsets = generator(seed, "offset", self.stream, self.step) if smooth else None
+            self._emit(Notice(at=self.at, message=message, of_step=True))
+        chance = generator(seed, "offset", self.stream, self.step)
         accumulate, longest = self.config.optim.accumulate, self.config.data.max_len_train
         rows = self.order.batch(self.stream, self.step).chunk(accumulate)
-        parts = [self.method.rows(self.train[part], self.progress.scheduled, offsets) for part in rows]
+        parts = [
+            self.method.rows(self.train[part], self.progress.scheduled, chance, pretraining=pretraining)
+            for part in rows
+        ]
         short = [part for part in parts if longest is None or part.longest <= longest]
         torch.manual_seed(derive(seed, "dropout", self.stream, self.step))
         if short:
@@ -232,8 +240,11 @@ class Loop:
 
     def _finish(self, reason: str, state: Literal["finished", "interrupted"]) -> None:
         """Save, measure the test split where the run is complete, and stay to answer until closed."""
-        self.ended = True
         saved = self._save("final" if state == "finished" else "stop")
+        self.ended = True
+        self.script.clear()
+        self.unanswered += [(c, False, "the run was stopped before it came to this") for c in self._later]
+        self._later.clear()
         result = self._evaluate("test", "schedule") if state == "finished" else None
         self._emit(
             RunFinished(
@@ -263,12 +274,10 @@ class Loop:
     @property
     def repeating(self) -> bool:
         """Whether what the journal tells already is being done again."""
-        return bool(self.script) or self._record.ahead(self.place)
+        return not self.ended and (bool(self.script) or self._record.ahead(self.place))
 
     def _serve(self) -> None:
-        while (
-            self.script and self.script[0].place.branch == self.branch and self.script[0].place <= self.place
-        ):
+        while self.script and self.script[0].is_due(self.place):
             self._repeat(self.script.popleft())
         arrived = self.inbox.take()
         if self.repeating:
@@ -284,7 +293,10 @@ class Loop:
                 self._obey(command)
 
     def _catch_up(self) -> None:
-        """All is done again: a pause that was asked for holds from here."""
+        """All is done again: what was open is answered, and a pause that was asked for holds from here."""
+        for command, ok, message in self.unanswered:
+            self._acknowledge(command, ok, message)
+        self.unanswered.clear()
         later, self.afterwards = self.afterwards, Control()
         if later.paused or later.pause_at is not None:
             reached = later.pause_at is not None and later.pause_at <= self.step
@@ -293,13 +305,15 @@ class Loop:
 
     def _repeat(self, deed: Deed) -> None:
         ok, message = self._do(deed.command)
-        if not deed.acknowledged:
-            self._acknowledge(deed.command, ok, message)
-        elif not ok:
-            text = (
-                f"{deed.command.text}: was done before the interruption and cannot be done again: {message}"
-            )
+        if not deed.answered:
+            self.unanswered.append((deed.command, ok, message))
+            return
+        self._record.passed(deed.answered)
+        if not ok:
+            text = f"{deed.command.text}: done before the interruption, and not possible again: {message}"
             self._emit(Notice(at=self.at, level="error", message=text))
+            if deed.command.name == "rollback":
+                self.script.clear()  # what followed was done on a branch that there is not now
 
     def _obey(self, command: Command) -> None:
         try:
@@ -551,7 +565,7 @@ class Loop:
             updates=self.updater.updates,
             cot_free=self.cot_free,
             seconds=self.seconds,
-            seq=self._record.position(self.place),
+            seq=self._record.position(repeating=self.repeating),
             during=self._during,
             accuracy=self.accuracy,
         )

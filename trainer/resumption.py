@@ -43,9 +43,8 @@ RETOLD = (
     AlarmCleared,
     SettingChanged,
     RolledBack,
-    Notice,
 )
-"""Events that doing it again makes again."""
+"""Events that doing it again makes again, besides the notices of steps."""
 
 
 class Place(NamedTuple):
@@ -57,11 +56,11 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """A command to carry out again at its place. acknowledged: whether the journal has its answer."""
+    """A command to carry out again at its place. answered: the event that was its answer, 0 for none."""
 
     place: Place
     command: Command
-    acknowledged: bool
+    answered: int
 
     def is_due(self, place: Place) -> bool:
         return self.place.branch == place.branch and self.place.step <= place.step
@@ -93,56 +92,53 @@ def plan(events: Sequence[Event], seq: int, during: str) -> Plan:
             rolled = event
         elif isinstance(event, CommandAcknowledged):
             if event.ok and event.id != during:
-                script += _deed(_command(event), event, rolled, acknowledged=True)
+                script += _deed(_command(event), event, rolled, answered=event.seq)
             rolled = None
     waiting = [_command(e) for id, e in received.items() if id not in answered]
-    done = next((c for c in waiting if c.id == during), None)
-    if done is not None:
-        waiting.remove(done)
-    elif waiting:
-        # Commands are carried out one after the other, so only the first unanswered one can have begun.
-        begun = _begun(events, waiting[0])
-        script += begun
-        waiting = waiting[len(begun) :]
-    return Plan(tuple(script), done, tuple(waiting))
+    # Commands are carried out one after the other, so only the first unanswered one can have begun.
+    trace = _trace(events, waiting[0]) if waiting else None
+    if trace is None:
+        return Plan(tuple(script), None, tuple(waiting))
+    begun, *lost = waiting
+    if trace.seq <= seq:
+        return Plan(tuple(script), begun, tuple(lost))
+    rolled = trace if isinstance(trace, RolledBack) else None
+    return Plan((*script, *_deed(begun, trace, rolled, answered=0)), None, tuple(lost))
 
 
 def _command(event: CommandReceived | CommandAcknowledged) -> Command:
     return parse(event.command, id=event.id, source=event.source)
 
 
-def _deed(command: Command, event: Event, rolled: RolledBack | None, *, acknowledged: bool) -> list[Deed]:
+def _deed(command: Command, event: Event, rolled: RolledBack | None, *, answered: int) -> list[Deed]:
     if command.name not in DONE_AGAIN:
         return []
     if rolled is not None and command.name == "rollback":
         # By name: what "the stage before" means depends on what retention has kept since.
         command = replace(command, target=rolled.checkpoint)
-        return [Deed(Place(rolled.from_branch, rolled.from_step), command, acknowledged)]
-    return [Deed(Place(event.at.branch, event.at.step), command, acknowledged)]
+        return [Deed(Place(rolled.from_branch, rolled.from_step), command, answered)]
+    return [Deed(Place(event.at.branch, event.at.step), command, answered)]
 
 
-def _begun(events: Sequence[Event], command: Command) -> list[Deed]:
-    """The deed of a command that has left a trace in the journal, but no answer."""
-    last = max((e.seq for e in events if isinstance(e, CommandAcknowledged)), default=0)
+def _trace(events: Sequence[Event], command: Command) -> Event | None:
+    """What the journal has of an unanswered command's effect."""
+    answers = (e for e in events if isinstance(e, CommandAcknowledged) and _command(e).name in DONE_AGAIN)
+    last = max((e.seq for e in answers), default=0)
     for event in events:
         if event.seq <= last:
             continue
-        rolled = None
         match command.name, event:
             case "rollback", RolledBack():
-                rolled = event
+                return event
             case "advance", StageEntered(cause="operator"):
-                pass
+                return event
             case "evaluate", Evaluated(cause="operator"):
-                pass
+                return event
             case "set", SettingChanged():
-                pass
+                return event
             case "save", CheckpointSaved(cause="manual"):
-                pass
-            case _:
-                continue
-        return _deed(command, event, rolled, acknowledged=False)
-    return []
+                return event
+    return None
 
 
 class Retold:
@@ -153,21 +149,30 @@ class Retold:
         """The place on the run's line: the last event that was passed over."""
         self._waiting: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for event in events:
-            if event.seq > seq and isinstance(event, RETOLD):
+            if event.seq > seq and _is_retold(event):
                 self._waiting[_key(event)].append(event.seq)
 
     def has(self, event: Event) -> bool:
         """Whether the journal has this event already; it is then crossed out."""
-        if not isinstance(event, RETOLD) or not (waiting := self._waiting.get(_key(event))):
+        if not _is_retold(event) or not (waiting := self._waiting.get(_key(event))):
             return False
-        self.seq = max(self.seq, waiting.pop(0))
+        self.passed(waiting.pop(0))
         if not waiting:
             del self._waiting[_key(event)]
         return True
 
+    def passed(self, seq: int) -> None:
+        """What event `seq` tells of has been done again."""
+        self.seq = max(self.seq, seq)
+
     def ahead(self, place: Place) -> bool:
         """Whether the journal tells more of this branch, here or further on."""
         return any(key[1] == place.branch and key[2] >= place.step for key in self._waiting)
+
+
+def _is_retold(event: Event) -> bool:
+    """Whether doing the same steps again tells it again. What a process says of itself is not of these."""
+    return event.of_step if isinstance(event, Notice) else isinstance(event, RETOLD)
 
 
 def _key(event: Event) -> tuple[Any, ...]:

@@ -48,7 +48,7 @@ from trainer.files import replace_text
 from trainer.lineage import CheckpointRef, Lineage, replay
 from trainer.loop import Loop
 from trainer.parts import assemble
-from trainer.resumption import Place, Plan, Retold, plan
+from trainer.resumption import Place, Retold, plan
 
 CONFIG = "config.toml"
 HEARTBEAT_SECONDS = 1.0
@@ -81,7 +81,6 @@ class Run:
         self._accuracy: float | None = None
         self._started = time.time()
         self._retold = Retold()
-        self._plan = Plan()
         self._beating: threading.Thread | None = None
         self._last_step_at = 0.0
         self._stages = 0
@@ -152,14 +151,21 @@ class Run:
         self._beating = threading.Thread(target=self._beat, name="stepwise-status", daemon=True)
         self._beating.start()
 
-    def subscribe(self, after: int = 0) -> deque[Event]:
-        """The journal's events after number `after` and, from now on, every event; take with `popleft`."""
+    def subscribe(self, after: int | None = 0) -> deque[Event]:
+        """The journal's events after number `after` and, from now on, every event; take with `popleft`.
+
+        None: only what comes.
+        """
+        events: deque[Event] = deque()
         with self._publishing:
-            events: deque[Event] = deque()
-            if after < self._published:
-                events.extend(e for e in journal.read(self.folder) if e.seq > after)
-            # What is on the disk but not published yet is in `events` already.
-            self._subscribers.append((events, events[-1].seq if events else after))
+            published = self._published
+            self._subscribers.append((events, published))
+        if after is not None and after < published:
+            # Outside the lock: nobody who trains or writes waits while a long history is read.
+            told = (e for e in journal.read(self.folder, journal.after(after)) if e.seq <= published)
+            history = list(told)
+            with self._publishing:
+                events.extendleft(reversed(history))
         return events
 
     def unsubscribe(self, events: deque[Event]) -> None:
@@ -244,14 +250,18 @@ class Run:
         forks = replay(before).forks
         self._take_settings(before)
         self._retold = Retold(events, seq)
-        self._plan = plan(events, seq, saved.during if saved else "")
         for event in events:
             if isinstance(event, CommandAcknowledged):
                 self._inbox.answered(event.id, Answer(event.ok, event.message, event.at.step))
         loop = self._build(origin, Lineage(good, forks))
         loop.control = replace(control.replay(before), pause_at=None)
         loop.afterwards = replace(control.replay(events), held=False)
-        loop.script.extend(self._plan.script)
+        todo = plan(events, seq, saved.during if saved else "")
+        loop.script.extend(todo.script)
+        if todo.done is not None:
+            loop.unanswered.append((todo.done, True, "done; the run was interrupted before it could say so"))
+        lost = "the run was interrupted before it came to this"
+        loop.unanswered += [(command, False, lost) for command in todo.lost]
         loop.seconds = saved.seconds if saved else 0.0
         loop.recall(before)
         evaluated = [e for e in events if isinstance(e, Evaluated) and e.split == "valid"]
@@ -328,7 +338,6 @@ class Run:
                 self.tell(Notice(at=self._loop.at, level="warning", message=message))
             for remark in self._loop.parts.remarks:
                 self.tell(Notice(at=self._loop.at, level=remark.level, message=remark.message))
-            self._answer_the_open()
             self.tell(Notice(at=self._loop.at, message=self._saving_habits()))
             self._loop.run()
         except Exception as error:
@@ -379,25 +388,17 @@ class Run:
         if not self._retold.has(event):
             self._journal.append(event, wait=wait)
 
-    def position(self, place: Place) -> int:
-        """How much of the journal came before this place; it is on the disk then."""
-        return self._retold.seq if self._retold.ahead(place) else self._journal.flush()
+    def position(self, *, repeating: bool) -> int:
+        """How much of the journal came before the loop's place; it is on the disk then."""
+        return self._retold.seq if repeating else self._journal.flush()
+
+    def passed(self, seq: int) -> None:
+        """What event `seq` tells of has been done again."""
+        self._retold.passed(seq)
 
     def ahead(self, place: Place) -> bool:
         """Whether the journal tells already of what comes here."""
         return self._retold.ahead(place)
-
-    def _answer_the_open(self) -> None:
-        """Answer the commands that the process before had taken in and not answered."""
-        open_ = [
-            (c, False, "the run was interrupted before it could be done; ask again") for c in self._plan.lost
-        ]
-        if self._plan.done is not None:
-            open_.insert(0, (self._plan.done, True, "done; the run was interrupted before it could say so"))
-        for command, ok, message in open_:
-            answer = Answer(ok, message, self._loop.step)
-            self._inbox.answered(command.id, answer)
-            self.tell(control.acknowledgement(command, self._loop.at, answer), wait=True)
 
     def _publish(self, event: Event) -> None:
         if event.at.time:

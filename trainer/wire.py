@@ -1,6 +1,7 @@
 """What goes over the control socket: JSON lines, and where the socket lies. Light to import.
 
-    client → run    {"after": SEQ}                              once, first: tell me all from there on
+    client → run    {"after": SEQ}                              once, first: tell me all from there on;
+                                                                null: from now on
                     {"command": "pause", "id": …, "source": …}  any command of `control.COMMANDS`
     run → client    events, as in the journal                   transient ones too
                     {"error": "…"}                              what could not be understood
@@ -35,9 +36,9 @@ class WireError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """after: seq of the last event the client has."""
+    """after: seq of the last event the client has; None: it wants only what comes."""
 
-    after: int
+    after: int | None
 
 
 def address(run: Path) -> Path:
@@ -71,7 +72,7 @@ def read(line: bytes) -> Hello | Command:
     except (ValueError, RecursionError) as error:
         raise WireError(f"not a line of JSON: {error}") from None
     match message:
-        case {"after": int(after)} if not isinstance(after, bool):
+        case {"after": int() | None as after} if not isinstance(after, bool):
             return Hello(after)
         case {"command": str(text), **rest}:
             id, source = rest.get("id"), rest.get("source", "socket")
@@ -80,7 +81,7 @@ def read(line: bytes) -> Hello | Command:
     raise WireError('{"after": SEQ} or {"command": TEXT, "id": TEXT, "source": TEXT} is expected')
 
 
-def hello(after: int) -> bytes:
+def hello(after: int | None) -> bytes:
     return _line({"after": after})
 
 

@@ -42,6 +42,7 @@ class Case:
 
     per_epoch: tokens removed, Δ. trained: real steps, and not the same weights at every batch. ours: what
     only our configuration has. accumulate: parts of a batch; theirs gets one batch more, its first update.
+    control: ours is told something else, so that the losses must differ by more than the bound.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Case:
     accumulate: int = 1
     model: str = "gpt2"
     trained: bool = False
+    control: bool = False
     ours: dict[str, Any] = field(default_factory=dict)
 
 
@@ -93,8 +95,8 @@ def _sweeps(files: dict[str, Lines]) -> list[Case]:
         sweep("no CoT", "gsm8k", start_from=1000, batches=6, ours=no_cot),
         sweep("in 2 parts", "gsm8k", start_from=4, pretrain=6, batches=12, accumulate=2),
         sweep("left", "mult 2×2, ours"),
-        sweep("left, Llama", "mixed, Llama", model="llama"),
-        sweep("right, Llama", "mixed, Llama", side="right", model="llama"),
+        sweep("left", "mixed, Llama", model="llama"),
+        sweep("right", "mixed, Llama", side="right", model="llama"),
     ]
 
 
@@ -109,10 +111,17 @@ def _curves(files: dict[str, Lines]) -> list[Case]:
         curve("left, no reset", "mult 4×4", 2, reset=False),
         curve("left, no smoothing", "mult 4×4", 2, smoothing=math.inf),
         curve("left, keep positions", "mult 4×4", 2, keep_positions=True),
-        curve("right", "gsm8k", 5),
+        curve("right", "gsm8k", 5, side="right"),
         curve("left, beyond 12, max_len_train", "gsm8k", 5, beyond=12, max_len=files["gsm8k"].longest - 10),
         curve("left, pretraining at 2", "mixed", 4, start_from=2, pretrain=2),
-        curve("left, Llama", "mixed, Llama", 4, model="llama"),
+        curve("left", "mixed, Llama", 4, model="llama"),
+        curve(
+            "left, ours without reset",
+            "mult 4×4",
+            2,
+            control=True,
+            ours={"method": {"reset_optimizer": False}},
+        ),
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -100,12 +99,7 @@ def paper(out: Out = RUNS, as_json: Json = False) -> None:
 
 
 def stages(name: str) -> None:
-    """What a preset does to one example and how it smooths, for people at a terminal; nothing elsewhere.
-
-    What is piped or saved to a file is the preset alone.
-    """
-    if not sys.stdout.isatty():
-        return
+    """What a preset does to one example, and how it smooths: the paper's figures 1 and 2b, as comments."""
     from stepwise_tui import glyphs
     from stepwise_tui.render import stages
     from trainer import presets

@@ -49,8 +49,7 @@ def send(
         from trainer.events import CommandAcknowledged
 
         asked = control.parse(" ".join(command), source="send")
-        link = SocketLink(runs.find(run, out))
-        link.drain()
+        link = SocketLink(runs.find(run, out), history=False)
         link.send(asked)
         answer: CommandAcknowledged | None = None
         while answer is None:

@@ -59,9 +59,7 @@ class Leave(ModalScreen[Leaving]):
         self._owner = owner
 
     def compose(self) -> ComposeResult:
-        here = (
-            "It lives in this window and ends with it." if self._owner else "It goes on without this window."
-        )
+        here = "It lives in this window and ends with it" if self._owner else "It goes on without this window"
         with Vertical(classes="dialog wide") as box:
             box.border_title = "quit"
             yield Static(

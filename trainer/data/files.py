@@ -163,6 +163,8 @@ def _array(data: bytes, file: Path) -> Iterator[Item]:
         start = _next(text, at)
         line += text.count("\n", at, start)
         if text[start : start + 1] == "]":
+            if text[start + 1 :].strip():
+                raise DataError(f"{file}, line {line}: something follows the end of its JSON array")
             return
         try:
             value, at = DECODER.raw_decode(text, start)

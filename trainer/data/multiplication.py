@@ -75,6 +75,9 @@ class Multiplication:
     def example_text(self, examples: Examples, index: int, tokenizer: PreTrainedTokenizerBase) -> Line:
         return layout.decode_example(examples, index, tokenizer)
 
+    def tidied(self, line: Line) -> Line:
+        return line
+
     def understand(self, text: str) -> Problem:
         asked = asking.understand(text, self.digits, self.digits_b)
         line = render(asked.a.zfill(self.digits), asked.b.zfill(self.digits_b), self.cot)

@@ -70,6 +70,10 @@ class Task(Protocol):
         """One row as text."""
         ...
 
+    def tidied(self, line: Line) -> Line:
+        """An example of a file as this task's own are read."""
+        ...
+
     def understand(self, text: str) -> Problem:
         """What a person asked, once there are splits. Raises `NotUnderstood`."""
         ...

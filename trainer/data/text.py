@@ -63,8 +63,7 @@ class TextTask:
         loaded = self._load()
         for contents in loaded.values():
             check(contents)
-            if self._own_words:
-                contents.lines = [one_blank(line) for line in contents.lines]
+            contents.lines = [self.tidied(line) for line in contents.lines]
         return loaded
 
     def splits(
@@ -126,6 +125,9 @@ class TextTask:
 
     def example_text(self, examples: Examples, index: int, tokenizer: PreTrainedTokenizerBase) -> Line:
         return layout.decode_example(examples, index, tokenizer)
+
+    def tidied(self, line: Line) -> Line:
+        return one_blank(line) if self._own_words else line
 
     def understand(self, text: str) -> Problem:
         assert self._tokenizer is not None, "the splits come first"

@@ -34,6 +34,9 @@ class Typed:
     def example_text(self, examples: Examples, index: int, tokenizer: PreTrainedTokenizerBase) -> Line:
         return layout.decode_example(examples, index, tokenizer)
 
+    def tidied(self, line: Line) -> Line:
+        return line
+
     def understand(self, text: str) -> Problem:
         question = " ".join(text.split())
         if not question:

@@ -113,8 +113,18 @@ class Method(Protocol):
         """Positions that the longest row of these takes, at whatever stage."""
         ...
 
-    def rows(self, examples: Examples, scheduled: int, generator: torch.Generator | None) -> Batch:
-        """A training batch after `scheduled` removals. Without a generator there is no random offset."""
+    def rows(
+        self,
+        examples: Examples,
+        scheduled: int,
+        generator: torch.Generator | None,
+        *,
+        pretraining: bool = False,
+    ) -> Batch:
+        """A training batch after `scheduled` removals. Without a generator nothing is drawn at random.
+
+        pretraining: explicit CoT is trained first, and no offset is drawn yet (official code).
+        """
         ...
 
     def loss(self, model: Model, batch: Batch) -> Losses:

@@ -91,10 +91,17 @@ class Stepwise:
             length_N = length_N + (self.removed(self.stages) - examples.cot_N).clamp(min=0)
         return int(length_N.max()) + self.answers_both_ways
 
-    def rows(self, examples: Examples, scheduled: int, generator: torch.Generator | None) -> Batch:
+    def rows(
+        self,
+        examples: Examples,
+        scheduled: int,
+        generator: torch.Generator | None,
+        *,
+        pretraining: bool = False,
+    ) -> Batch:
         planned_B = torch.full((len(examples),), self.removed(scheduled))
         removals_B = planned_B
-        if generator is not None and self.smooth:
+        if generator is not None and self.smooth and not pretraining:
             offsets_B = torch.multinomial(self.offsets, len(examples), True, generator=generator)
             removals_B = removals_B + offsets_B
         if self.direct_id is not None and self.explicit_id is not None:
