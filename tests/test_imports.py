@@ -52,7 +52,7 @@ def test_help_of_a_command_loads_nothing_of_ours() -> None:
     assert not heavy & loaded_by(command("run", "preset", "--help"))
 
 
-@pytest.mark.parametrize("arguments", [("runs",), ("runs", "--json"), ("presets",), ("presets", "mult2x2")])
+@pytest.mark.parametrize("arguments", [("runs",), ("runs", "--json"), ("presets",)])
 def test_looking_around_loads_neither_torch_nor_textual(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert not {"torch", "transformers", "textual"} & loaded_by(command(*arguments), tmp_path)
 

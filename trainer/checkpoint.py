@@ -48,7 +48,8 @@ class TrainState:
     stream: number of the random stream that order and offsets come from. counter: batches since the last
     removal. updates: steps of this optimiser. cot_free: whether the last batch had no CoT token left.
     seconds: trained so far. seq: events of the journal that came before. during: id of the command that
-    was being carried out, "" for none; its effect is in. accuracy: the last on validation.
+    was being carried out, "" for none; its effect is in. accuracy: the last on validation. meter: what was
+    measured since the last metrics event.
     """
 
     step: int
@@ -64,6 +65,7 @@ class TrainState:
     seq: int
     during: str
     accuracy: float | None
+    meter: list[float]
 
     def ref(self, id: str) -> CheckpointRef:
         return CheckpointRef(id, self.branch, self.step, self.stage, self.cause)

@@ -568,6 +568,7 @@ class Loop:
             seq=self._record.position(repeating=self.repeating),
             during=self._during,
             accuracy=self.accuracy,
+            meter=self.meter.state(),
         )
 
     def restore(self, id: str) -> None:
@@ -583,6 +584,7 @@ class Loop:
         self.updater.updates = state.updates
         self.cot_free = state.cot_free
         self.accuracy = state.accuracy
+        self.meter.load(state.meter)
 
     # Small things ------------------------------------------------------------------------------------------
 

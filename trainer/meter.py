@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,6 +42,18 @@ class Meter:
         self._tokens = 0
         self.seconds = 0.0
 
+    def state(self) -> list[float]:
+        """What was added since the last `clear`, to go on with after a restart; seconds are not kept."""
+        sums = [0.0] * 6 if self._sums is None else self._sums.tolist()
+        return [*sums, self.steps, self._tokens, self.left_out]
+
+    def load(self, state: Sequence[float]) -> None:
+        """Go on from a `state`."""
+        self.clear()
+        *sums, steps, tokens, left_out = state
+        self.steps, self._tokens, self.left_out = int(steps), int(tokens), int(left_out)
+        self._sums = torch.tensor(sums) if steps else None
+
     def add(self, losses: Losses, grad_norm: Tensor, finite: Tensor, tokens: int) -> None:
         """Count one step; one that was skipped (`finite` is 0) counts as skipped only."""
         values = torch.stack(
@@ -54,7 +67,7 @@ class Meter:
             ]
         ).float()
         values = torch.where(finite, values, torch.zeros_like(values))
-        self._sums = values if self._sums is None else self._sums + values
+        self._sums = values if self._sums is None else self._sums.to(values.device) + values
         self.steps += 1
         self._tokens += tokens
 
