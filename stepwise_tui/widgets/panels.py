@@ -134,7 +134,8 @@ class ChatPanel(Vertical):
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="turns", can_focus=False):
             yield Static(id="conversation")
-        yield ChatInput(placeholder="ask, e.g. 12*34", id="question")
+        # The focus may arrive after the first keys: it must not select what was typed by then.
+        yield ChatInput(placeholder="ask, e.g. 12*34", id="question", select_on_focus=False)
 
     def show(self, history: History) -> None:
         """Take up the conversation as it is now."""
