@@ -161,11 +161,14 @@ class MethodConfig(Section):
     @model_validator(mode="after")
     def _possible_together(self) -> MethodConfig:
         if self.move_positions and (self.side == "right" or not self.reset_optimizer):
-            raise ValueError('move_positions needs side = "left" and reset_optimizer = true')
+            raise ValueError(
+                'move_positions, which this sets, needs side = "left" and reset_optimizer = true; without it: '
+                "--set method.move_positions=false"
+            )
         if self.move_positions and (self.keep_positions or self.fillers or self.explicit_share):
             raise ValueError(
-                "move_positions goes with neither keep_positions, fillers nor explicit_share; keep_positions "
-                "does the same for any batch"
+                "move_positions, which this sets, goes with neither keep_positions, fillers nor explicit_share; "
+                "without it: --set method.move_positions=false"
             )
         if self.fillers and (self.side == "right" or self.keep_positions):
             raise ValueError('fillers need side = "left", and keep every position as it is already')

@@ -275,6 +275,8 @@ def _find(run_or_folder: str, id: str | None, out: Path) -> Path:
     run = runs.find(run_or_folder, out)
     ids = [ref.id for ref in checkpoint.list_checkpoints(run)]
     if not ids:
+        if any((run / checkpoint.FOLDER).glob("b*")):
+            raise InspectionError(f"{run}: its checkpoints cannot be read; another version wrote them")
         raise InspectionError(f"{run} has no checkpoint yet")
     if id is None:
         return run / checkpoint.FOLDER / ids[-1]

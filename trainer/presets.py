@@ -108,6 +108,8 @@ def configure(
     Raises `ConfigError` with every problem of the file and of the assignments at once.
     """
     tables = document(base) if isinstance(base, str) else _extended(configuration.load(base), str(base), ())
+    if not tables:
+        raise ConfigError(f"{base}: says nothing; a configuration names at least its [data]")
     problems: list[str] = []
     overrides: dict[str, Any] = {}
     for text in assignments:
