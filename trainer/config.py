@@ -162,12 +162,12 @@ class MethodConfig(Section):
     def _possible_together(self) -> MethodConfig:
         if self.move_positions and (self.side == "right" or not self.reset_optimizer):
             raise ValueError(
-                'move_positions, which this sets, needs side = "left" and reset_optimizer = true; without it: '
+                'move_positions, set here, needs side = "left" and reset_optimizer = true; without it: '
                 "--set method.move_positions=false"
             )
         if self.move_positions and (self.keep_positions or self.fillers or self.explicit_share):
             raise ValueError(
-                "move_positions, which this sets, goes with neither keep_positions, fillers nor explicit_share; "
+                "move_positions, set here, goes with neither keep_positions, fillers nor explicit_share; "
                 "without it: --set method.move_positions=false"
             )
         if self.fillers and (self.side == "right" or self.keep_positions):
