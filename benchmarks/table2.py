@@ -1,6 +1,6 @@
 """A small Table 2: what each part of stepwise internalisation is worth on 2×2 and 3×3 multiplication.
 
-    nice -n 19 python benchmarks/table2.py --out docs/results --runs DIR
+    nice -n 19 python benchmarks/table2.py --out docs/results
 
 Each size, variant and seed is a run of the command line on one thread of the CPU. All runs of a size have
 the same model, data and batch, and at most the same number of steps, so at most as many examples: a run
@@ -247,20 +247,19 @@ def write(rows: list[dict[str, Any]], out: Path, command: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for table2.json and table2.md")
-    parser.add_argument("--runs", type=Path, help="folder of the runs, OUT/table2-runs unless given")
+    parser.add_argument("--runs", type=Path, default=Path("runs/table2"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     options = parser.parse_args()
-    runs = options.runs or options.out / "table2-runs"
     os.environ["OMP_NUM_THREADS"] = "1"
     cells = [Cell(*key) for key in _product(options)]
     command = f"python benchmarks/table2.py --out docs/results --seeds {options.seeds}"
     rows: list[dict[str, Any]] = []
     failed = 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        for future in as_completed([pool.submit(make, cell, runs) for cell in cells]):
+        for future in as_completed([pool.submit(make, cell, options.runs) for cell in cells]):
             try:
                 rows.append(future.result())
             except (subprocess.CalledProcessError, RuntimeError) as error:
