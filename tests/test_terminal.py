@@ -73,6 +73,7 @@ def test_every_key_from_launch_to_quit(start: Callable[..., Terminal], tmp_path:
         terminal.press(key)
         terminal.until(lambda screen, seen=seen: seen.lower() in screen.lower())
         terminal.press("escape")
+    terminal.until(lambda screen: "🔎" not in screen)
     terminal.press("d")
     terminal.until("lives in this window")
     terminal.press("y", "b", "tab", "tab", "tab")
