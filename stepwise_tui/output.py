@@ -11,7 +11,7 @@ import tempfile
 import textwrap
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -138,25 +138,26 @@ def findings(found: Sequence[Finding]) -> str:
     for finding in found:
         lines.append(f"{marks[finding.verdict]:<3}{finding.name:<13}{finding.found}")
         if finding.remedy:
-            lines.append(_wrapped(finding.remedy, " " * 16 + "→ ", " " * 18))
+            lines.append(_wrapped(finding.remedy, sys.stdout, " " * 16 + "→ ", " " * 18))
     return "\n".join(lines)
 
 
 def complain(message: str) -> None:
-    """One readable block on stderr. A message of several lines becomes a list."""
+    """One readable block on stderr. A message of several problems, one a line, becomes a list."""
     problems = message.strip().splitlines() or ["it failed without a reason"]
     if len(problems) == 1:
-        text = _wrapped(f"stepwise: {problems[0]}", "", "  ")
+        text = _wrapped(f"stepwise: {problems[0]}", sys.stderr, "", "  ")
     else:
-        items = (_wrapped(problem, "  • ", "    ") for problem in problems)
+        items = (_wrapped(problem, sys.stderr, "  • ", "    ") for problem in problems)
         text = "\n".join([f"stepwise: {len(problems)} problems", *items])
     typer.echo(text, err=True)
 
 
-def _wrapped(text: str, first: str, rest: str) -> str:
+def _wrapped(text: str, out: TextIO, first: str, rest: str) -> str:
+    """In lines of `WIDTH` on a terminal; whole elsewhere, for a script to search."""
     return textwrap.fill(
         text,
-        WIDTH,
+        WIDTH if out.isatty() else sys.maxsize,
         initial_indent=first,
         subsequent_indent=rest,
         break_long_words=False,
