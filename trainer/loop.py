@@ -11,11 +11,10 @@ import os
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 
@@ -25,7 +24,6 @@ from trainer.checkpoint import CheckpointError, TrainState
 from trainer.config import Config, get
 from trainer.control import (
     Advance,
-    Answer,
     Ask,
     Change,
     Command,
@@ -36,7 +34,6 @@ from trainer.control import (
     Inbox,
     RollBack,
     Save,
-    acknowledgement,
     decide,
 )
 from trainer.events import (
@@ -61,38 +58,15 @@ from trainer.events import (
 from trainer.keeper import Keeper
 from trainer.lineage import Fork, Lineage
 from trainer.meter import Meter
+from trainer.orders import Orders, Record
 from trainer.parts import Parts
-from trainer.resumption import Deed, Place
 from trainer.schedule import Progress
 from trainer.seeds import Order, derive, generator
 from trainer.update import Updater
 from trainer.watch import Watch, watch
 
-AT_ONCE = ("stop", "pause", "resume", "ask")
-"""Commands that are served also while what was done before is done again: they change no weight."""
-
 SHOWN = 8
 """Held-out examples shown with each evaluation."""
-
-
-class Record(Protocol):
-    """What the run tells, and what it has told already."""
-
-    def tell(self, event: Event, *, wait: bool = False) -> None:
-        """Hand an event on. wait: return when it is on the disk."""
-        ...
-
-    def position(self, *, repeating: bool) -> int:
-        """How much of the journal came before the loop's place; it is on the disk then."""
-        ...
-
-    def passed(self, seq: int) -> None:
-        """What event `seq` tells of has been done again."""
-        ...
-
-    def ahead(self, place: Place) -> bool:
-        """Whether the journal tells already of what comes here."""
-        ...
 
 
 class RefusedError(ValueError):
@@ -109,19 +83,13 @@ class Loop:
         self.folder = folder
         self.parts = parts
         self.inbox = inbox
+        self.orders = Orders(self, inbox, record)
         self.keeper = Keeper(folder, lineage)
         self.control = Control()
         self.state: RunState = "starting"
         self.closing = threading.Event()
         self._record = record
-        self.script: deque[Deed] = deque()
-        """Commands of before the process ended, to carry out again at their places."""
-        self.afterwards = Control()
-        """What holds, of pauses, when all that is told already has been done again."""
-        self.unanswered: list[tuple[Command, bool, str]] = []
-        """Commands of before the process ended that get their answers when all has been done again."""
         self._during = ""
-        self._later: list[Command] = []
 
         self.model, self.method = parts.model, parts.method
         self.train = parts.splits["train"]
@@ -150,7 +118,7 @@ class Loop:
         if not self.keeper.lineage.checkpoints:
             self._enter_stage(self.method.start, "start")
         while (reason := self._reason_to_end()) is None:
-            self._serve()
+            self.orders.serve()
             if self.control.stopping:
                 return self._finish("stopped by the operator", "interrupted")
             if self.control.paused:
@@ -242,9 +210,7 @@ class Loop:
         """Save, measure the test split where the run is complete, and stay to answer until closed."""
         saved = self._save("final" if state == "finished" else "stop")
         self.ended = True
-        self.script.clear()
-        self.unanswered += [(c, False, "the run was stopped before it came to this") for c in self._later]
-        self._later.clear()
+        self.orders.give_up()
         result = self._evaluate("test", "schedule") if state == "finished" else None
         self._emit(
             RunFinished(
@@ -262,73 +228,12 @@ class Loop:
         self.control = replace(self.control, stopping=False)
         self.inbox.stop_served()
         while not self.closing.is_set():
-            self._serve()
+            self.orders.serve()
             self.inbox.wait(0.2)
 
     # Commands ------------------------------------------------------------------------------------------
 
-    @property
-    def place(self) -> Place:
-        return Place(self.branch, self.step)
-
-    @property
-    def repeating(self) -> bool:
-        """Whether what the journal tells already is being done again."""
-        return not self.ended and (bool(self.script) or self._record.ahead(self.place))
-
-    def _serve(self) -> None:
-        while self.script and self.script[0].is_due(self.place):
-            self._repeat(self.script.popleft())
-        arrived = self.inbox.take()
-        if self.repeating:
-            # They belong after what was done before they were asked for.
-            self._later += [c for c in arrived if c.name not in AT_ONCE]
-            arrived = [c for c in arrived if c.name in AT_ONCE]
-        else:
-            self._catch_up()
-            arrived = [*self._later, *arrived]
-            self._later.clear()
-        for command in arrived:
-            if self.inbox.answer(command.id) is None:
-                self._obey(command)
-
-    def _catch_up(self) -> None:
-        """All is done again: what was open is answered, and a pause that was asked for holds from here."""
-        for command, ok, message in self.unanswered:
-            self._acknowledge(command, ok, message)
-        self.unanswered.clear()
-        later, self.afterwards = self.afterwards, Control()
-        if later.paused or later.pause_at is not None:
-            reached = later.pause_at is not None and later.pause_at <= self.step
-            pause_at = None if reached else later.pause_at
-            self.control = replace(self.control, paused=later.paused or reached, pause_at=pause_at)
-
-    def _repeat(self, deed: Deed) -> None:
-        ok, message = self._do(deed.command)
-        if not deed.answered:
-            self.unanswered.append((deed.command, ok, message))
-            return
-        self._record.passed(deed.answered)
-        if not ok:
-            text = f"{deed.command.text}: done before the interruption, and not possible again: {message}"
-            self._emit(Notice(at=self.at, level="error", message=text))
-            if deed.command.name == "rollback":
-                self.script.clear()  # what followed was done on a branch that there is not now
-
-    def _obey(self, command: Command) -> None:
-        try:
-            ok, message = self._do(command)
-        except Exception as error:
-            self._acknowledge(command, False, f"failed: {type(error).__name__}: {error}")
-            raise  # what it left half-done is not trained on; the answer stands first
-        self._acknowledge(command, ok, message)
-
-    def _acknowledge(self, command: Command, ok: bool, message: str) -> None:
-        answer = Answer(ok, message, self.step)
-        self.inbox.answered(command.id, answer)
-        self._emit(acknowledgement(command, self.at, answer), wait=True)
-
-    def _do(self, command: Command) -> tuple[bool, str]:
+    def do(self, command: Command) -> tuple[bool, str]:
         """Decide and carry out; whether it was done, and a sentence."""
         facts = Facts(self.at, self.method.stages, self.config, self.keeper.lineage, self.ended)
         decision = decide(self.control, command, facts)
@@ -565,7 +470,7 @@ class Loop:
             updates=self.updater.updates,
             cot_free=self.cot_free,
             seconds=self.seconds,
-            seq=self._record.position(repeating=self.repeating),
+            seq=self._record.position(repeating=self.orders.repeating),
             during=self._during,
             accuracy=self.accuracy,
             meter=self.meter.state(),

@@ -122,8 +122,8 @@ class Run:
             raise
         loop = self._loop
         self._stages = loop.method.stages
-        if loop.repeating:
-            loop.afterwards = replace(loop.afterwards, paused=self._paused)
+        if loop.orders.repeating:
+            loop.orders.afterwards = replace(loop.orders.afterwards, paused=self._paused)
         else:
             loop.control = replace(loop.control, paused=self._paused)
         parts = loop.parts
@@ -255,19 +255,21 @@ class Run:
                 self._inbox.answered(event.id, Answer(event.ok, event.message, event.at.step))
         loop = self._build(origin, Lineage(good, forks))
         loop.control = replace(control.replay(before), pause_at=None)
-        loop.afterwards = replace(control.replay(events), held=False)
+        loop.orders.afterwards = replace(control.replay(events), held=False)
         todo = plan(events, seq, saved.during if saved else "")
-        loop.script.extend(todo.script)
+        loop.orders.retell(todo.script)
         if todo.done is not None:
-            loop.unanswered.append((todo.done, True, "done; the run was interrupted before it could say so"))
+            loop.orders.unanswered.append(
+                (todo.done, True, "done; the run was interrupted before it could say so")
+            )
         lost = "the run was interrupted before it came to this"
-        loop.unanswered += [(command, False, lost) for command in todo.lost]
+        loop.orders.unanswered += [(command, False, lost) for command in todo.lost]
         loop.seconds = saved.seconds if saved else 0.0
         loop.recall(before)
         evaluated = [e for e in events if isinstance(e, Evaluated) and e.split == "valid"]
         self._accuracy = evaluated[-1].accuracy if evaluated else None
         tip = max((e.at.step for e in events if e.at.branch == loop.branch), default=0)
-        if loop.repeating:
+        if loop.orders.repeating:
             self._damaged.append(
                 f"what came after {origin.id if origin else 'the start'} is done again, up to step {tip:,}; "
                 "what was told of it is not told twice"
