@@ -66,8 +66,11 @@ def follow_the_plan(folder: Path) -> None:
     run.start()
     heard = run.subscribe()
     loop = run._loop
+    orders = loop.orders
     for number, line in enumerate(PLAN):
-        while str(number) not in answered and (not loop.control.paused or loop.repeating or loop.unanswered):
+        while str(number) not in answered and (
+            not loop.control.paused or orders.repeating or orders.unanswered
+        ):
             time.sleep(0.001)
             answered |= answers(heard)
         answered |= answers(heard)
