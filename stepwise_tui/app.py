@@ -165,7 +165,7 @@ class Cockpit(App[None]):
         return decision.message
 
     def action_pause_or_resume(self) -> None:
-        self.request("resume" if self.history.state == "paused" else "pause")
+        self.request("resume" if self.history.state in ("paused", "crashed") else "pause")
 
     def action_save(self) -> None:
         self.request("save")

@@ -244,7 +244,8 @@ def apply(history: History, event: Event) -> None:
         case AlarmRaised():
             history.alarm = event
         case AlarmCleared():
-            history.alarm = None
+            if history.alarm is not None and history.alarm.kind == event.kind:
+                history.alarm = None
         case RunFinished():
             history.finished = event
         case RunCrashed():

@@ -19,6 +19,8 @@ from trainer import config as configuration
 from trainer.config import Config
 from trainer.control import parse
 from trainer.events import (
+    AlarmCleared,
+    AlarmRaised,
     ChatAnswered,
     CheckpointSaved,
     CommandAcknowledged,
@@ -389,6 +391,53 @@ def test_a_crash_in_training_is_told_and_later_commands_are_refused(
     assert written.state == "crashed"
 
 
+def test_a_run_that_broke_is_taken_up_in_the_same_process_and_ends_as_if_it_had_not(
+    driven: Callable[..., Driven], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = driven("whole")
+    end = whole.until(RunFinished).checkpoint
+    whole.run.close()
+    one = driven("broken")
+    one.do("pause")
+    one.may_crash = True
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("the data are gone")
+
+    loop = one.run._loop
+    assert loop is not None
+    monkeypatch.setattr(loop.method, "loss", broken)
+    one.do("resume")
+    one.until(StateChanged, lambda e: e.state == "crashed")
+    refused = one.do("advance")
+    assert not refused.ok and "`resume` goes on" in refused.message
+    one.events.clear()
+    one.may_crash = False
+    taken = one.do("resume")
+    assert taken.ok and "taken up again from b1-" in taken.message
+    assert one.until(RunFinished).checkpoint == end
+    assert one.run.wait(5)
+    one.run.close()
+    assert same(weights(whole.run.folder, end), weights(one.run.folder, end))
+
+
+def test_where_training_cannot_be_taken_up_the_reason_is_said_and_it_can_be_asked_again(
+    driven: Callable[..., Driven], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = driven(**FOREVER)
+    one.may_crash = True
+    loop = one.run._loop
+    assert loop is not None
+    monkeypatch.setattr(loop.updater, "step", None)
+    one.until(StateChanged, lambda e: e.state == "crashed")
+    config = one.run.config
+    one.run.config = tiny_config(data__train=10_000)
+    assert "10,000" in one.do("resume").message
+    one.run.config = config
+    assert one.do("resume").ok
+    one.until(StateChanged, lambda e: e.state == "training" and e.seq > one.all(RunCrashed)[-1].seq)
+
+
 def test_a_loss_that_is_not_finite_is_left_out(driven: Callable[..., Driven]) -> None:
     one = driven(**FOREVER, log__every=1)
     one.do("pause")
@@ -403,6 +452,26 @@ def test_a_loss_that_is_not_finite_is_left_out(driven: Callable[..., Driven]) ->
         parameter.copy_(kept)
     at = one.do("resume").at.step
     assert one.until(Metrics, lambda e: e.at.step > at + 1).skipped == 0
+
+
+def test_many_updates_that_are_not_finite_pause_the_run_and_offer_a_roll_back(
+    driven: Callable[..., Driven],
+) -> None:
+    one = driven(**FOREVER, log__every=2, watch__skipped=6)
+    one.do("pause")
+    loop = one.run._loop
+    assert loop is not None
+    with torch.no_grad():
+        next(loop.model.parameters()).fill_(float("nan"))
+    start = one.do("resume").at.step
+    alarm = one.until(AlarmRaised)
+    assert (alarm.kind, alarm.key, alarm.pauses) == ("not finite", "r", True)
+    assert start + 6 <= alarm.at.step <= start + 8
+    one.until(StateChanged, lambda e: e.state == "paused" and e.seq > alarm.seq)
+    assert one.do(f"rollback {alarm.target}").ok
+    assert one.until(AlarmCleared).kind == "not finite"
+    one.do("run 4")
+    assert one.until(Metrics, lambda e: e.at.branch == 2).skipped == 0
 
 
 def test_an_existing_folder_a_missing_run_and_an_unwritable_place_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.config import WatchConfig
-from trainer.events import AlarmCleared, AlarmRaised, At, Evaluated, Event, RolledBack, StageEntered
+from trainer.events import AlarmCleared, AlarmRaised, At, Evaluated, Event, Metrics, RolledBack, StageEntered
 from trainer.watch import Watch, watch
 
 CONFIG = WatchConfig(patience=3, recovered=0.5)
@@ -26,9 +26,8 @@ def removal(stage: int) -> StageEntered:
 def run(events: list[Event], config: WatchConfig = CONFIG) -> list[AlarmRaised | AlarmCleared]:
     state, alarms = Watch(), []
     for event in events:
-        state, alarm = watch(state, event, config)
-        if alarm is not None:
-            alarms.append(alarm)
+        state, told = watch(state, event, config)
+        alarms += told
     return alarms
 
 
@@ -66,6 +65,24 @@ def test_recovery_and_rollback_clear_the_alarm() -> None:
         [*lost, RolledBack(checkpoint="x", parent=1, from_branch=1, from_step=9), *[measured(0.0)] * 3]
     )
     assert [type(a) for a in rolled] == [AlarmRaised, AlarmCleared, AlarmRaised]
+
+
+def trained(step: int, skipped: int, steps: int = 10) -> Metrics:
+    return Metrics(
+        at=At(step=step, stage=2), loss=1.0, loss_answer=1.0, loss_cot=None, grad_norm=1.0, lr=1.0,
+        steps=steps, steps_per_second=1.0, tokens_per_second=1.0, epoch=0.0, skipped=skipped,
+    )  # fmt: skip
+
+
+def test_updates_left_out_one_after_the_other_are_an_alarm_and_single_ones_are_not() -> None:
+    single = [trained(10 * i, skipped=15 * (i % 2)) for i in range(1, 9)]
+    assert run(single) == []
+    (raised, again, over) = run([trained(10 * i, skipped=10) for i in range(3, 7)] + [trained(70, skipped=0)])
+    assert isinstance(raised, AlarmRaised) and isinstance(again, AlarmRaised)
+    assert isinstance(over, AlarmCleared)
+    assert raised.pauses and raised.target == "2" and raised.at.step == 40
+    assert "20 updates left out since step 20" in raised.message
+    assert again.at.step == 60  # nobody answered but `resume`, and it went on
 
 
 @given(st.lists(st.one_of(st.floats(0, 1).map(measured), st.integers(1, 9).map(removal)), max_size=60))

@@ -278,6 +278,12 @@ class WatchConfig(Section):
         json_schema_extra=LIVE,
         description="a dip is over when accuracy is back at this share of what it was before",
     )
+    skipped: Positive = Field(
+        20,
+        json_schema_extra=LIVE,
+        description="updates left out because loss or gradient was not finite, before training pauses; "
+        "an interval of log.every without any begins the count anew",
+    )
     notify: str = Field(
         "",
         json_schema_extra=LIVE,

@@ -383,6 +383,8 @@ class Inbox:
         self._lock = threading.Lock()
         self._arrived = threading.Event()
         self._stop_asked = threading.Event()
+        self.closing = threading.Event()
+        """Set when the run is to be left: whoever serves the commands ends."""
 
     def put(self, command: Command, before: Callable[[], None] = lambda: None) -> bool:
         """Take a command in; False when its id was taken in before, and nothing is done.

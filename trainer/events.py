@@ -252,13 +252,17 @@ class RolledBack(Event):
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmRaised(Event):
-    """Something needs a person. `key` is the key that answers it, `remedy` what that key will do."""
+    """Something needs a person. `key` is the key that answers it, `remedy` what that key will do.
+
+    pauses: whether training waits for the answer.
+    """
 
     kind: str
     message: str
     remedy: str
     key: str
     target: str = ""
+    pauses: bool = False
 
 
 @_event

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -87,7 +86,6 @@ class Loop:
         self.keeper = Keeper(folder, lineage)
         self.control = Control()
         self.state: RunState = "starting"
-        self.closing = threading.Event()
         self._record = record
         self._during = ""
 
@@ -227,7 +225,7 @@ class Loop:
         self._become(state)
         self.control = replace(self.control, stopping=False)
         self.inbox.stop_served()
-        while not self.closing.is_set():
+        while not self.inbox.closing.is_set():
             self.orders.serve()
             self.inbox.wait(0.2)
 
@@ -512,12 +510,19 @@ class Loop:
             self._emit(StateChanged(at=self.at, state=state))
 
     def _emit(self, event: Event, *, wait: bool = False) -> None:
+        again = self.orders.repeating
         self._record.tell(event, wait=wait)
-        self.watch, alarm = watch(self.watch, event, self.config.watch)
-        if alarm is not None:
+        self.watch, alarms = watch(self.watch, event, self.config.watch)
+        for alarm in alarms:
             self._record.tell(alarm)
-            if isinstance(alarm, AlarmRaised) and self.config.watch.notify:
-                notify(self.config.watch.notify, alarm.message)
+            if isinstance(alarm, AlarmRaised) and not again:
+                self._alarm(alarm)
+
+    def _alarm(self, raised: AlarmRaised) -> None:
+        if raised.pauses:
+            self.control = replace(self.control, paused=True, pause_at=None)
+        if self.config.watch.notify:
+            notify(self.config.watch.notify, raised.message)
 
     def recall(self, events: Iterable[Event]) -> None:
         """Bring what is learnt from events to where a journal left it."""

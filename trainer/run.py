@@ -11,6 +11,7 @@ The cockpit uses nothing else. Events come from the journal's thread, after they
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import threading
@@ -81,6 +82,7 @@ class Run:
         self._accuracy: float | None = None
         self._started = time.time()
         self._retold = Retold()
+        self._loop: Loop | None = None
         self._beating: threading.Thread | None = None
         self._last_step_at = 0.0
         self._stages = 0
@@ -91,6 +93,8 @@ class Run:
         self._publishing = threading.Lock()
         self._over = threading.Event()
         self._ended = threading.Event()
+        self._changed = threading.Event()
+        """Set when there is a new state to write into `status.json` at once."""
         if resume:
             if not (folder / CONFIG).is_file():
                 raise RunError(f"{folder} is not a run: it has no {CONFIG}")
@@ -112,7 +116,7 @@ class Run:
         self._published = self._journal.seq
         self._write_status()
         try:
-            self._loop, origin = self._prepare()
+            loop, origin = self._prepare()
         except BaseException as error:
             self._journal.close()
             if not self._resume:
@@ -120,12 +124,19 @@ class Run:
             if isinstance(error, torch.OutOfMemoryError):
                 raise RunError(explain(error)) from None
             raise
-        loop = self._loop
+        self._loop = loop
         self._stages = loop.method.stages
         if loop.orders.repeating:
             loop.orders.afterwards = replace(loop.orders.afterwards, paused=self._paused)
         else:
             loop.control = replace(loop.control, paused=self._paused)
+        self._tell_start(loop, origin)
+        self._thread = threading.Thread(target=self._train, name="stepwise-trainer", daemon=True)
+        self._thread.start()
+        self._beating = threading.Thread(target=self._beat, name="stepwise-status", daemon=True)
+        self._beating.start()
+
+    def _tell_start(self, loop: Loop, origin: CheckpointRef | None) -> None:
         parts = loop.parts
         self.tell(
             RunStarted(
@@ -146,10 +157,6 @@ class Run:
             ),
             wait=True,  # whoever subscribes next must not take an earlier end of this run for its own
         )
-        self._thread = threading.Thread(target=self._train, name="stepwise-trainer", daemon=True)
-        self._thread.start()
-        self._beating = threading.Thread(target=self._beat, name="stepwise-status", daemon=True)
-        self._beating.start()
 
     def subscribe(self, after: int | None = 0) -> deque[Event]:
         """The journal's events after number `after` and, from now on, every event; take with `popleft`.
@@ -192,7 +199,7 @@ class Run:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the run has finished, was stopped or crashed; whether it has.
 
-        After the end it still answers `ask` and `evaluate`, until it is closed.
+        Until it is closed it still answers `ask` and `evaluate` after its end, and `resume` after a crash.
         """
         return self._over.wait(timeout)
 
@@ -201,11 +208,12 @@ class Run:
 
         Closing again does nothing.
         """
-        if self._loop.closing.is_set():
+        if self._inbox.closing.is_set():
             return
-        if not (self._loop.ended or self._ended.is_set() or self._inbox.stop_asked()):
+        ended = self._over.is_set() or (self._loop is not None and self._loop.ended)
+        if not (ended or self._ended.is_set() or self._inbox.stop_asked()):
             self._inbox.put(control.parse("stop", source="close"))
-        self._loop.closing.set()
+        self._inbox.closing.set()
         self._inbox.wake()
         self._ended.wait()
         if self._beating is not None:
@@ -334,28 +342,74 @@ class Run:
 
     def _train(self) -> None:
         try:
-            for event in self._missed:
-                self.tell(event)
-            for message in self._damaged:
-                self.tell(Notice(at=self._loop.at, level="warning", message=message))
-            for remark in self._loop.parts.remarks:
-                self.tell(Notice(at=self._loop.at, level=remark.level, message=remark.message))
-            self.tell(Notice(at=self._loop.at, message=self._saving_habits()))
-            self._loop.run()
-        except Exception as error:
-            self.tell(
-                RunCrashed(
-                    at=self._loop.at,
-                    error=explain(error),
-                    traceback=traceback.format_exc(),
-                    checkpoint=self._loop.keeper.last(),
-                ),
-                wait=True,
-            )
-            self.tell(StateChanged(at=self._loop.at, state="crashed"), wait=True)
+            while not self._completed() and self._taken_up():
+                pass
         finally:
             self._ended.set()
+            self._changed.set()
             self._refuse_the_rest()
+
+    def _completed(self) -> bool:
+        """Train until the run is closed, or breaks; whether it was closed."""
+        loop = self._loop
+        assert loop is not None
+        try:
+            self._tell_news(loop)
+            loop.run()
+        except Exception as error:
+            crash = RunCrashed(
+                at=loop.at,
+                error=explain(error),
+                traceback=traceback.format_exc(),
+                checkpoint=loop.keeper.last(),
+            )
+            self.tell(crash, wait=True)
+            self.tell(StateChanged(at=loop.at, state="crashed"), wait=True)
+            return False
+        return True
+
+    def _tell_news(self, loop: Loop) -> None:
+        for event in self._missed:
+            self.tell(event)
+        for message in self._damaged:
+            self.tell(Notice(at=loop.at, level="warning", message=message))
+        for remark in loop.parts.remarks:
+            self.tell(Notice(at=loop.at, level=remark.level, message=remark.message))
+        self.tell(Notice(at=loop.at, message=self._saving_habits()))
+        self._missed.clear()
+        self._damaged.clear()
+
+    def _taken_up(self) -> bool:
+        """After a crash: answer until training can go on, or the run is closed; whether it can."""
+        while not self._inbox.closing.is_set():
+            self._inbox.wait(1.0)
+            for command in self._inbox.take():
+                if self._inbox.answer(command.id) is not None:
+                    continue
+                if command.name == "resume" and self.state == "crashed":
+                    ok, message = self._take_up()
+                    self._answer(command, ok, message)
+                else:
+                    self._answer(command, False, self._over_and_out())
+            if self.state != "crashed":
+                return True
+        return False
+
+    def _take_up(self) -> tuple[bool, str]:
+        """Build everything anew from the last checkpoint, in this process; whether it worked."""
+        self._resume = True
+        self._inbox.stop_served()
+        # There may be no room for a second model beside the first.
+        self._loop = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            self._loop, origin = self._prepare()
+        except Exception as error:
+            return False, explain(error)
+        self._tell_start(self._loop, origin)
+        return True, f"taken up again from {origin.id if origin else 'the start'}"
 
     def _saving_habits(self) -> str:
         save = self.config.save
@@ -370,18 +424,26 @@ class Run:
         )
 
     def _beat(self) -> None:
-        while not self._ended.wait(HEARTBEAT_SECONDS):
+        while not self._ended.is_set():
             self._write_status()
+            self._changed.wait(HEARTBEAT_SECONDS)
+            self._changed.clear()
         self._write_status()
 
     def _refuse_the_rest(self) -> None:
         """Nobody trains any more: answer what is still in the inbox."""
         for command in self._inbox.take():
             if self._inbox.answer(command.id) is None:
-                message = f"the run is {self.state}; `stepwise resume` goes on from its last checkpoint"
-                answer = Answer(False, message, self._at.step)
-                self._inbox.answered(command.id, answer)
-                self.tell(control.acknowledgement(command, self._at, answer))
+                self._answer(command, False, self._over_and_out())
+
+    def _over_and_out(self) -> str:
+        way = "`resume`" if self.state == "crashed" and not self._ended.is_set() else "`stepwise resume`"
+        return f"the run is {self.state}; {way} goes on from its last checkpoint"
+
+    def _answer(self, command: Command, ok: bool, message: str) -> None:
+        answer = Answer(ok, message, self._at.step)
+        self._inbox.answered(command.id, answer)
+        self.tell(control.acknowledgement(command, self._at, answer))
 
     # The record: what the loop is given to tell its story to ------------------------------------------------
 
@@ -407,8 +469,12 @@ class Run:
             if event.at.step != self._at.step:
                 self._last_step_at = event.at.time
             self._at = event.at
-        if isinstance(event, StateChanged):
+        if isinstance(event, RunStarted):
+            self.state = "starting"
+            self._over.clear()
+        elif isinstance(event, StateChanged):
             self.state = event.state
+            self._changed.set()
         elif isinstance(event, Evaluated) and event.split == "valid":
             self._accuracy = event.accuracy
         elif isinstance(event, RunFinished | RunCrashed):

@@ -21,7 +21,10 @@ def closing(history: History, folder: Path) -> Content | None:
     finished = history.crashed is None and history.state == "finished"
     head = _end(history) if history.crashed is None else _crash(history)
     following = _following(history.config.title)
-    return _rows(head, _next(folder, saved=end.checkpoint, finished=finished, following=following))
+    rows = _next(folder, saved=end.checkpoint, finished=finished, following=following)
+    if history.crashed is not None:
+        rows.insert(0, ("space", f"take it up again here, from {clean(end.checkpoint) or 'the start'}"))
+    return _rows(head, rows)
 
 
 def title(history: History) -> str:
@@ -68,7 +71,8 @@ def _next(folder: Path, *, saved: str, finished: bool, following: str) -> list[t
         rows.append(("chat", f"stepwise chat {run}"))
         rows.append(("measure", f"stepwise eval {run}"))
         rows.append(("model", f"{run}/checkpoints/{saved}/model"))
-    rows.append(("next", f"stepwise run preset {following}" if following else "stepwise presets"))
+    if finished:
+        rows.append(("next", f"stepwise run preset {following}" if following else "stepwise presets"))
     return rows
 
 

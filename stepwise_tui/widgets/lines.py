@@ -284,5 +284,5 @@ def alarm(history: History, glyphs: Glyphs) -> Content | None:
         (" h ", "bold reverse"),
         f" {held}   ",
         (" space ", "bold reverse"),
-        " pause",
+        " go on" if history.state == "paused" else " pause",
     )
