@@ -19,6 +19,10 @@ AT_ONCE = ("stop", "pause", "resume", "ask")
 """Commands that are served also while what was done before is done again: they change no weight."""
 
 
+TOO_EARLY = "what was done before the interruption is being done again, and that is paused; resume it first"
+"""Why a command is refused that would wait for the end of a repetition that is paused."""
+
+
 class Record(Protocol):
     """What the run tells, and what it has told already."""
 
@@ -89,8 +93,8 @@ class Orders:
             self._repeat(self._script.popleft())
         arrived = self._inbox.take()
         if self.repeating:
-            # They belong after what was done before they were asked for.
-            self._later += [c for c in arrived if c.name not in AT_ONCE]
+            for command in [c for c in arrived if c.name not in AT_ONCE]:
+                self._put_off(command)
             arrived = [c for c in arrived if c.name in AT_ONCE]
         else:
             self._catch_up()
@@ -99,6 +103,13 @@ class Orders:
         for command in arrived:
             if self._inbox.answer(command.id) is None:
                 self._obey(command)
+
+    def _put_off(self, command: Command) -> None:
+        """Its place is after what was done before it was asked for; a pause would make it wait for ever."""
+        if self._worker.control.paused:
+            self._acknowledge(command, False, TOO_EARLY)
+        else:
+            self._later.append(command)
 
     def give_up(self) -> None:
         """The run is over: nothing is done again any more, and what waits for that is refused."""
