@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.events import At, ChatToken, Event, Notice, encode
-from trainer.journal import FILE, Journal, read, whole_lines
+from trainer.events import At, ChatToken, Event, Notice, RunStarted, SettingChanged, StateChanged, encode
+from trainer.journal import FILE, Journal, of, read, whole_lines
 
 WRITER = """
 import sys
@@ -82,6 +82,13 @@ def test_a_damaged_line_in_the_middle_does_not_hide_the_rest(tmp_path: Path) -> 
     lines = (tmp_path / FILE).read_bytes().splitlines(keepends=True)
     (tmp_path / FILE).write_bytes(lines[0] + b'{"event": "no such"}\n\xff\xfe\n' + lines[1])
     assert list(read(tmp_path)) == seen
+
+
+def test_events_of_some_kinds_are_chosen_by_their_name_alone(tmp_path: Path) -> None:
+    resumed = SettingChanged(key="run_started", old=1, new='"event":"evaluated"')
+    chosen = StateChanged(state="training"), RunStarted(name="notice")
+    seen = written(tmp_path, [Notice(message='"event":"run_started"'), chosen[0], resumed, chosen[1]])
+    assert list(read(tmp_path, of(RunStarted, StateChanged))) == [seen[1], seen[3]]
 
 
 def test_killed_while_writing_it_is_whole_up_to_the_last_line(tmp_path: Path) -> None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from trainer.events import DecodeError, Event, Notice, decode, encode
+from trainer.events import NAMES, DecodeError, Event, Notice, decode, encode
 
 FILE = "journal.jsonl"
 RETRY_SECONDS = 1.0
+NAMED = re.compile(rb'\{"seq": ?\d+, ?"event": ?"(\w+)"')
 
 
 def read(folder: Path, wanted: Callable[[bytes], bool] = lambda line: True) -> Iterator[Event]:
@@ -48,6 +50,17 @@ def after(seq: int) -> Callable[[bytes], bool]:
     def wanted(line: bytes) -> bool:
         number = line[len(b'{"seq":') : line.find(b",")]
         return not number.isdigit() or int(number) > seq
+
+    return wanted
+
+
+def of(*kinds: type[Event]) -> Callable[[bytes], bool]:
+    """For `read`: the lines of events of these kinds, whose name stands second in each."""
+    names = {NAMES[kind].encode() for kind in kinds}
+
+    def wanted(line: bytes) -> bool:
+        match = NAMED.match(line)
+        return match is None or match[1] in names
 
     return wanted
 

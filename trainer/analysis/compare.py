@@ -109,17 +109,15 @@ def _telling() -> Callable[[bytes], bool]:
 
     Most lines only say again where the run stands. Reading them all takes minutes for a run of a day.
     """
-    pattern = re.compile(rb'"event": ?"(\w+)".*?"branch": ?(\d+).*?"scheduled": ?(\d+)')
-    events = (b"run_started", b"evaluated", b"rolled_back", b"command_acknowledged")
+    told = journal.of(RunStarted, Evaluated, RolledBack, CommandAcknowledged)
+    pattern = re.compile(rb'"branch": ?(\d+).*?"scheduled": ?(\d+)')
     place: tuple[bytes, ...] = ()
 
     def tells(line: bytes) -> bool:
         nonlocal place
         match = pattern.search(line)
-        if match is None:
-            return True
-        before, place = place, match.groups()[1:]
-        return match[1] in events or place != before
+        before, place = place, match.groups() if match else ()
+        return place != before or told(line)
 
     return tells
 

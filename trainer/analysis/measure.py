@@ -9,9 +9,11 @@ from trainer import checkpoint, inspection, journal
 from trainer.analysis.frontier import Candidate, Point, candidates
 from trainer.checkpoint import CheckpointError
 from trainer.evaluate import evaluate
-from trainer.events import NAMES, CheckpointRemoved, CheckpointSaved, RolledBack, StageEntered
+from trainer.events import CheckpointRemoved, CheckpointSaved, RolledBack, StageEntered
 from trainer.inspection import ONE_BY_ONE
 from trainer.speed import one_at_a_time
+
+TOLD = journal.of(CheckpointSaved, CheckpointRemoved, RolledBack, StageEntered)
 
 
 class MeasureError(ValueError):
@@ -26,7 +28,7 @@ def measurable(run: Path) -> tuple[list[Candidate], list[str]]:
     Raises `MeasureError` when none is left.
     """
     good, problems = [], []
-    for candidate in candidates(journal.read(run, _telling)):
+    for candidate in candidates(journal.read(run, TOLD)):
         try:
             checkpoint.verify(run / checkpoint.FOLDER / candidate.id)
         except CheckpointError as error:
@@ -36,13 +38,6 @@ def measurable(run: Path) -> tuple[list[Candidate], list[str]]:
     if not good:
         raise MeasureError("\n".join(problems) or f"{run}: no checkpoint of a trained stage is there yet")
     return good, problems
-
-
-def _telling(line: bytes) -> bool:
-    return any(name in line for name in _EVENTS)
-
-
-_EVENTS = [NAMES[kind].encode() for kind in (CheckpointSaved, CheckpointRemoved, RolledBack, StageEntered)]
 
 
 def measure(run: Path, chosen: Sequence[Candidate], limit: int | None) -> Iterator[Point]:

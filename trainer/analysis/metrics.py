@@ -6,7 +6,6 @@ One row per `Metrics` and `Evaluated` event, in the order of the journal, those 
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -18,8 +17,6 @@ from trainer.events import NAMES, At, Evaluated, Metrics, RolledBack
 
 CSV_FILE = "metrics.csv"
 TENSORBOARD_FOLDER = "tensorboard"
-NAME = re.compile(rb'"event": ?"(\w+)"')
-WANTED = {NAMES[event].encode() for event in (Metrics, Evaluated, RolledBack)}
 
 Row = dict[str, Any]
 
@@ -35,12 +32,7 @@ def rows(run: Path) -> list[Row]:
 
     live is 0 where a roll back left it. `event` is "metrics" or "evaluated".
     """
-
-    def wanted(line: bytes) -> bool:
-        match = NAME.search(line)
-        return match is None or match[1] in WANTED
-
-    events = list(journal.read(run, wanted))
+    events = list(journal.read(run, journal.of(Metrics, Evaluated, RolledBack)))
     limits = live_line(events)
     found = []
     for event in events:

@@ -14,7 +14,7 @@ from trainer.analysis import frontier, published
 from trainer.analysis.compare import LEARNT_FROM, shown, steered
 from trainer.analysis.published import Dataset, Row
 from trainer.config import Config, ConfigError, DataConfig, ModelConfig
-from trainer.events import Event, RunFinished, RunStarted
+from trainer.events import CommandAcknowledged, Event, RunFinished, RunStarted
 
 NOT_COMPARED = {
     "data.train_file", "data.valid_file", "data.test_file",  # where the data lie
@@ -24,6 +24,7 @@ NOT_COMPARED = {
 }  # fmt: skip
 AUGMENTED = 300_000
 """GSM8K's training set in the paper has 378,000 examples, the original one 7,473."""
+TOLD = journal.of(RunStarted, RunFinished, CommandAcknowledged)
 
 
 class NotMeasuredError(ValueError):
@@ -112,7 +113,7 @@ def tables(out: Path) -> Tables:
     for row in runs.list_runs(out):
         try:
             config = presets.configure(Path(row.path) / runs.CONFIG_FILE)
-            found.append(read(config, list(journal.read(Path(row.path), _telling)), Path(row.path)))
+            found.append(read(config, list(journal.read(Path(row.path), TOLD)), Path(row.path)))
         except (ConfigError, NotMeasuredError) as error:
             left_out[row.name] = str(error)
     return Tables(
@@ -121,10 +122,6 @@ def tables(out: Path) -> Tables:
         tuple(beside(published.TABLE_3, [f for f in found if f.task == published.GSM8K])),
         left_out,
     )
-
-
-def _telling(line: bytes) -> bool:
-    return any(name in line for name in (b"run_started", b"run_finished", b"command_acknowledged"))
 
 
 def read(config: Config, events: Iterable[Event], folder: Path) -> Found:
