@@ -69,7 +69,10 @@ def _event(cls: E) -> E:
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """A process took up the run: the first start, or a resume (then `checkpoint` names where from)."""
+    """A process took up the run: the first start, or a resume (then `checkpoint` names where from).
+
+    sources: of data that were read; data that are made have none.
+    """
 
     name: str
     title: str = ""
@@ -84,6 +87,17 @@ class RunStarted(Event):
     checkpoint: str | None = None
     pid: int = 0
     host: str = ""
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a split was read from. digest: of its examples, whatever the bytes of the file."""
+
+    split: str
+    name: str
+    examples: int
+    digest: str
 
 
 @_event

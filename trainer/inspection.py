@@ -13,7 +13,7 @@ from trainer.chat import answer_question
 from trainer.checkpoint import CheckpointError
 from trainer.config import Config, MethodConfig
 from trainer.control import ONE_WAY
-from trainer.data import NotUnderstood, Task, files, load_task
+from trainer.data import NotUnderstood, Task, files, load_task, sources
 from trainer.data.layout import Line, encode_lines, separator_id
 from trainer.data.typed import Typed
 from trainer.evaluate import evaluate
@@ -92,7 +92,7 @@ def _open_run(path: Path) -> Loaded:
         raise DamagedError(f"{error}. {_others(run, path.name)}") from None
     # Whatever it was trained on, it is looked at on what this machine has.
     config = presets.configure(run / runs.CONFIG_FILE, device="auto")
-    parts = assemble(config, checkpoint.model_folder(path))
+    parts = assemble(config, checkpoint.model_folder(path), sources.of_run(run))
     parts.model.eval()
     at = At(
         step=state.step,

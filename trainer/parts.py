@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from trainer import methods
 from trainer.config import Config
-from trainer.data import Task, load_task
+from trainer.data import Task, load_task, sources
+from trainer.data.files import DataError
 from trainer.data.layout import separator_id
 from trainer.data.task import Remark
 from trainer.evaluate import answer_room
+from trainer.events import Source
 from trainer.methods.base import Examples, Method, Model
 from trainer.model import build_model, build_tokenizer, dtype, read_tokenizer, resolve_device
 from trainer.seeds import derive
@@ -22,7 +25,7 @@ from trainer.seeds import derive
 @dataclass(frozen=True, slots=True)
 class Parts:
     """splits: train, valid and test. room: new tokens that suffice to answer. remarks: what a person should
-    know of the data."""
+    know of the data. changed: how they are not those that the run began with, "" where they are."""
 
     device: torch.device
     task: Task
@@ -32,14 +35,17 @@ class Parts:
     method: Method
     room: int
     remarks: tuple[Remark, ...] = ()
+    changed: str = ""
 
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
 
-def assemble(config: Config, saved_model: Path | None = None) -> Parts:
+def assemble(config: Config, saved_model: Path | None = None, began_with: Sequence[Source] = ()) -> Parts:
     """Everything, with a new model, or with the weights and tokenizer of a checkpoint's `model/`.
+
+    began_with: what the run read when it began, if that is known.
 
     Raises ValueError with a sentence when the device, the data or the model cannot be had.
     """
@@ -47,7 +53,13 @@ def assemble(config: Config, saved_model: Path | None = None) -> Parts:
     task = load_task(config)
     tokenizer = build_tokenizer(config, task) if saved_model is None else read_tokenizer(str(saved_model), {})
     sizes = {"train": config.data.train, "valid": config.data.valid, "test": config.data.test}
-    splits = task.splits(sizes, config.seed, tokenizer)
+    changed = sources.changed(began_with, task.sources)
+    try:
+        splits = task.splits(sizes, config.seed, tokenizer)
+    except ValueError as error:
+        if not changed:
+            raise
+        raise DataError(f"{changed}: {error}") from None
     method = methods.build(config.method, tokenizer, splits["train"], separator_id(tokenizer))
     longest = max(method.positions(split) for split in splits.values())
     room = answer_room(splits["train"])
@@ -71,4 +83,5 @@ def assemble(config: Config, saved_model: Path | None = None) -> Parts:
         method=method,
         room=room,
         remarks=tuple(task.remarks),
+        changed=changed,
     )

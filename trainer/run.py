@@ -29,6 +29,7 @@ from trainer import config as configuration
 from trainer.checkpoint import CheckpointError
 from trainer.config import Config, ConfigError
 from trainer.control import Answer, Command, Inbox
+from trainer.data import sources
 from trainer.events import (
     At,
     CheckpointRemoved,
@@ -43,6 +44,7 @@ from trainer.events import (
     RunStarted,
     RunState,
     SettingChanged,
+    Source,
     StateChanged,
 )
 from trainer.files import replace_text
@@ -154,6 +156,7 @@ class Run:
                 checkpoint=origin.id if origin else None,
                 pid=os.getpid(),
                 host=status.host(),
+                sources=parts.task.sources,
             ),
             wait=True,  # whoever subscribes next must not take an earlier end of this run for its own
         )
@@ -261,7 +264,12 @@ class Run:
         for event in events:
             if isinstance(event, CommandAcknowledged):
                 self._inbox.answered(event.id, Answer(event.ok, event.message, event.at.step))
-        loop = self._build(origin, Lineage(good, forks))
+        loop = self._build(origin, Lineage(good, forks), sources.began_with(events))
+        if loop.parts.changed:
+            raise RunError(
+                f"{loop.parts.changed}. What was held out may be among what it would train on now: put the "
+                f"file back as it was, or begin anew with `stepwise run config {self.folder / CONFIG}`"
+            )
         loop.control = replace(control.replay(before), pause_at=None)
         loop.orders.afterwards = replace(control.replay(events), held=False)
         todo = plan(events, seq, saved.during if saved else "")
@@ -309,9 +317,11 @@ class Run:
         for id in sorted(told - {ref.id for ref in there}):
             self._missed.append(CheckpointRemoved(at=At(time=now), checkpoint=id))
 
-    def _build(self, origin: CheckpointRef | None, lineage: Lineage) -> Loop:
+    def _build(
+        self, origin: CheckpointRef | None, lineage: Lineage, began_with: tuple[Source, ...] = ()
+    ) -> Loop:
         saved = checkpoint.model_folder(self._path(origin)) if origin else None
-        parts = assemble(self.config, saved)
+        parts = assemble(self.config, saved, began_with)
         loop = Loop(self.config, self.folder, parts, self._inbox, self, lineage)
         if origin:
             loop.restore(origin.id)

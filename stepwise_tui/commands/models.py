@@ -91,6 +91,8 @@ def evaluate(
             from trainer import inspection
 
             loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset)
+            if data is None and loaded.parts.changed:
+                output.complain(f"{loaded.parts.changed}: what it has learnt may be among what is asked here")
             report = inspection.evaluate_checkpoint(
                 loaded, data=data, split=split, limit=limit, explicit=explicit
             )

@@ -35,6 +35,7 @@ from trainer.data import asking, layout, pairs
 from trainer.data import tokenizer as vocabulary
 from trainer.data.layout import Line
 from trainer.data.task import Problem, Remark
+from trainer.events import Source
 from trainer.methods.base import Examples
 
 SYMBOLS = (*"0123456789", "*", "+", "(", ")", layout.SEPARATOR)
@@ -58,6 +59,7 @@ class Multiplication:
         self.cot = cot
         self.name = f"{self.digits}×{self.digits_b} multiplication"
         self.remarks: list[Remark] = []
+        self.sources: tuple[Source, ...] = ()
 
     def splits(
         self, sizes: Mapping[str, int], seed: int, tokenizer: PreTrainedTokenizerBase

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trainer.data.layout import Line
+from trainer.events import Source
 from trainer.methods.base import Examples
 
 
@@ -46,6 +47,11 @@ class Task(Protocol):
     name: str
     remarks: list[Remark]
     """What a person should know of the data; filled by `splits`."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What the examples are read from; nothing where they are made. Raises `ValueError` as `splits`."""
+        ...
 
     def splits(
         self, sizes: Mapping[str, int], seed: int, tokenizer: PreTrainedTokenizerBase

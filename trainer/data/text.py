@@ -14,12 +14,13 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trainer.config import DataConfig
-from trainer.data import files, held_out, layout
+from trainer.data import files, held_out, layout, sources
 from trainer.data import tokenizer as vocabulary
 from trainer.data.files import Contents, DataError
 from trainer.data.layout import Line
 from trainer.data.pairs import SPLITS
 from trainer.data.task import NotUnderstood, Problem, Remark
+from trainer.events import Source
 from trainer.methods.base import Examples
 
 BROKEN = 10  # more broken lines than one in so many are an error
@@ -65,6 +66,10 @@ class TextTask:
             check(contents)
             contents.lines = [self.tidied(line) for line in contents.lines]
         return loaded
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        return tuple(sources.source(split, contents) for split, contents in self._contents.items())
 
     def splits(
         self, sizes: Mapping[str, int], seed: int, tokenizer: PreTrainedTokenizerBase

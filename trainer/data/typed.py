@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from trainer.data import layout
 from trainer.data.layout import Line
 from trainer.data.task import NotUnderstood, Problem, Remark
+from trainer.events import Source
 from trainer.methods.base import Examples
 
 
@@ -19,6 +20,7 @@ class Typed:
 
     def __init__(self) -> None:
         self.remarks: list[Remark] = []
+        self.sources: tuple[Source, ...] = ()
 
     def splits(
         self, sizes: Mapping[str, int], seed: int, tokenizer: PreTrainedTokenizerBase
