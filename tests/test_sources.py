@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from stepwise_tui import cli
 from tests.test_text_data import sums, text_task
 from tests.tiny import tiny_config
+from trainer import runs
 from trainer.config import Config
 from trainer.data.layout import format_line
 from trainer.run import Run, RunError
@@ -45,6 +46,8 @@ def test_other_examples_stop_a_resume_and_are_told_when_it_is_measured(stopped: 
         file.write_text("".join(before.splitlines(keepends=True)[:-1]))
         with pytest.raises(RunError, match=r"sums.txt has not the examples .*60 then, 59 now.*run config"):
             Run(config(file), stopped, resume=True).start()
+        row = runs.row(stopped)
+        assert (row.state, row.stages) == ("interrupted", 4)  # as before, and neither starting nor crashed
         result = call("eval", stopped, "--limit", 2)
         assert result.exit_code == 0 and "60 then, 59 now" in result.stderr
         file.write_text(before.replace("7 + 1 ?", "7 and 1 ?"))

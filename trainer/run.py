@@ -116,6 +116,7 @@ class Run:
         except BlockingIOError:
             raise RunError(f"{self.folder} is being trained by another process") from None
         self._published = self._journal.seq
+        before = status.read(self.folder)
         self._write_status()
         try:
             loop, origin = self._prepare()
@@ -123,6 +124,8 @@ class Run:
             self._journal.close()
             if not self._resume:
                 shutil.rmtree(self.folder, ignore_errors=True)
+            elif before is not None:
+                status.write(self.folder, before)  # it stands where it stood
             if isinstance(error, torch.OutOfMemoryError):
                 raise RunError(explain(error)) from None
             raise
