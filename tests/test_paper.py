@@ -53,7 +53,7 @@ def test_a_run_of_a_preset_stands_in_the_row_of_that_preset(known: Row) -> None:
     config = presets.resolve(known.preset, {"method.name": METHODS.get(known.method, "stepwise")})
     assert paper.task(config.data) == known.task
     assert paper.model(config.model) == known.model
-    assert paper.method(config, None) == known.method
+    assert paper.method(config, config.method.stop_at) == known.method
 
 
 def test_each_published_figure_has_its_source_and_its_row_once() -> None:
@@ -135,7 +135,8 @@ def test_runs_of_one_row_stand_there_all(tmp_path: Path) -> None:
 )
 def test_a_variant_has_a_row_of_its_own(changes: dict[str, Any], expected: str, tmp_path: Path) -> None:
     config = tiny_config(**changes)
-    written(tmp_path / "one", finished(9, 9), config)
+    last = config.method.stop_at or 9
+    written(tmp_path / "one", finished(last, last), config)
     [found] = [r for r in paper.tables(tmp_path).table_2 if r.ours]
     assert (found.task, found.model) == ("2×2", "1 layers, 2 heads, width 16, from scratch")
     assert found.method == expected

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.tiny import tiny_config
 from trainer.config import ConfigError
 from trainer.events import Evaluated, Metrics, StageEntered
+from trainer.fitting import FittingError, kept_batches
 from trainer.journal import read
 from trainer.methods import tokens
 from trainer.methods.stepwise import IGNORED
 from trainer.parts import Parts, assemble
 from trainer.run import Run
+from trainer.seeds import Order
 from trainer.update import Updater
 
 COT = 9  # tokens of a 2×2 CoT, its last blank among them
@@ -186,16 +192,70 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole() -> None:
 
 
 def test_batches_that_are_too_long_are_left_out_and_counted(tmp_path: Path) -> None:
-    """At 24 tokens nothing fits until four tokens are gone; the schedule counts all the same."""
-    changes = {"data__max_len_train": 20, "schedule__pretrain_steps": 0, "method__smoothing": float("inf")}
-    events = run_of(tmp_path / "run", **changes, log__every=5)
-    metrics = [e for e in events if isinstance(e, Metrics)]
-    left_out = sum(e.left_out for e in metrics)
-    length = int(parts_of().splits["train"].length_N[0])
-    assert left_out == 5 * (length - 20)
-    trained = [e for e in metrics if e.steps]
-    assert [e.at.step for e in metrics if not e.steps] == [5, 10, 15, 20]
-    assert all(e.loss > 0 and e.steps == 5 for e in trained)
+    """One row in five is three tokens too long until three are gone; the schedule counts all the same."""
+    changes = {
+        **text_of(tmp_path, 400, lambda i: "and 1 and 1" if i % 5 == 0 else "and"),
+        "data__max_len_train": 12,
+        "schedule__pretrain_steps": 0,
+    }
+    parts = parts_of(**changes)
+    length_N, cot_N = parts.splits["train"].length_N, parts.splits["train"].cot_N
+    assert set(length_N.tolist()) == {12, 15}
+    order = Order(0, len(length_N), 16)
+    wanted = [
+        bool((length_N[rows] - cot_N[rows].clamp(max=step // 5) > 12).any())
+        for step, rows in ((step, order.batch(1, step)) for step in range(60))
+    ]
+    assert 12 < sum(wanted) <= 15
+    unsmoothed = {"method__smoothing": float("inf")}
+    metrics = [
+        e for e in run_of(tmp_path / "run", **changes, **unsmoothed, log__every=1) if isinstance(e, Metrics)
+    ]
+    assert [e.left_out for e in metrics] == wanted
+    assert [e.steps for e in metrics] == [not left_out for left_out in wanted]
+    assert all(e.loss > 0 for e in metrics if e.steps)
+
+
+def text_of(folder: Path, n: int, cot: Callable[[int], str]) -> dict[str, Any]:
+    """The settings of a text task of n examples with these CoTs, all else being equally long."""
+    file = folder / "examples.txt"
+    file.write_text("".join(f"{i % 20} plus {i // 20}||{cot(i)} #### {i % 7}\n" for i in range(n)))
+    return {"data__task": "text", "data__train_file": str(file), "data__valid": 8, "data__test": 8}
+
+
+def test_a_run_without_a_batch_that_fits_does_not_begin(tmp_path: Path) -> None:
+    text = text_of(tmp_path, 200, lambda i: "and 1 and 1" if i % 2 else "and")
+    with pytest.raises(FittingError, match=r"0 of 184 training examples fit; they have 12 to 15 .*=none"):
+        parts_of(**text, data__max_len_train=10)
+    with pytest.raises(FittingError, match=r"of 184 training examples fit; .* leaves out the 16 of its"):
+        parts_of(**text, data__max_len_train=13)
+    assert parts_of(**text, data__max_len_train=13, method__name="no_cot").remarks == parts_of(**text).remarks
+
+
+def test_a_run_without_most_of_its_batches_says_so(tmp_path: Path) -> None:
+    text = text_of(tmp_path, 400, lambda i: "and 1 and 1" if i % 10 == 0 else "and")
+    [*_, remark] = parts_of(**text, data__max_len_train=12).remarks
+    assert remark.level == "warning" and "so that 8" in remark.message, remark.message  # 1 − .9¹⁶ = .81
+    parts = parts_of(**text, data__max_len_train=12, optim__accumulate=4)
+    assert "of 384" not in parts.remarks[-1].message  # 1 − .9⁴ = .34, and that is not most
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 10))
+def test_kept_batches_are_those_that_drawing_gives(examples: int, fit: int, rows: int) -> None:
+    fit, rows = min(fit, examples), min(rows, examples)
+    ways = math.comb(fit, rows) / math.comb(examples, rows)
+    assert math.isclose(kept_batches(examples, fit, rows), ways, abs_tol=1e-12)
+
+
+def test_removals_beyond_the_longest_cot() -> None:
+    with pytest.raises(FittingError, match=r"stop_at = 10: the longest CoT here has 9 tokens.*=none"):
+        parts_of(method__stop_at=10)
+    assert parts_of(method__stop_at=9, method__start_from=9).remarks == ()
+    parts = parts_of(method__start_from=1_000)
+    assert (parts.method.start, parts.method.removed(parts.method.start)) == (9, 9)
+    assert [r.message for r in parts.remarks] == [
+        "method.start_from = 1000: it begins at the last stage, all 9 CoT tokens removed"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from trainer import methods
+from trainer import fitting, methods
 from trainer.config import Config
 from trainer.data import Task, load_task, sources
 from trainer.data.files import DataError
@@ -61,6 +61,7 @@ def assemble(config: Config, saved_model: Path | None = None, began_with: Sequen
             raise
         raise DataError(f"{changed}: {error}") from None
     method = methods.build(config.method, tokenizer, splits["train"], separator_id(tokenizer))
+    unfitting = fitting.check(config, method, splits["train"]) if saved_model is None else []
     longest = max(method.positions(split) for split in splits.values())
     room = answer_room(splits["train"])
     if saved_model is None:
@@ -82,6 +83,6 @@ def assemble(config: Config, saved_model: Path | None = None, began_with: Sequen
         model=model.to(device).train(),
         method=method,
         room=room,
-        remarks=tuple(task.remarks),
+        remarks=(*task.remarks, *unfitting),
         changed=changed,
     )

@@ -136,11 +136,12 @@ def read(config: Config, events: Iterable[Event], folder: Path) -> Found:
     end = ended[-1]
     assert end.accuracy is not None
     speed = frontier.kept_speed(folder, end.checkpoint)
+    partial = end.at.stage < started.stages or config.method.stop_at is not None
     few = config.data.task == "gsm8k" and started.train_examples < AUGMENTED
     return Found(
         task(config.data),
         model(config.model),
-        method(config, end.at.removed if end.at.stage < started.stages else None),
+        method(config, end.at.removed if partial else None),
         config,
         Ours(
             run=folder.name,
@@ -188,8 +189,6 @@ def method(config: Config, removed: int | None) -> str:
     if taught.name != "stepwise":
         names = {"explicit_cot": published.EXPLICIT, "no_cot": published.NO_COT}
         return ", ".join([names[taught.name], *tree])
-    if taught.stop_at is not None and removed is None:
-        removed = taught.stop_at
     variants = [
         *tree,
         *(["no smoothing"] if math.isinf(taught.smoothing) else []),

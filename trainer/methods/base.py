@@ -60,8 +60,8 @@ class Batch:
 
     input_ids_BT. position_ids_BT: None where they count from 0. labels_BL: the token that position
     `first + j` must predict, −100 where none. answer_BL: which labels come after the CoT (its EOS, ####,
-    answer, EOS). first: index of the earliest position that predicts a label. longest, tokens: real
-    tokens, padding not counted, of the longest row and of all. cot_free: no row has a CoT token left.
+    answer, EOS). first: index of the earliest position that predicts a label. length_B: real tokens of each
+    row, padding not counted; on the CPU. cot_free: no row has a CoT token left.
     """
 
     input_ids_BT: Tensor
@@ -69,9 +69,18 @@ class Batch:
     labels_BL: Tensor
     answer_BL: Tensor
     first: int
-    longest: int
-    tokens: int
+    length_B: Tensor
     cot_free: bool
+
+    @property
+    def longest(self) -> int:
+        """Real tokens of the longest row."""
+        return int(self.length_B.max())
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of all rows."""
+        return int(self.length_B.sum())
 
 
 class Losses(NamedTuple):

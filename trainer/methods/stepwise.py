@@ -283,7 +283,6 @@ def remove(
         labels_BL,
         answer_BL.to(device),
         first,
-        longest=int(length_B.max()),
-        tokens=int(length_B.sum()),
+        length_B,
         cot_free=bool((removed_B == examples.cot_N).all()),
     )
