@@ -186,7 +186,8 @@ def proposed(found: dict[str, Any]) -> Config:
 def test_check_counts_all_that_is_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt.gz"
     rows = [format_line(line) for line in APPLES]
-    rows += [rows[0], "Wer ? || #### Ö", "1||1,000 #### 1,000", "1||<|endoftext|> #### 1", "broken", "a||b"]
+    rows += [rows[0], "Wer ? || #### Ö", "1||1,000 #### 1,000", "1||<|endoftext|> #### 1 #### 2"]
+    rows += ["broken", "a||b"]
     file.write_bytes(gzip.compress("\r\n".join(rows).encode()))
     found = surveyed(file)
     counts = {name: value for name, value in found.items() if isinstance(value, int)}
@@ -197,6 +198,7 @@ def test_check_counts_all_that_is_in_a_file(tmp_path: Path) -> None:
         "without_cot": 1,
         "non_ascii": 1,
         "comma_answers": 1,
+        "marked_answers": 1,
         "with_eos": 1,
         "words": 33,
     }
@@ -268,11 +270,23 @@ def test_a_file_that_is_too_broken_has_no_configuration(tmp_path: Path) -> None:
     result = call("check", file)
     assert result.exit_code == 1
     assert "# broken lines  7 " in result.stdout and "and 2 more broken lines" in result.stdout
-    assert "There is no configuration for it" in result.stdout
+    assert "no configuration for it: 7 of 8 lines are broken, and one in 10 is the most" in result.stdout
     assert tomllib.loads(result.stdout) == {}
     assert len(surveyed(file)["broken"]) == 7
     file.write_text("\n".join(format_line(line) for line in APPLES[:2]))
-    assert surveyed(file)["configuration"] is None  # nothing to hold out
+    found = surveyed(file)
+    assert (
+        found["configuration"] is None and "2 different questions, and 3 are the least" in found["obstacle"]
+    )
+
+
+def test_a_small_file_begins_from_scratch_with_its_own_words(tmp_path: Path) -> None:
+    """However seldom each word stands in it: there is nothing to download for a first try."""
+    found = surveyed(written(tmp_path / "mine.txt", APPLES[:5]))
+    assert proposed(found).model.init == "scratch" and found["unit"] == "tokens, a word each"
+    many = [Line(f"w{i} x{i} ?", f"y{i}", f"z{i}") for i in range(200)]
+    found = surveyed(written(tmp_path / "many.txt", many))
+    assert found["words"] == 801 and proposed(found).model.init == "gpt2"
 
 
 @pytest.mark.parametrize(

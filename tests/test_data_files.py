@@ -70,6 +70,41 @@ def test_the_raw_lines_of_gsm8k(tmp_path: Path) -> None:
     assert contents.comma_answers == 1
 
 
+def test_a_further_mark_belongs_to_the_answer_as_in_the_official_code(tmp_path: Path) -> None:
+    file = tmp_path / "twice.txt"
+    file.write_text("a||b #### 1 #### 2\nc||d #### 3\n")
+    contents = read(file)
+    assert contents.lines == [Line("a", "b", "1 #### 2"), Line("c", "d", "3")]
+    assert (contents.marked_answers, contents.broken) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("[]", "its JSON list is empty; expected are lines"),
+        (
+            '{"data": [{"question": "a", "cot": "b", "answer": "c"}]}',
+            "one JSON object, with its examples under 'd",
+        ),
+        ('{"a": 1}', "is one JSON object, and no example"),
+        ('{\n"question": "a",\n"answer": "b"}\n{\n"question"', "its JSON objects go over several lines each"),
+    ],
+)
+def test_json_in_another_shape_is_refused_with_the_right_one(tmp_path: Path, written: str, said: str) -> None:
+    file = tmp_path / "examples.json"
+    file.write_text(written)
+    with pytest.raises(DataError, match=f"examples.json: .*{said}.*one a line or in a list"):
+        read(file)
+
+
+def test_what_is_broken_in_a_line_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "latin"
+    file.write_bytes("Zoë||a #### b\n".encode("latin-1"))
+    assert "not text in UTF-8 (byte 0xeb); what is Latin-1: iconv" in read(file).broken[0].reason
+    file.write_text('{"prompt": "a", "answer": "b"}\n' * 2)
+    assert read(file).broken[0].reason == "the question is missing; its keys are prompt, answer"
+
+
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff"), max_size=20)
 
 
@@ -214,7 +249,7 @@ def test_a_file_that_is_not_there_and_one_that_is_a_folder(tmp_path: Path) -> No
 def test_objects_of_the_hub_are_read_as_those_of_files() -> None:
     contents = from_objects(Path("hub"), [{"question": "q", "answer": "<<1+1=2>> #### 2"}, {"question": "q"}])
     assert contents.lines == [Line("q", "<<1+1=2>>", "2")]
-    assert str(contents.broken[0]) == "hub, line 2: the answer is missing"
+    assert str(contents.broken[0]) == "hub, line 2: the answer is missing; its keys are question"
 
 
 def test_the_published_files_of_gsm8k() -> None:

@@ -46,10 +46,8 @@ def _lengths(config: Config, method: Method, train: Examples) -> Iterator[Remark
     if allowed is None:
         return
     lengths = row_lengths(method, train, method.start).sort().values
-    fit, rows = (
-        int((lengths <= allowed).sum()),
-        min(config.optim.batch, len(train)) // config.optim.accumulate,
-    )
+    fit = int((lengths <= allowed).sum())
+    rows = min(config.optim.batch, len(train)) // config.optim.accumulate
     kept = kept_batches(len(train), fit, rows)
     most = int(lengths[math.ceil(0.9 * len(train)) - 1])
     facts = (

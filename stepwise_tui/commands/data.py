@@ -91,6 +91,7 @@ def _told(found: Survey) -> str:
         "without CoT": (found.without_cot, "examples; they are trained on like the others"),
         "non-ASCII": (found.non_ascii, "examples"),
         "commas": (found.comma_answers, "answers lose theirs, as in the papers"),
+        "#### twice": (found.marked_answers, "answers have it in them; all after the first is the answer"),
         "with EOS": (found.with_eos, "examples have the tokenizer's EOS in them; left out"),
     }
     facts |= {name: f"{count:,}".ljust(7) + f" {what}" for name, (count, what) in counts.items() if count}
@@ -99,10 +100,12 @@ def _told(found: Survey) -> str:
     lines += [f"  line {broken['line']}: {broken['reason']}" for broken in found.broken[:SHOWN]]
     if len(found.broken) > SHOWN:
         lines.append(f"  and {len(found.broken) - SHOWN:,} more broken lines; --json tells all")
-    head = (f"length in {found.unit}", *next(iter(found.lengths.values())))
-    rows = [(part, *(f"{n:,}" for n in lengths.values())) for part, lengths in found.lengths.items()]
-    lines += ["", output.table(head, rows), ""]
-    if found.configuration is None:
-        lines.append("There is no configuration for it: too little of it can be used.")
+    lines.append("")
+    if found.examples:
+        head = (f"length in {found.unit}", *next(iter(found.lengths.values())))
+        rows = [(part, *(f"{n:,}" for n in lengths.values())) for part, lengths in found.lengths.items()]
+        lines += [output.table(head, rows), ""]
+    if found.obstacle is not None:
+        lines.append(f"There is no configuration for it: {found.obstacle}.")
     text = "".join(f"# {clean(line)}".rstrip() + "\n" for line in "\n".join(lines).split("\n"))
     return text + (found.configuration or "")

@@ -32,6 +32,8 @@ OBJECT = re.compile(rb"\s*\{\s*[\"}]")
 BETWEEN = re.compile(r"[\s,]*")
 ANNOTATION = re.compile(r"<<.*?>>")
 SNIFFED = 8192  # bytes
+LONGEST = 200  # characters of a reason
+EXPECTED = "expected are lines question||CoT #### answer, or JSON objects, one a line or in a list"
 
 DECODER = json.JSONDecoder(parse_int=str, parse_float=str)  # numbers stay as they were written
 
@@ -59,6 +61,7 @@ class Contents:
     """What a file holds.
 
     numbers: the line that each example begins at. comma_answers: answers that lost commas (see `make_line`).
+    marked_answers: answers with a further ####; as in the official code all after the first is the answer.
     """
 
     file: Path
@@ -68,12 +71,14 @@ class Contents:
     numbers: list[int] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     comma_answers: int = 0
+    marked_answers: int = 0
 
 
 def read(file: Path) -> Contents:
     """All examples of a file, and all that is broken in it.
 
-    Raises `DataError` for a file that is not there, is empty, is not text, or is a JSON array cut short.
+    Raises `DataError` for a file that is not there, is empty or not text, for a JSON array that is empty or
+    cut short, and for JSON objects that are neither in a list nor one a line.
     """
     data = _bytes(file)
     gzipped = data.startswith(GZIP)
@@ -85,10 +90,14 @@ def read(file: Path) -> Contents:
         raise DataError(f"{file}: is a binary file, neither text nor gzipped text")
     data = data.removeprefix(BOM)
     if not data.strip():
-        raise DataError(f"{file}: is empty; one question||CoT #### answer per line is expected")
+        raise DataError(f"{file}: is empty; {EXPECTED}")
     if ARRAY.match(data):
-        return _collect(file, "JSON", gzipped, _array(data, file))
+        contents = _collect(file, "JSON", gzipped, _array(data, file))
+        if not contents.lines and not contents.broken:
+            raise DataError(f"{file}: its JSON list is empty; {EXPECTED}")
+        return contents
     if OBJECT.match(data):
+        _check_first(data, file)
         return _collect(file, "JSON lines", gzipped, _each_line(data, _json_line))
     return _collect(file, "text", gzipped, _each_line(data, split_line))
 
@@ -97,6 +106,21 @@ def from_objects(name: Path, objects: Iterable[Any]) -> Contents:
     """The same of objects as a JSON file has them."""
     items = ((number, "", partial(_fields, value)) for number, value in enumerate(objects, start=1))
     return _collect(name, "objects", False, items)
+
+
+def _check_first(data: bytes, file: Path) -> None:
+    """Raises `DataError` where the first JSON object is no line of examples but holds them, or many lines."""
+    try:
+        text = data.decode("utf-8", errors="replace")
+        value, end = DECODER.raw_decode(text, text.index("{"))
+    except (json.JSONDecodeError, RecursionError):
+        return  # that line is broken
+    if not text[end:].strip() and "question" not in value:
+        lists = [key for key, inner in value.items() if isinstance(inner, list)]
+        what = f"with its examples under {lists[0]!r}: save that list" if lists else "and no example"
+        raise DataError(f"{file}: is one JSON object, {what}; {EXPECTED}")
+    if "\n" in text[:end].strip() and text[end:].strip():
+        raise DataError(f"{file}: its JSON objects go over several lines each; {EXPECTED}")
 
 
 def _bytes(file: Path) -> bytes:
@@ -125,6 +149,7 @@ def _collect(file: Path, format: str, gzipped: bool, items: Iterable[Item]) -> C
             contents.lines.append(line)
             contents.numbers.append(number)
             contents.comma_answers += "," in raw[2]
+            contents.marked_answers += SEPARATOR in line.answer
     return contents
 
 
@@ -137,9 +162,14 @@ def _each_line(data: bytes, parse: Callable[[str], Raw]) -> Iterator[Item]:
 def _parse_line(line: bytes, parse: Callable[[str], Raw]) -> Raw:
     try:
         text = line.decode("utf-8")
-    except UnicodeDecodeError:
-        raise DataError("is not text in UTF-8") from None
+    except UnicodeDecodeError as error:
+        raise DataError(_no_utf8(error)) from None
     return parse(text)
+
+
+def _no_utf8(error: UnicodeDecodeError) -> str:
+    byte = error.object[error.start]
+    return f"is not text in UTF-8 (byte {byte:#04x}); what is Latin-1: iconv -f latin1 -t utf8 FILE > NEW"
 
 
 def _json_line(line: str) -> Raw:
@@ -156,7 +186,7 @@ def _array(data: bytes, file: Path) -> Iterator[Item]:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{file}, line {line}: is not text in UTF-8") from None
+        raise DataError(f"{file}, line {line}: {_no_utf8(error)}") from None
     at, count = text.index("[") + 1, 0
     line = text.count("\n", 0, at) + 1
     while True:
@@ -207,7 +237,7 @@ def _fields(value: Any) -> Raw:
 def _text(value: dict[str, Any], key: str) -> str:
     text = value.get(key)
     if text is None:
-        raise DataError(f"the {key} is missing")
+        raise DataError(f"the {key} is missing; its keys are {', '.join(value) or 'none'}"[:LONGEST])
     if not isinstance(text, str):
         raise DataError(f"its {key} is no text")
     return text

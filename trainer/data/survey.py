@@ -17,7 +17,8 @@ from trainer.data.layout import Line
 from trainer.data.proposal import Lengths
 from trainer.model import UnavailableError, fetch, read_tokenizer
 
-REPEATED = 10  # how often a word stands in the file on average, at least, for the words to be a vocabulary
+REPEATED = 10  # how often a word stands in the file on average, at least, for many words to be a vocabulary
+FEW_WORDS = 500  # so few are one in any case
 PERCENTILES = {"least": 0.0, "median": 50.0, "p90": 90.0, "p99": 99.0, "most": 100.0}
 PARTS = ("question", "CoT", "answer")
 ROW = "row"
@@ -30,11 +31,11 @@ class Survey:
     """What `stepwise data check` tells; its fields are the keys of `--json`.
 
     broken: line and reason of each. duplicates: examples whose question stood before. non_ascii: examples
-    with other characters. comma_answers: answers that lose their commas. with_eos: examples that have the
-    tokenizer's EOS in their text, and are left out. words: different blank-separated ones. unit: what the
-    lengths are counted in. lengths: by part and percentile; "row" has EOS, #### and the blanks between as
-    well, where it is tokens. configuration: TOML for `stepwise run config`; None where the file is too broken
-    to train on.
+    with other characters. comma_answers: answers that lose their commas. marked_answers: answers with a
+    further ####. with_eos: examples that have the tokenizer's EOS in their text, and are left out. words:
+    different blank-separated ones. unit: what the lengths are counted in. lengths: by part and percentile;
+    "row" has EOS, #### and the blanks between as well, where it is tokens. obstacle: why nothing can be
+    trained on it. configuration: TOML for `stepwise run config`, where there is no obstacle.
     """
 
     file: str
@@ -46,10 +47,12 @@ class Survey:
     without_cot: int
     non_ascii: int
     comma_answers: int
+    marked_answers: int
     with_eos: int
     words: int
     unit: str
     lengths: dict[str, Lengths]
+    obstacle: str | None
     configuration: str | None
 
 
@@ -65,7 +68,8 @@ def survey(file: Path, model: str | None = None) -> Survey:
     eos = vocabulary.EOS if tokenizer is None else str(tokenizer.eos_token)
     lines = [line for line in contents.lines if not text.has(line, eos)]
     words = Counter(word for line in lines for part in line for word in part.split())
-    own = tokenizer is None and len(words) <= text.MOST_WORDS and words.total() >= REPEATED * len(words)
+    most = text.MOST_WORDS if words.total() >= REPEATED * len(words) else FEW_WORDS
+    own = tokenizer is None and len(words) <= most
     if own:
         tokenizer = vocabulary.build(sorted({*words, layout.SEPARATOR}))
         lengths, unit = _in_tokens([text.one_blank(line) for line in lines], tokenizer), "tokens, a word each"
@@ -73,8 +77,8 @@ def survey(file: Path, model: str | None = None) -> Survey:
         lengths, unit = _in_tokens(lines, tokenizer), f"tokens of {model}"
     else:
         lengths, unit = _in_words(lines), WORDS
-    configuration = None
-    if len({line.question for line in lines}) > len(HELD_OUT) and text.is_usable(contents):
+    obstacle, configuration = _obstacle(contents, lines), None
+    if obstacle is None:
         configuration = proposal.propose(
             file,
             lengths,
@@ -93,12 +97,30 @@ def survey(file: Path, model: str | None = None) -> Survey:
         without_cot=sum(not line.cot for line in contents.lines),
         non_ascii=sum(not all(part.isascii() for part in line) for line in contents.lines),
         comma_answers=contents.comma_answers,
+        marked_answers=contents.marked_answers,
         with_eos=len(contents.lines) - len(lines),
         words=len(words),
         unit=unit,
         lengths=lengths,
+        obstacle=obstacle,
         configuration=configuration,
     )
+
+
+def _obstacle(contents: files.Contents, lines: Sequence[Line]) -> str | None:
+    """Why nothing can be trained on the usable lines of a file."""
+    good, broken = len(contents.lines), len(contents.broken)
+    if not text.is_usable(contents):
+        if good == 0:
+            return "none of its lines is an example"
+        return f"{broken:,} of {good + broken:,} lines are broken, and one in {text.BROKEN} is the most"
+    questions = len({line.question for line in lines})
+    if questions <= len(HELD_OUT):
+        return (
+            f"it has {questions} different questions, and {len(HELD_OUT) + 1} are the least: one to train "
+            f"on, one for {' and one for '.join(HELD_OUT)}"
+        )
+    return None
 
 
 def _tokenizer(model: str) -> PreTrainedTokenizerBase:

@@ -230,6 +230,9 @@ def _about(contents: Contents) -> Iterator[str]:
         )
     if contents.comma_answers:
         yield f"{contents.file}: {contents.comma_answers:,} answers lose their commas, as in the papers"
+    if contents.marked_answers:
+        what = f"{contents.marked_answers:,} answers have a further {layout.SEPARATOR} in them"
+        yield f"{contents.file}: {what}; all after the first is the answer, as in the official code"
 
 
 def _without(split: Chosen, eos: str, remarks: list[Remark]) -> list[Line]:
