@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stepwise_tui.output import FAILURE, turn
+from stepwise_tui.output import FAILURE, complain, turn
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -63,6 +63,8 @@ def chat(
 
     loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset)
     inspection.check_explicit(loaded, explicit)
+    for caveat in inspection.caveats(loaded):
+        complain(caveat)
     prompt = sys.stdin.isatty()
     if prompt:
         typer.echo(f"{inspection.greeting(loaded)} (Ctrl-D ends)", err=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import json
 
+from transformers import PreTrainedTokenizerBase
+
+from trainer import official
 from trainer.config import Config
 from trainer.inspection import Loaded
 from trainer.methods import tokens
@@ -12,10 +15,10 @@ from trainer.model import WHOLE_TOKENIZERS
 from trainer.origin import Origin
 
 
-def caveats(config: Config | None, known: Origin | None) -> list[str]:
+def caveats(config: Config | None, known: Origin | None, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """What whoever asks must do beside plain `generate`, one sentence each."""
     if config is None or known is None:
-        return []
+        return [f"{caveat}."] if (caveat := official.caveat(tokenizer)) else []
     method, removed, found = config.method, known.removed, []
     if method.keep_positions and removed:
         left = known.longest_cot - removed if method.side == "right" else 0

@@ -86,7 +86,7 @@ def write(loaded: Loaded, folder: Path) -> list[str]:
     parts.tokenizer.save_pretrained(folder)
     if loaded.config is not None:
         origin.write(folder, loaded.config, known)
-    caveats = card.caveats(loaded.config, known)
+    caveats = card.caveats(loaded.config, known, parts.tokenizer)
     (folder / "README.md").write_text(card.text(loaded, known, caveats), encoding="utf-8")
     return caveats
 

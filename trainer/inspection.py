@@ -64,7 +64,7 @@ def open_checkpoint(
 ) -> Loaded:
     """Open a run's checkpoint (the last, if `id` is None), a checkpoint's folder, or a model without a run.
 
-    A model without a run is a Hugging Face folder, one that `stepwise export` made, or a checkpoint of the
+    A model without a run is a Hugging Face folder, one that `stepwise export` made, or a checkpoint of an
     official code, which takes architecture and tokenizer from `base`. preset: the task of such a model.
 
     Raises `RunsError` when there is nothing of that name, `InspectionError` for what does not go together,
@@ -180,6 +180,13 @@ def evaluate_checkpoint(
         checkpoint=loaded.id,
         stage=loaded.at.stage if loaded.staged else None,
     )
+
+
+def caveats(loaded: Loaded) -> list[str]:
+    """What a person should know before believing what this model is measured or asked for."""
+    changed = loaded.parts.changed
+    found = [f"{changed}: what it has learnt may be among what is held out now"] if changed else []
+    return found + ([caveat] if (caveat := official.caveat(loaded.parts.tokenizer)) else [])
 
 
 def check_explicit(loaded: Loaded, explicit: bool) -> None:

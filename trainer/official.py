@@ -1,12 +1,17 @@
-"""Reading models that others have trained: the official code's checkpoints, and plain Hugging Face folders.
+"""Reading models that others have trained: the official codes' checkpoints, and plain Hugging Face folders.
 
-The official code (da03/Internalize_CoT_Step_by_Step) saves a folder of two files:
+ICoT-SI's (da03/Internalize_CoT_Step_by_Step) saves a folder of two files:
 
     config.json       base_model and tokenizer_name: a hub name, most often "gpt2"
     state_dict.bin    a pickle of the weights, their names beginning with `base_model.`
 
-Architecture and tokenizer are the base's. This module is the only one that reads a `.bin`, and it lets
-torch read nothing from it but tensors (`weights_only`).
+Coconut's (facebookresearch/coconut) saves one file an epoch:
+
+    checkpoint_N      a pickle of the weights, their names beginning with `base_causallm.`, and the embeddings
+                      once more as `embedding.weight`; of its runs without latent thoughts, the bare names
+
+Architecture and tokenizer are the base's; Coconut's adds three tokens (`LATENT`). This module is the only one
+that reads a pickle, and it lets torch read nothing from it but tensors (`weights_only`).
 """
 
 from __future__ import annotations
@@ -27,7 +32,11 @@ from trainer.model import UnavailableError, fetch, read_tokenizer, set_tokens
 
 CONFIG = "config.json"
 STATE = "state_dict.bin"
-PREFIX = "base_model."
+PREFIXES = ("base_model.", "base_causallm.")
+LATENT = ("<|start-latent|>", "<|end-latent|>", "<|latent|>")
+"""In the order in which Coconut's code adds them."""
+TORCH = (b"PK\x03\x04", b"\x80")
+"""How a file that torch has saved begins: a zip archive, or a pickle as before torch 1.6."""
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """Constants that older versions of transformers saved beside the weights."""
 POSITIONS = "transformer.wpe.weight"
@@ -46,12 +55,28 @@ def is_model(folder: Path) -> bool:
 
 
 def is_official(folder: Path) -> bool:
-    """Whether a folder looks like a checkpoint of the official code."""
-    return (folder / STATE).is_file()
+    """Whether a folder, or a file, looks like a checkpoint of one of the official codes."""
+    if folder.is_dir():
+        return (folder / STATE).is_file()
+    try:
+        with folder.open("rb") as file:
+            return file.read(4).startswith(TORCH)
+    except OSError:
+        return False
+
+
+def caveat(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What whoever asks a model with this tokenizer should know, "" for nothing."""
+    if not set(LATENT) <= set(tokenizer.get_vocab()):
+        return ""
+    return (
+        "This model has the tokens of Coconut's code: it was trained to think in latents, in a layout of its "
+        "own, and is asked here without them, in the layout of ICoT"
+    )
 
 
 def load(folder: Path, base: str | None) -> tuple[Model, PreTrainedTokenizerBase]:
-    """The model of a folder of either kind, on the CPU, and its tokenizer.
+    """The model of a folder of either kind, or of Coconut's file, on the CPU, and its tokenizer.
 
     base: folder or hub name that gives an official checkpoint its architecture and tokenizer; what its
     config.json names when None. Raises `ForeignError`.
@@ -62,7 +87,7 @@ def load(folder: Path, base: str | None) -> tuple[Model, PreTrainedTokenizerBase
         model, tokenizer = load_plain(str(folder))
     else:
         raise ForeignError(
-            f"--base is for checkpoints of the official code ({STATE}); {folder} brings its own tokenizer"
+            f"--base is for checkpoints of the official codes; {folder} brings its own tokenizer"
         )
     if tokenizer.eos_token is None:
         raise ForeignError(
@@ -89,7 +114,7 @@ def load_plain(name: str) -> tuple[Model, PreTrainedTokenizerBase]:
 
 
 def load_official(folder: Path, base: str | None) -> tuple[Model, PreTrainedTokenizerBase]:
-    """A checkpoint of the official code. Its position table may be longer than the base's.
+    """A checkpoint of an official code. Its position table may be longer than the base's.
 
     Raises `ForeignError`: the base cannot be had, the file is no plain pickle of tensors, or the weights are
     not those of such a model.
@@ -105,19 +130,26 @@ def load_official(folder: Path, base: str | None) -> tuple[Model, PreTrainedToke
             f"{folder} is built on {name}: {error}; --base DIR takes architecture and tokenizer from a "
             f"folder with {CONFIG} and the tokenizer's files"
         ) from None
-    weights = _read_weights(folder / STATE)
+    path = folder / STATE if folder.is_dir() else folder
+    weights = _read_weights(path)
     if POSITIONS in weights and architecture.model_type == "gpt2":
         architecture.n_positions = len(weights[POSITIONS])
-    _check_names_and_sizes(architecture, weights, folder / STATE, name)
+    embeddings = weights.get(_name_of_embeddings(architecture))
+    if embeddings is not None and len(embeddings) == len(tokenizer) + len(LATENT):
+        tokenizer.add_tokens(list(LATENT))
+        architecture.vocab_size = len(embeddings)
+    _check_names_and_sizes(architecture, weights, path, name)
     dtype = next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
     model = AutoModelForCausalLM.from_config(architecture, dtype=dtype)
     model.load_state_dict(weights, strict=False)  # the names were checked; a tied head may be left out
-    _check_vocabulary(model.get_input_embeddings().num_embeddings, str(folder / STATE), tokenizer, name)
+    _check_vocabulary(model.get_input_embeddings().num_embeddings, str(path), tokenizer, name)
     return model, tokenizer
 
 
 def _base_name(folder: Path) -> str:
     """What the checkpoint was built on, by its config.json."""
+    if folder.is_file():
+        raise ForeignError(f"{folder} does not say what it is built on; --base MODEL|DIR does, e.g. gpt2")
     path = folder / CONFIG
     try:
         name: Any = json.loads(path.read_text(encoding="utf-8"))["base_model"]
@@ -146,22 +178,28 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise ForeignError(f"{path} is damaged, or no file that torch has saved") from None
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ForeignError(f"{path} holds no state dict: names, each with its tensor, are expected")
-    weights = {
-        name.removeprefix(PREFIX): tensor
+    prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in content)), "")
+    return {
+        name.removeprefix(prefix): tensor
         for name, tensor in content.items()
-        if name.startswith(PREFIX) and not name.endswith(BUFFERS)
+        if name.startswith(prefix) and not name.endswith(BUFFERS)
     }
-    if not weights:
-        raise ForeignError(
-            f"{path} is not the official code's: its names begin with {PREFIX}, these are "
-            f"{_some(list(content)) or 'none'}"
-        )
-    return weights
+
+
+def _skeleton(architecture: Any) -> Model:
+    """The model without memory for its weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(architecture)
+
+
+def _name_of_embeddings(architecture: Any) -> str:
+    model = _skeleton(architecture)
+    table = model.get_input_embeddings().weight
+    return str(next(name for name, parameter in model.named_parameters() if parameter is table))
 
 
 def _check_names_and_sizes(architecture: Any, weights: dict[str, Tensor], path: Path, base: str) -> None:
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(architecture)
+    model = _skeleton(architecture)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     what = f"{path} is no {architecture.model_type} model as {base} is"
@@ -176,8 +214,7 @@ def _check_names_and_sizes(architecture: Any, weights: dict[str, Tensor], path: 
     if not other:
         return
     first, more = other[0], f", and {len(other) - 1} more differ" if len(other) > 1 else ""
-    embeddings = next(n for n, p in model.named_parameters() if p is model.get_input_embeddings().weight)
-    if first == embeddings and found[first][1:] == wanted[first][1:]:
+    if first == _name_of_embeddings(architecture) and found[first][1:] == wanted[first][1:]:
         raise ForeignError(
             f"{path} has a vocabulary of {found[first][0]:,} tokens and {base} one of {wanted[first][0]:,}; "
             "--base MODEL|DIR names the right one"

@@ -16,7 +16,7 @@ RunOrModel = Annotated[
     str,
     typer.Argument(
         metavar="RUN|DIR",
-        help="A run, a checkpoint's folder, a Hugging Face folder, or a checkpoint of the official code.",
+        help="A run, a checkpoint's folder, a Hugging Face folder, or an official code's checkpoint.",
     ),
 ]
 RunOrName = Annotated[
@@ -31,7 +31,7 @@ Base = Annotated[
     typer.Option(
         "--base",
         metavar="MODEL|DIR",
-        help="Architecture and tokenizer of a checkpoint of the official code, e.g. gpt2.",
+        help="Architecture and tokenizer of an official code's checkpoint, e.g. gpt2.",
     ),
 ]
 Preset = Annotated[
@@ -91,8 +91,8 @@ def evaluate(
             from trainer import inspection
 
             loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset)
-            if data is None and loaded.parts.changed:
-                output.complain(f"{loaded.parts.changed}: what it has learnt may be among what is asked here")
+            for caveat in inspection.caveats(loaded):
+                output.complain(caveat)
             report = inspection.evaluate_checkpoint(
                 loaded, data=data, split=split, limit=limit, explicit=explicit
             )
