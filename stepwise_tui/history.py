@@ -257,8 +257,8 @@ def apply(history: History, event: Event) -> None:
 def _move(history: History, event: Event) -> None:
     """Where the run stands, and how far it is from the next removal."""
     at, before = event.at, history.at
-    if not at.time or isinstance(event, CommandReceived):
-        return  # a request is told from outside the loop, and may be a step behind it
+    if not at.time or isinstance(event, CommandReceived | CheckpointSaved | CheckpointRemoved):
+        return  # a request is told from outside the loop, a save when it is written: later than it was
     history.at = at
     history.born = history.born or at.time
     branch = history.branches.setdefault(at.branch, Branch())

@@ -69,7 +69,8 @@ def _words(event: Event) -> str | None:
             outcome = "done" if event.ok else "refused"
             return f"{outcome} at step {event.at.step:,}{_by(event.source)}: {event.command}: {event.message}"
         case AlarmRaised():
-            return f"ALARM: {event.message}; [{event.key}] {event.remedy}"
+            key = f"[{event.key}] " if event.key else ""
+            return f"ALARM: {event.message}; {key}{event.remedy}"
         case AlarmCleared():
             return f"alarm over: {event.message}"
         case ChatAnswered():

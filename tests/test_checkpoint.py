@@ -28,6 +28,12 @@ def parts() -> Parts:
     return assemble(tiny_config())
 
 
+def save(run: Path, state: TrainState, parts: Parts, optimizer: torch.optim.Optimizer) -> tuple[str, int]:
+    """Write a checkpoint at once; its id and its size."""
+    snapshot = checkpoint.copy(state, parts.model, parts.tokenizer, optimizer)
+    return snapshot.id, checkpoint.write(run, snapshot)
+
+
 def trained(parts: Parts) -> torch.optim.AdamW:
     """An optimiser with moments."""
     optimizer = torch.optim.AdamW(parts.model.parameters(), lr=1e-3, fused=True)
@@ -40,7 +46,7 @@ def trained(parts: Parts) -> torch.optim.AdamW:
 
 @pytest.fixture
 def saved(tmp_path: Path, parts: Parts) -> Path:
-    id, size = checkpoint.save(tmp_path, STATE, parts.model, parts.tokenizer, trained(parts))
+    id, size = save(tmp_path, STATE, parts, trained(parts))
     path = tmp_path / checkpoint.FOLDER / id
     assert id == "b2-s000120-stage3-manual"
     assert size == sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
@@ -56,12 +62,12 @@ def test_everything_comes_back(saved: Path, parts: Parts) -> None:
         assert torch.equal(tensor, other.model.state_dict()[name]), name
     old = trained(parts)
     fresh = torch.optim.AdamW(parts.model.parameters(), lr=1e-3, fused=True)
-    checkpoint.save(saved.parent.parent, STATE, parts.model, parts.tokenizer, old)
+    save(saved.parent.parent, STATE, parts, old)
     checkpoint.load_optimizer(saved, fresh)
     assert fresh.state_dict()["state"].keys() == old.state_dict()["state"].keys()
     assert all("exp_avg_sq" in slots for slots in fresh.state_dict()["state"].values())
     (ref,) = checkpoint.list_checkpoints(saved.parent.parent)
-    assert ref == STATE.ref(saved.name)
+    assert ref == STATE.ref(saved.name, checkpoint.size(saved))
 
 
 def test_plain_transformers_loads_it_and_it_has_no_end_token_of_its_own(saved: Path, parts: Parts) -> None:
@@ -118,7 +124,7 @@ def test_a_disk_that_refuses_leaves_nothing_behind(
 
     monkeypatch.setattr(checkpoint, "sync_file", refuse)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(tmp_path, STATE, parts.model, parts.tokenizer, trained(parts))
+        save(tmp_path, STATE, parts, trained(parts))
     assert list((tmp_path / checkpoint.FOLDER).iterdir()) == []
 
 

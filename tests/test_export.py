@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from stepwise_tui import cli
 from tests import small_pretrained
-from tests.test_checkpoint import STATE
+from tests.test_checkpoint import STATE, save
 from tests.test_official import official_checkpoint
 from tests.test_readme import one_that_knows_408
 from tests.tiny import tiny_config
@@ -57,7 +57,7 @@ def run_of(folder: Path, config: Config, stage: int) -> Path:
     folder.mkdir(parents=True)
     (folder / runs.CONFIG_FILE).write_text(configuration.dumps(config), encoding="utf-8")
     state = replace(STATE, step=7, branch=1, stage=stage, scheduled=stage)
-    checkpoint.save(folder, state, parts.model, parts.tokenizer, torch.optim.AdamW(parts.model.parameters()))
+    save(folder, state, parts, torch.optim.AdamW(parts.model.parameters()))
     return folder
 
 
@@ -152,7 +152,7 @@ def test_the_program_of_the_card_prints_cot_and_answer(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / runs.CONFIG_FILE).write_text(configuration.dumps(tiny_config(method__name="no_cot")))
-    checkpoint.save(run, STATE, parts.model, parts.tokenizer, torch.optim.AdamW(parts.model.parameters()))
+    save(run, STATE, parts, torch.optim.AdamW(parts.model.parameters()))
     export.export(str(run), tmp_path / "plain", id=None, out=tmp_path)
     file = tmp_path / "program.py"
     file.write_text(program(tmp_path / "plain"), encoding="utf-8")

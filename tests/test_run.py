@@ -29,7 +29,6 @@ from trainer.events import (
     Event,
     ExamplesShown,
     Metrics,
-    Notice,
     RolledBack,
     RunCrashed,
     RunFinished,
@@ -309,12 +308,20 @@ def test_a_pause_for_want_of_room_stands(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "sync_file", refuse)
-    one.do("advance")
-    notice = one.until(Notice, lambda e: e.level == "error")
-    assert "No space left" in notice.message
+    entered = one.do("advance").at
+    alarm = one.until(AlarmRaised)
+    assert "No space left" in alarm.message
     one.until(StateChanged, lambda e: e.state == "paused")
+    for line in ("save", "advance", "rollback 0 --keep-weights"):
+        refused = one.do(line)
+        assert not refused.ok and "No space left" in refused.message
+    assert one.do("resume").ok  # it cannot be overruled: nothing could be saved
+    assert one.run.state == "paused"
     monkeypatch.undo()  # there is room again: it goes on by itself
-    one.until(StateChanged, lambda e: e.state == "training" and e.seq > notice.seq)
+    one.until(AlarmCleared)
+    one.until(StateChanged, lambda e: e.state == "training" and e.seq > alarm.seq)
+    saved = one.until(CheckpointSaved, lambda e: e.cause == "stage" and e.at.stage == entered.stage)
+    assert saved.at.step == entered.step  # the entry that could not be written then
 
 
 def test_two_processes_cannot_train_one_run(driven: Callable[..., Driven], tmp_path: Path) -> None:

@@ -5,17 +5,20 @@
                      state.json              where the run stood (`TrainState`)
                      manifest.json           size and sha256 of every file; written last
 
-A checkpoint is written under a temporary name, synced and renamed, so a kill leaves it whole or absent.
-Ids contain the branch, since steps repeat: `b1-s000600-stage3`.
+What goes into one is copied out of the run first (`copy`), so that training goes on while it is written. It
+is written under a temporary name, synced and renamed: a kill leaves it whole or absent. Ids contain the
+branch, since steps repeat: `b1-s000600-stage3`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,7 @@ FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
+SPARE = 1_000_000  # bytes that a checkpoint leaves free, besides what its small files take
 
 
 class CheckpointError(ValueError):
@@ -67,8 +71,8 @@ class TrainState:
     accuracy: float | None
     meter: list[float]
 
-    def ref(self, id: str) -> CheckpointRef:
-        return CheckpointRef(id, self.branch, self.step, self.stage, self.cause)
+    def ref(self, id: str, bytes: int) -> CheckpointRef:
+        return CheckpointRef(id, self.branch, self.step, self.stage, self.cause, bytes)
 
 
 def name(state: TrainState) -> str:
@@ -81,18 +85,45 @@ def model_folder(path: Path) -> Path:
     return path / "model"
 
 
-def save(
-    run: Path,
-    state: TrainState,
-    model: Model,
-    tokenizer: PreTrainedTokenizerBase,
-    optimizer: torch.optim.Optimizer,
-) -> tuple[str, int]:
-    """Write a checkpoint; its id and size in bytes. A good one of that id already there is left as it is.
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a checkpoint will hold, copied out of a run to the memory of the CPU.
 
-    Raises OSError when the disk does not take it; nothing half-written stays behind.
+    model: for its configuration only. tokenizer: one that nobody uses meanwhile. weights: by name, tied ones
+    still one tensor. moments: by `_moments`'s names.
     """
-    id = name(state)
+
+    state: TrainState
+    model: Model
+    tokenizer: PreTrainedTokenizerBase
+    weights: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+
+    @property
+    def id(self) -> str:
+        return name(self.state)
+
+    @property
+    def bytes(self) -> int:
+        """What the tensors take."""
+        tensors = {t.data_ptr(): t.nbytes for t in (*self.weights.values(), *self.moments.values())}
+        return sum(tensors.values())
+
+
+def copy(
+    state: TrainState, model: Model, tokenizer: PreTrainedTokenizerBase, optimizer: torch.optim.Optimizer
+) -> Snapshot:
+    """Copy weights and moments, so that the run may change them."""
+    return Snapshot(state, model, tokenizer, _copied(model.state_dict()), _copied(_moments(optimizer)))
+
+
+def write(run: Path, snapshot: Snapshot, before: Callable[[], None] = lambda: None) -> int:
+    """Write a checkpoint; its size in bytes. A good one of that id already there is left as it is.
+
+    before: called when everything is on the disk, and before the checkpoint exists.
+    Raises OSError, also that of `before`; nothing half-written stays behind.
+    """
+    id = snapshot.id
     final = run / FOLDER / id
     if final.exists():
         try:
@@ -100,17 +131,18 @@ def save(
         except CheckpointError:
             shutil.rmtree(final)
         else:
-            return id, size(final)
+            sync_folder(final.parent)
+            return size(final)
     temporary = run / FOLDER / f".{id}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
+    _check_room(run, snapshot.bytes)
     try:
         model_folder(temporary).mkdir(parents=True)
-        model.save_pretrained(model_folder(temporary))
-        tokenizer.save_pretrained(model_folder(temporary))
-        moments = _moments(optimizer)
-        if moments:
-            save_file(moments, temporary / OPTIMIZER)
-        replace_text(temporary / STATE, json.dumps(asdict(state), indent=1) + "\n", durable=False)
+        snapshot.model.save_pretrained(model_folder(temporary), state_dict=dict(snapshot.weights))
+        snapshot.tokenizer.save_pretrained(model_folder(temporary))
+        if snapshot.moments:
+            save_file(dict(snapshot.moments), temporary / OPTIMIZER)
+        replace_text(temporary / STATE, json.dumps(asdict(snapshot.state), indent=1) + "\n", durable=False)
         files = sorted(p for p in temporary.rglob("*") if p.is_file())
         for file in files:
             sync_file(file)
@@ -119,12 +151,21 @@ def save(
         }
         replace_text(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n", durable=True)
         sync_folder(model_folder(temporary))
+        before()
         temporary.rename(final)
-        sync_folder(final.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise error if isinstance(error, OSError) else OSError(f"{temporary}: {error}") from None
-    return id, size(final)
+    sync_folder(final.parent)
+    return size(final)
+
+
+def _check_room(run: Path, wanted: int) -> None:
+    """Fail before the disk is full to the last byte: the journal needs some of it to say so."""
+    free = shutil.disk_usage(run).free
+    if free < wanted + SPARE:
+        reason = f"{os.strerror(errno.ENOSPC)}, {wanted / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} free"
+        raise OSError(errno.ENOSPC, reason)
 
 
 def verify(path: Path) -> None:
@@ -184,7 +225,7 @@ def list_checkpoints(run: Path) -> list[CheckpointRef]:
             written, state = (path / MANIFEST).stat().st_mtime_ns, load_state(path)
         except (OSError, CheckpointError):
             continue
-        refs.append(((state.seq, written), state.ref(path.name)))
+        refs.append(((state.seq, state.branch, state.step, written), state.ref(path.name, size(path))))
     return [ref for _, ref in sorted(refs, key=lambda pair: pair[0])]
 
 
@@ -196,16 +237,33 @@ def tidy(run: Path) -> None:
 
 
 def remove(run: Path, ids: Iterable[str]) -> None:
-    """Delete checkpoints. Each loses its manifest first: from then on it does not exist."""
+    """Delete checkpoints. Each loses its manifest first: from then on it does not exist.
+
+    One that the disk does not let go is left; it will be found when the run is taken up again.
+    """
     for id in ids:
         path = run / FOLDER / id
-        (path / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (path / MANIFEST).unlink(missing_ok=True)
+            sync_folder(path)
+            shutil.rmtree(path)
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in the CPU's memory. What was one tensor under two names stays one."""
+    copies: dict[tuple[int, torch.Size], Tensor] = {}
+    result = {}
+    for name, tensor in tensors.items():
+        place = tensor.data_ptr(), tensor.shape
+        if place not in copies:
+            copies[place] = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        result[name] = copies[place]
+    return result
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"{index}.{slot}": value.contiguous()
+        f"{index}.{slot}": value
         for index, slots in optimizer.state_dict()["state"].items()
         for slot, value in slots.items()
     }

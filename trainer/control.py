@@ -194,13 +194,17 @@ def replay(events: Iterable[Event]) -> Control:
 
 
 class Facts(NamedTuple):
-    """What a decision may look at. ended: the run has reached its end, or broke, and trains no more."""
+    """What a decision may look at. ended: the run has reached its end, or broke, and trains no more.
+
+    waits: why training waits for the disk, "" when it does not.
+    """
 
     at: At
     stages: int
     config: Config
     lineage: Lineage
     ended: bool = False
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +271,12 @@ def decide(control: Control, command: Command, facts: Facts) -> Decision:
         return refused("the run is stopping")
     if facts.ended and command.name not in AFTER_THE_END:
         return refused(f"the run has ended; {', '.join(AFTER_THE_END)} still work")
+    if facts.waits and (command.name in ("save", "advance") or command.keep_weights):
+        return refused(f"it needs a checkpoint, and none can be written now: {facts.waits}")
     match command.name:
+        case "resume" | "run" if facts.waits:
+            pause_at = at.step + command.n if command.name == "run" else None
+            return done(f"once there is room; {facts.waits}", paused=False, pause_at=pause_at)
         case "pause":
             return done(f"paused at step {at.step:,}", paused=True, pause_at=None)
         case "resume":

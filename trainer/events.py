@@ -268,6 +268,8 @@ class RolledBack(Event):
 class AlarmRaised(Event):
     """Something needs a person. `key` is the key that answers it, `remedy` what that key will do.
 
+    Where no key can answer it (`key` is ""), `remedy` says what the person can do.
+
     pauses: whether training waits for the answer.
     """
 
@@ -277,6 +279,10 @@ class AlarmRaised(Event):
     key: str
     target: str = ""
     pauses: bool = False
+
+
+DISK = "disk"
+"""Kind of the alarm that the disk refuses what is written. A process says it of itself, not of a step."""
 
 
 @_event

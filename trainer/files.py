@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+RETRY_SECONDS = 1.0
+"""Between two attempts to write to a disk that refuses."""
+PATIENCE = 2.0
+"""Seconds that the end of a run waits for a disk that refuses."""
+
 
 def sync_folder(folder: Path) -> None:
     """Make renames within `folder` durable."""

@@ -12,15 +12,29 @@ import queue
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from trainer.events import NAMES, DecodeError, Event, Notice, decode, encode
+from trainer.events import (
+    NAMES,
+    AlarmCleared,
+    AlarmRaised,
+    DecodeError,
+    Event,
+    Notice,
+    StateChanged,
+    decode,
+    encode,
+)
+from trainer.files import PATIENCE, RETRY_SECONDS, sync_folder
 
 FILE = "journal.jsonl"
-RETRY_SECONDS = 1.0
 NAMED = re.compile(rb'\{"seq": ?\d+, ?"event": ?"(\w+)"')
+LOOKS = 0.2  # seconds between two looks whether the disk refuses
+URGENT = (StateChanged, AlarmRaised, AlarmCleared)
+"""Events that are told at once while the disk refuses, without a number, and again when they are written."""
 
 
 def read(folder: Path, wanted: Callable[[bytes], bool] = lambda line: True) -> Iterator[Event]:
@@ -80,10 +94,15 @@ class Journal:
         self._seq = max((event.seq for event in read(folder)), default=0)
         self._length = whole_lines(self._path)
         os.ftruncate(self._descriptor, self._length)
+        sync_folder(folder)
         self._lock = threading.Lock()
         self._queue: queue.Queue[tuple[Event | None, threading.Event | None] | None] = queue.Queue(capacity)
+        self._urgent: deque[Event] = deque()
         self.trouble: str | None = None
         """Why nothing can be written at the moment, or None."""
+        self._since = 0.0  # when the trouble began
+        self._ending: float | None = None  # when the run was asked to end
+        self._given_up = False
         self._thread = threading.Thread(target=self._write_all, name="stepwise-journal", daemon=True)
         self._thread.start()
 
@@ -100,20 +119,29 @@ class Journal:
                 self._seq += 1
                 event = replace(event, seq=self._seq)
             self._queue.put((event, written))
+            if self.trouble is not None and isinstance(event, URGENT):
+                self._urgent.append(event)
         if written is not None:
             written.wait()
 
-    def flush(self) -> int:
-        """Wait until all that was appended so far is safe on the disk; the number of the last of it."""
+    def flush(self) -> None:
+        """Wait until all that was appended so far is safe on the disk. Raises OSError while that refuses."""
         written = threading.Event()
-        with self._lock:
-            seq = self._seq
-            self._queue.put((None, written))
-        written.wait()
-        return seq
+        self._queue.put((None, written))
+        while not written.wait(LOOKS):
+            if self.trouble is not None:
+                break
+        if self.trouble is not None:
+            raise OSError(self.trouble)
+
+    def hurry(self) -> None:
+        """The run is asked to end: what the disk goes on refusing is given up, told and not written."""
+        if self._ending is None:
+            self._ending = time.monotonic()
 
     def close(self) -> None:
-        """Write what is queued and close."""
+        """Write what is queued and close; what the disk goes on refusing is given up."""
+        self.hurry()
         self._queue.put(None)
         self._thread.join()
         os.close(self._descriptor)
@@ -126,14 +154,15 @@ class Journal:
             else:
                 if not event.transient:
                     line = (encode(event) + "\n").encode("utf-8", "backslashreplace")
-                    self._write(line, sync=written is not None)
+                    if not self._write(line, sync=written is not None):
+                        event = replace(event, seq=0)
                 self._publish(event)
             if written is not None:
                 written.set()
 
-    def _write(self, line: bytes, *, sync: bool) -> None:
-        """Write one line whole, trying again for as long as the disk refuses."""
-        while True:
+    def _write(self, line: bytes, *, sync: bool) -> bool:
+        """Write one line whole, trying again for as long as the disk refuses; False when that is given up."""
+        while not self._given_up:
             try:
                 if self.trouble is not None:
                     os.ftruncate(self._descriptor, self._length)  # what part of the line got through
@@ -143,14 +172,29 @@ class Journal:
                 if sync:
                     os.fsync(self._descriptor)
             except OSError as error:
-                if self.trouble is None:
-                    self.trouble = f"{self._path} cannot be written: {error.strerror}; trying again"
-                    self._publish(Notice(message=self.trouble, level="error"))
-                time.sleep(RETRY_SECONDS)
+                self._bear(error)
             else:
                 self._length += len(line)
                 self.trouble = None
-                return
+                self._urgent.clear()
+                return True
+        return False
+
+    def _bear(self, error: OSError) -> None:
+        """Say that the disk refuses and wait a little, or give up."""
+        now = time.monotonic()
+        if self.trouble is None:
+            self._since = now
+            self.trouble = f"{self._path} cannot be written: {error.strerror or error}"
+            self._publish(Notice(message=f"{self.trouble}; trying again", level="error"))
+        while self._urgent:
+            self._publish(replace(self._urgent.popleft(), seq=0))
+        if self._ending is not None and now >= max(self._since, self._ending) + PATIENCE:
+            self._given_up = True
+            message = "the run ends without a record of what was told since; it can be resumed"
+            self._publish(Notice(message=f"{self.trouble}; {message}", level="error"))
+        else:
+            time.sleep(RETRY_SECONDS)
 
 
 def whole_lines(path: Path) -> int:

@@ -1,74 +1,197 @@
-"""Which checkpoints a run has: when the next is due, saving it, and letting old ones go."""
+"""Which checkpoints a run has: when the next is due, saving it, and letting old ones go.
+
+Between two steps a save is a copy in memory; a thread of its own writes it, and deletes what retention lets
+go. One copy at a time: a save waits for the one before. What is written is told by `collect`, between two
+steps again. While the disk refuses the writer tries again and again, `trouble` says why, and the copies wait.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from trainer import checkpoint
-from trainer.checkpoint import TrainState
+from trainer.checkpoint import Snapshot, TrainState
 from trainer.config import SaveConfig
 from trainer.events import At, CheckpointRemoved, CheckpointSaved, Event
+from trainer.files import RETRY_SECONDS
 from trainer.lineage import Fork, Lineage, surplus
 from trainer.methods.base import Model
 
 COSTS_BETWEEN_SAVES = 30
-"""Timed saves are at least this many times as far apart as a save takes."""
+"""Timed saves are at least this many times as far apart as writing one takes."""
+
+
+class _Written(NamedTuple):
+    snapshot: Snapshot
+    at: At
+    seconds: float
+    bytes: int
 
 
 class Keeper:
-    """The owner of a run's lineage and of its checkpoint folder."""
+    """The owner of a run's lineage and of its checkpoint folder. One thread uses it; `close` it at the end.
 
-    def __init__(self, folder: Path, lineage: Lineage) -> None:
-        self.folder = folder
-        self.lineage = lineage
-        self._last = time.monotonic()
-        self._cost = 0.0
+    settle: puts on the disk what the run has told so far, which must be there before a checkpoint is. It
+    raises OSError. tokenizer: for the writer alone.
+    """
 
-    def due(self, config: SaveConfig) -> bool:
-        """Whether the longest time between two checkpoints has passed."""
-        interval = max(60 * config.minutes, COSTS_BETWEEN_SAVES * self._cost)
-        return time.monotonic() - self._last >= interval
-
-    def save(
+    def __init__(
         self,
-        state: TrainState,
-        at: At,
+        folder: Path,
+        lineage: Lineage,
         model: Model,
         tokenizer: PreTrainedTokenizerBase,
-        optimizer: torch.optim.Optimizer,
-        config: SaveConfig,
-    ) -> tuple[str, list[Event]]:
-        """Write a checkpoint, then apply retention: its id, and what there is to tell.
-
-        Raises OSError when the disk does not take it; every older checkpoint is then still there.
-        """
-        started = time.monotonic()
-        id, size = checkpoint.save(self.folder, state, model, tokenizer, optimizer)
+        settle: Callable[[], None],
+    ) -> None:
+        self.folder = folder
+        self.lineage = lineage
+        self.trouble: str | None = None
+        """Why nothing can be written at the moment, or None."""
+        self._model, self._tokenizer, self._settle = model, tokenizer, settle
         self._last = time.monotonic()
-        self._cost = self._last - started
-        if any(c.id == id for c in self.lineage.checkpoints):
-            return id, []
-        saved = CheckpointSaved(at=at, checkpoint=id, cause=state.cause, seconds=self._cost, bytes=size)
-        everything = (*self.lineage.checkpoints, state.ref(id))
-        gone = surplus(
-            Lineage(everything, self.lineage.forks),
-            state.branch,
-            keep=config.keep,
-            stages=config.stages,
-            every_stage=config.every_stage,
-        )
-        checkpoint.remove(self.folder, gone)
-        self.lineage = Lineage(tuple(c for c in everything if c.id not in gone), self.lineage.forks)
-        return id, [saved, *(CheckpointRemoved(at=at, checkpoint=g) for g in gone)]
+        self._since = self._last  # when the trouble began
+        self._cost = 0.0
+        self._news = threading.Condition()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._written: deque[_Written] = deque()
+        self._failure: Exception | None = None
+        self._closing = threading.Event()
+        self._writer: threading.Thread | None = None
+
+    def due(self, config: SaveConfig) -> bool:
+        """Whether the longest time between two checkpoints will have passed when one more is written."""
+        interval = max(60 * config.minutes, COSTS_BETWEEN_SAVES * self._cost)
+        return not self._jobs and time.monotonic() - self._last + self._cost >= interval
+
+    def save(self, state: TrainState, at: At, optimizer: torch.optim.Optimizer) -> str:
+        """Copy a checkpoint and have it written; its id. Waits for the one before, if the disk takes that."""
+        self._last = time.monotonic()
+        id = checkpoint.name(state)
+        if not self.has(id):
+            self.wait()
+            snapshot = checkpoint.copy(state, self._model, self._tokenizer, optimizer)
+            self._do(partial(self._write, snapshot, at))
+        return id
+
+    def wait(self, patience: float = 0.0) -> None:
+        """Wait until all is written; while the disk refuses, only for so many seconds."""
+        asked = time.monotonic()
+
+        def over() -> bool:
+            refused = self.trouble is not None and time.monotonic() >= max(asked, self._since) + patience
+            return not self._jobs or refused or self._failure is not None
+
+        with self._news:
+            self._news.wait_for(over)
+
+    def collect(self, branch: int, config: SaveConfig) -> list[Event]:
+        """What there is to tell of saves that are written, with retention applied while `branch` is live.
+
+        Raises what ended the writer, if that was not the disk.
+        """
+        told: list[Event] = []
+        while self._written:
+            saved = self._written.popleft()
+            ref = saved.snapshot.state.ref(saved.snapshot.id, saved.bytes)
+            if self.has(ref.id):
+                continue
+            told.append(
+                CheckpointSaved(
+                    at=saved.at,
+                    checkpoint=ref.id,
+                    cause=ref.cause,
+                    seconds=saved.seconds,
+                    bytes=saved.bytes,
+                )
+            )
+            everything = Lineage((*self.lineage.checkpoints, ref), self.lineage.forks)
+            gone = surplus(
+                everything,
+                branch,
+                keep=config.keep,
+                stages=config.stages,
+                every_stage=config.every_stage,
+            )
+            kept = tuple(c for c in everything.checkpoints if c.id not in gone)
+            self.lineage = Lineage(kept, self.lineage.forks)
+            told += [CheckpointRemoved(at=saved.at, checkpoint=id) for id in gone]
+            if gone:
+                self._do(partial(checkpoint.remove, self.folder, gone))
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        return told
 
     def fork(self, branch: int, fork: Fork) -> None:
         """Open a branch."""
         self.lineage = Lineage(self.lineage.checkpoints, {**self.lineage.forks, branch: fork})
 
+    def has(self, id: str) -> bool:
+        """Whether a checkpoint is written, told and kept."""
+        return any(c.id == id for c in self.lineage.checkpoints)
+
     def last(self) -> str:
         """Id of the newest checkpoint, "" when there is none."""
         return self.lineage.checkpoints[-1].id if self.lineage.checkpoints else ""
+
+    def close(self) -> None:
+        """End the writer. What the disk refuses now is given up."""
+        self._closing.set()
+        with self._news:
+            self._news.notify_all()
+        if self._writer is not None:
+            self._writer.join()
+
+    # The writer -------------------------------------------------------------------------------------------
+
+    def _do(self, job: Callable[[], None]) -> None:
+        with self._news:
+            self._jobs.append(job)
+            self._news.notify_all()
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._work, name="stepwise-saving", daemon=True)
+            self._writer.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._jobs or self._closing.is_set())
+                if not self._jobs:
+                    return
+                job = self._jobs[0]
+            try:
+                job()
+            except Exception as error:
+                self._failure = error
+            with self._news:
+                self._jobs.popleft()
+                self._news.notify_all()
+
+    def _write(self, snapshot: Snapshot, at: At) -> None:
+        """Write one, trying again for as long as the disk refuses and nobody closes."""
+        while True:
+            started = time.monotonic()
+            try:
+                size = checkpoint.write(self.folder, snapshot, self._settle)
+            except OSError as error:
+                with self._news:
+                    self._since = self._since if self.trouble else time.monotonic()
+                    self.trouble = f"no checkpoint can be written: {error.strerror or error}"
+                    self._news.notify_all()
+                if self._closing.wait(max(RETRY_SECONDS, time.monotonic() - started)):
+                    return
+            else:
+                self.trouble = None
+                self._cost = time.monotonic() - started
+                self._written.append(_Written(snapshot, replace(at, time=time.time()), self._cost, size))
+                return

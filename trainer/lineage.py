@@ -14,13 +14,14 @@ from trainer.events import CheckpointRemoved, CheckpointSaved, Event, RolledBack
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRef:
-    """A checkpoint by its place: what it is called, where it was taken, and why."""
+    """A checkpoint by its place: what it is called, where it was taken, why, and what it takes on disk."""
 
     id: str
     branch: int
     step: int
     stage: int
     cause: SaveCause
+    bytes: int = 0
 
     @property
     def is_entry(self) -> bool:
@@ -73,7 +74,7 @@ def replay(events: Iterable[Event]) -> Lineage:
     for event in events:
         at = event.at
         if isinstance(event, CheckpointSaved):
-            ref = CheckpointRef(event.checkpoint, at.branch, at.step, at.stage, event.cause)
+            ref = CheckpointRef(event.checkpoint, at.branch, at.step, at.stage, event.cause, event.bytes)
             checkpoints[event.checkpoint] = ref
         elif isinstance(event, CheckpointRemoved):
             checkpoints.pop(event.checkpoint, None)

@@ -7,6 +7,7 @@ what a stage, a batch and a loss are is the method's matter.
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import time
@@ -36,6 +37,8 @@ from trainer.control import (
     decide,
 )
 from trainer.events import (
+    DISK,
+    AlarmCleared,
     AlarmRaised,
     At,
     Cause,
@@ -54,6 +57,7 @@ from trainer.events import (
     StageEntered,
     StateChanged,
 )
+from trainer.files import PATIENCE
 from trainer.keeper import Keeper
 from trainer.lineage import Fork, Lineage
 from trainer.meter import Meter
@@ -83,7 +87,7 @@ class Loop:
         self.parts = parts
         self.inbox = inbox
         self.orders = Orders(self, inbox, record)
-        self.keeper = Keeper(folder, lineage)
+        self.keeper = Keeper(folder, lineage, parts.model, copy.deepcopy(parts.tokenizer), record.settle)
         self.control = Control()
         self.state: RunState = "starting"
         self._record = record
@@ -107,25 +111,32 @@ class Loop:
         self.best = 0.0
         self.held_evaluations = 0
         self.ended = False
-        self.unsaved: SaveCause | None = None
+        self.waits = ""
+        """Why training waits for the disk, "" when it does not."""
 
     # The run -------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Train to the end, then answer questions until closed."""
+        """Train to the end, then answer questions until closed. However it ends, what is being saved is."""
+        try:
+            self._run()
+        finally:
+            self._settle()
+            self.keeper.close()
+
+    def _run(self) -> None:
         if not self.keeper.lineage.checkpoints:
             self._enter_stage(self.method.start, "start")
         while (reason := self._reason_to_end()) is None:
             self.orders.serve()
             if self.control.stopping:
                 return self._finish("stopped by the operator", "interrupted")
-            if self.control.paused:
+            self._tell_saves()
+            if self._disk_refuses() or self.control.paused:
                 self._become("paused")
                 self.inbox.wait(1.0)
-                self._try_to_save_again()
                 continue
             self._become("training")
-            self.unsaved = None
             started = time.monotonic()
             self._remove_when_due()
             self._train_step()
@@ -209,6 +220,11 @@ class Loop:
         saved = self._save("final" if state == "finished" else "stop")
         self.ended = True
         self.orders.give_up()
+        if not self._written(saved):
+            last = self.keeper.last()
+            message = f"the end could not be saved; {last or 'no checkpoint'} stands. {self.waits}"
+            self._emit(Notice(at=self.at, level="error", message=message))
+            saved, state, reason = last, "interrupted", f"{reason}; the end could not be saved"
         result = self._evaluate("test", "schedule") if state == "finished" else None
         self._emit(
             RunFinished(
@@ -218,7 +234,7 @@ class Loop:
                 accuracy=result.accuracy if result else None,
                 n=result.n if result else 0,
                 seconds=self.seconds,
-                checkpoint=saved or self.keeper.last(),
+                checkpoint=saved,
             ),
             wait=True,
         )
@@ -233,10 +249,12 @@ class Loop:
 
     def do(self, command: Command) -> tuple[bool, str]:
         """Decide and carry out; whether it was done, and a sentence."""
-        facts = Facts(self.at, self.method.stages, self.config, self.keeper.lineage, self.ended)
+        if command.name == "rollback":
+            self._settle()  # what it may return to
+        lineage = self.keeper.lineage
+        facts = Facts(self.at, self.method.stages, self.config, lineage, self.ended, self.waits)
         decision = decide(self.control, command, facts)
         message = decision.message
-        # Before the effects: a save that finds no room pauses the run, and that must stand.
         self.control = decision.control
         self._during = command.id
         try:
@@ -253,8 +271,9 @@ class Loop:
         match effect:
             case Save():
                 saved = self._save("manual")
-                if saved is None:
-                    raise RefusedError("the checkpoint could not be written; see the log")
+                self._settle()
+                if not self.keeper.has(saved):
+                    raise RefusedError(f"{self.keeper.trouble}; it is tried again until there is room")
                 return f"saved {saved}"
             case Advance(stage):
                 self._enter_stage(stage, "operator")
@@ -425,36 +444,45 @@ class Loop:
         if complete:
             self.best = max(self.best, event.accuracy)
 
-    def _save(self, cause: SaveCause) -> str | None:
-        """Save and let retention work; None, and a pause, when the disk does not take it."""
-        try:
-            id, told = self.keeper.save(
-                self.train_state(cause),
-                self.at,
-                self.model,
-                self.parts.tokenizer,
-                self.updater.optimizer,
-                self.config.save,
-            )
-        except OSError as error:
-            if self.unsaved is None:
-                reason = error.strerror or str(error)
-                message = f"no checkpoint can be written: {reason}. Training waits, and goes on when one can"
-                self._emit(Notice(at=self.at, level="error", message=message))
-            if not self.control.paused:
-                self.unsaved = cause
-                self.control = replace(self.control, paused=True)
-            return None
-        self.unsaved = None
-        for event in told:
-            self._emit(event)
-        return id
+    def _save(self, cause: SaveCause) -> str:
+        """Copy a checkpoint, which is then written while training goes on; its id."""
+        return self.keeper.save(self.train_state(cause), self.at, self.updater.optimizer)
 
-    def _try_to_save_again(self) -> None:
-        """Where training waits for room on the disk: go on when the save that failed succeeds."""
-        if self.unsaved is not None and self._save(self.unsaved) is not None:
-            self._emit(Notice(at=self.at, message="the checkpoint is written; training goes on"))
-            self.control = replace(self.control, paused=False)
+    def _tell_saves(self) -> None:
+        """Tell what was written since, and let retention work."""
+        for event in self.keeper.collect(self.branch, self.config.save):
+            self._emit(event)
+
+    def _settle(self, patience: float = 0.0) -> None:
+        """Wait until what was copied is written and told; while the disk refuses, only so many seconds."""
+        self.keeper.wait(patience)
+        self._tell_saves()
+
+    def _written(self, id: str) -> bool:
+        """At the end: wait until the last checkpoint is written, or the operator has the run end without."""
+        self._settle()
+        while self._disk_refuses() and not (self.control.stopping or self.inbox.closing.is_set()):
+            self._become("paused")
+            self.orders.serve()
+            self.inbox.wait(1.0)
+            self._tell_saves()
+        self._settle(PATIENCE)
+        self._disk_refuses()
+        return self.keeper.has(id)
+
+    def _disk_refuses(self) -> bool:
+        """Whether training has to wait until something can be written; tells when that begins and ends."""
+        reason = self._record.trouble or self.keeper.trouble or ""
+        if reason and not self.waits:
+            remedy = "make room; then it goes on by itself"
+            message = f"training waits: {reason}"
+            alarm = AlarmRaised(at=self.at, kind=DISK, message=message, remedy=remedy, key="")
+            self._record.tell(alarm)
+            self._alarm(alarm)
+        elif self.waits and not reason:
+            self._record.tell(AlarmCleared(at=self.at, kind=DISK, message="the disk takes what is written"))
+        self.waits = reason
+        return bool(reason)
 
     def train_state(self, cause: SaveCause) -> TrainState:
         return TrainState(

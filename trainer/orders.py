@@ -30,8 +30,17 @@ class Record(Protocol):
         """Hand an event on. wait: return when it is on the disk."""
         ...
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing that is told can be written at the moment, or None."""
+        ...
+
     def position(self, *, repeating: bool) -> int:
-        """How much of the journal came before the loop's place; it is on the disk then."""
+        """How much of the journal came before the loop's place."""
+        ...
+
+    def settle(self) -> None:
+        """Return when all that was told is on the disk. Raises OSError while the disk refuses."""
         ...
 
     def passed(self, seq: int) -> None:
@@ -48,6 +57,7 @@ class Worker(Protocol):
 
     control: Control
     ended: bool
+    waits: str
 
     @property
     def at(self) -> At:
@@ -89,7 +99,7 @@ class Orders:
 
     def serve(self) -> None:
         """Carry out what is due here, again or for the first time."""
-        while self._script and self._script[0].is_due(self._place):
+        while self._script and self._script[0].is_due(self._place) and not self._worker.waits:
             self._repeat(self._script.popleft())
         arrived = self._inbox.take()
         if self.repeating:

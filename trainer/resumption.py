@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from trainer.control import Command, parse
 from trainer.events import (
+    DISK,
     AlarmCleared,
     AlarmRaised,
     CheckpointSaved,
@@ -172,6 +173,8 @@ class Retold:
 
 def _is_retold(event: Event) -> bool:
     """Whether doing the same steps again tells it again. What a process says of itself is not of these."""
+    if isinstance(event, AlarmRaised | AlarmCleared) and event.kind == DISK:
+        return False
     return event.of_step if isinstance(event, Notice) else isinstance(event, RETOLD)
 
 

@@ -199,6 +199,8 @@ class Run:
         )
         if not self._inbox.put(command, before=lambda: self.tell(received)):
             return
+        if command.name == "stop":
+            self._journal.hurry()
         if self._ended.is_set():
             self._refuse_the_rest()
 
@@ -221,6 +223,7 @@ class Run:
             self._inbox.put(control.parse("stop", source="close"))
         self._inbox.closing.set()
         self._inbox.wake()
+        self._journal.hurry()
         self._ended.wait()
         if self._beating is not None:
             self._beating.join()
@@ -465,9 +468,18 @@ class Run:
         if not self._retold.has(event):
             self._journal.append(event, wait=wait)
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing that is told can be written at the moment, or None."""
+        return self._journal.trouble
+
     def position(self, *, repeating: bool) -> int:
-        """How much of the journal came before the loop's place; it is on the disk then."""
-        return self._retold.seq if repeating else self._journal.flush()
+        """How much of the journal came before the loop's place."""
+        return self._retold.seq if repeating else self._journal.seq
+
+    def settle(self) -> None:
+        """Return when all that was told is on the disk. Raises OSError while the disk refuses."""
+        self._journal.flush()
 
     def passed(self, seq: int) -> None:
         """What event `seq` tells of has been done again."""
@@ -478,7 +490,7 @@ class Run:
         return self._retold.ahead(place)
 
     def _publish(self, event: Event) -> None:
-        if event.at.time:
+        if event.at.time and not isinstance(event, CheckpointSaved | CheckpointRemoved):
             if event.at.step != self._at.step:
                 self._last_step_at = event.at.time
             self._at = event.at

@@ -1,0 +1,201 @@
+"""Saving while training goes on, and disks that refuse: nothing is lost, and everybody is told."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.test_run import FOREVER, Driven, driven, same, weights
+from trainer import checkpoint, journal
+from trainer.events import (
+    AlarmCleared,
+    AlarmRaised,
+    CheckpointSaved,
+    Event,
+    Metrics,
+    Notice,
+    RolledBack,
+    RunFinished,
+    StageEntered,
+    StateChanged,
+)
+
+__all__ = ["driven"]
+Start = Callable[..., Driven]
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Checkpoints take until the event is set."""
+    go_on = threading.Event()
+    sync_file = checkpoint.sync_file
+
+    def wait(path: Path) -> None:
+        go_on.wait()
+        sync_file(path)
+
+    monkeypatch.setattr(checkpoint, "sync_file", wait)
+    yield go_on
+    go_on.set()
+
+
+class Refusing:
+    """A disk that takes no checkpoint, or no journal, until it is `mended`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._mend: list[Callable[[], object]] = []
+
+    def checkpoints(self) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        self._monkeypatch.setattr(checkpoint, "sync_file", refuse)
+        self._mend.append(self._monkeypatch.undo)
+
+    def journal(self, one: Driven) -> None:
+        """/dev/full in the journal's place refuses every write, as a full disk does."""
+        descriptor = one.run._journal._descriptor
+        spare, full = os.dup(descriptor), os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, descriptor)
+        os.close(full)
+
+        def mend() -> None:
+            if not one.run._inbox.closing.is_set():
+                os.dup2(spare, descriptor)
+            os.close(spare)
+
+        self._mend.append(mend)
+
+    def mended(self) -> None:
+        while self._mend:
+            self._mend.pop()()
+
+
+@pytest.fixture
+def refusing(driven: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusing]:
+    disk = Refusing(monkeypatch)
+    yield disk
+    disk.mended()
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_it_holds_what_was_then(
+    driven: Start, tmp_path: Path, slow: threading.Event
+) -> None:
+    slow.set()
+    quick = driven("quick", save__stages=20)
+    quick.until(RunFinished)
+    slow.clear()
+    one = driven("slow", save__stages=20)
+    one.until(Metrics, lambda e: e.at.step >= 8)  # the run's first checkpoint is being written
+    slow.set()
+    entry = one.until(CheckpointSaved)
+    assert entry.at.step == 0
+    one.until(RunFinished)
+    for id in ("b1-s000000-stage0", "b1-s000015-stage2", "b1-s000060-stage9-final"):
+        assert same(weights(tmp_path / "quick", id), weights(tmp_path / "slow", id))
+
+
+def test_a_saved_checkpoint_is_on_the_disk_when_it_is_acknowledged(driven: Start, tmp_path: Path) -> None:
+    one = driven(**FOREVER)
+    for _ in range(5):
+        saved = one.do("save").message.split()[-1]
+        checkpoint.verify(tmp_path / "run" / checkpoint.FOLDER / saved)
+
+
+def test_a_roll_back_waits_for_the_checkpoint_that_is_being_written(
+    driven: Start, slow: threading.Event
+) -> None:
+    slow.set()
+    one = driven(**FOREVER)
+    one.do("pause")
+    one.do("save")
+    slow.clear()
+    entered = one.do("advance").at
+    timer = threading.Timer(0.3, slow.set)
+    timer.start()
+    answer = one.do(f"rollback {entered.stage}")
+    timer.join()
+    assert answer.ok, answer.message
+    assert one.until(RolledBack).checkpoint.endswith(f"stage{entered.stage}")
+    assert (answer.at.step, answer.at.stage) == (entered.step, entered.stage)
+
+
+def test_training_waits_for_a_journal_that_cannot_be_written_and_says_so(
+    driven: Start, tmp_path: Path, refusing: Refusing
+) -> None:
+    one = driven(**FOREVER)
+    one.until(Metrics)
+    refusing.journal(one)
+    notice = one.until(Notice, lambda e: e.level == "error")
+    assert "journal.jsonl cannot be written: No space left" in notice.message
+    paused = one.until(StateChanged, lambda e: e.state == "paused")
+    alarm = one.until(AlarmRaised)
+    assert (paused.seq, alarm.seq) == (0, 0)  # told, though it could not be written
+    assert one.run.state == "paused"
+    refusing.mended()
+    one.until(AlarmCleared, lambda e: e.seq > 0)
+    one.until(Metrics, lambda e: e.at.step > paused.at.step)
+    one.run.close()
+    events = list(journal.read(tmp_path / "run"))
+    assert [e.seq for e in events] == list(range(1, len(events) + 1))
+    assert any(isinstance(e, AlarmRaised) for e in events)  # visible afterwards
+
+
+def test_a_stopped_run_ends_though_no_checkpoint_can_be_written(
+    driven: Start, tmp_path: Path, refusing: Refusing
+) -> None:
+    one = driven(save__stages=20)
+    good = one.until(CheckpointSaved, lambda e: e.at.stage == 2).checkpoint
+    refusing.checkpoints()
+    assert one.do("stop").ok
+    end = one.until(RunFinished)
+    assert (end.state, end.checkpoint) == ("interrupted", one.all(CheckpointSaved)[-1].checkpoint)
+    assert end.checkpoint >= good
+    assert "could not be saved" in end.reason
+    one.run.close()
+    ends_as_if_nothing_had_happened(driven, tmp_path, refusing)
+
+
+def test_a_stopped_run_ends_though_the_journal_cannot_be_written(
+    driven: Start, tmp_path: Path, refusing: Refusing
+) -> None:
+    one = driven(save__stages=20)
+    one.until(CheckpointSaved, lambda e: e.at.stage == 2)
+    refusing.journal(one)
+    one.until(AlarmRaised)
+    one.run.close()
+    end = one.until(RunFinished)
+    assert end.seq == 0
+    assert end.checkpoint == one.all(CheckpointSaved)[-1].checkpoint
+    ends_as_if_nothing_had_happened(driven, tmp_path, refusing)
+
+
+def test_a_run_that_cannot_save_its_end_waits_for_room(driven: Start, refusing: Refusing) -> None:
+    one = driven(stop__steps=12, schedule__pretrain_steps=50)
+    one.do("run 4")
+    one.until(StateChanged, lambda e: e.state == "paused")
+    refusing.checkpoints()
+    one.do("resume")
+    one.until(AlarmRaised)
+    refusing.mended()
+    end = one.until(RunFinished)
+    assert (end.state, end.checkpoint) == ("finished", "b1-s000012-stage0-final")
+
+
+def ends_as_if_nothing_had_happened(driven: Start, tmp_path: Path, refusing: Refusing) -> None:
+    """Resumed, the run in `run` has the weights and events of one that was never disturbed."""
+    refusing.mended()
+    two = driven(resume=True, save__stages=20)
+    final = two.until(RunFinished).checkpoint
+    two.run.close()
+    whole = driven("whole", save__stages=20).until(RunFinished).checkpoint
+    assert final == whole
+    assert same(weights(tmp_path / "run", final), weights(tmp_path / "whole", whole))
+    events: list[Event] = list(journal.read(tmp_path / "run"))
+    assert [e.seq for e in events] == list(range(1, len(events) + 1))
+    assert [e.at.stage for e in events if isinstance(e, StageEntered)] == list(range(10))
