@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
@@ -22,10 +23,12 @@ from textual.theme import Theme
 
 from stepwise_tui import keymap
 from stepwise_tui.charts.curves import X_AXES, X_LABELS, View
+from stepwise_tui.driver import Driver
 from stepwise_tui.glyphs import ASCII, Glyphs, detect
 from stepwise_tui.history import History, apply
 from stepwise_tui.link import Link
 from stepwise_tui.screens.main import Main, Tab
+from stepwise_tui.terminal import Terminal
 from stepwise_tui.widgets.panels import ChatInput, ChatPanel
 from trainer.control import ONE_WAY, CommandError, decide, parse
 from trainer.events import CommandAcknowledged, CommandReceived, Event, Notice
@@ -49,16 +52,22 @@ THEME = Theme(
 TICK_SECONDS = 0.25
 CHART_SECONDS = 1.0
 
+Departure = Literal["stop", "leave"]
+"""How a cockpit ended: the run shall end too, or go on without it."""
 
-class Cockpit(App[None]):
+
+class Cockpit(App[Departure]):
     """A run's screen. Ends when the person leaves; what becomes of the run is the caller's matter."""
 
     CSS_PATH = "styles.tcss"
     TITLE = "stepwise"
     BINDINGS: ClassVar[list[BindingType]] = keymap.urgent()
 
-    def __init__(self, link: Link, *, glyphs: Glyphs | None = None) -> None:
-        super().__init__()
+    def __init__(self, link: Link, terminal: Terminal | None = None, *, glyphs: Glyphs | None = None) -> None:
+        """terminal: what it is drawn on; None in a test."""
+        super().__init__(driver_class=Driver if terminal is not None else None)
+        self._terminal = terminal
+        self._asked: deque[Departure | Literal["suspend", "redraw"]] = deque()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (120, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-short"), (34, "-tall")]
         self.register_theme(THEME)
@@ -83,6 +92,11 @@ class Cockpit(App[None]):
 
     def tick(self) -> None:
         """Take in what has happened since the last time."""
+        if self._asked:
+            self._obey(self._asked.popleft())
+        if self._terminal is not None and not self._terminal.there:
+            self.exit("leave")
+            return
         self._follow_terminal()
         events = self.link.drain()
         if events:
@@ -111,7 +125,7 @@ class Cockpit(App[None]):
         if self._charts_due() or self.history.ended:
             self.show_charts()
         if self.history.ended and self._leaving:
-            self.exit()
+            self.exit("stop")
 
     def _charts_due(self) -> bool:
         return time.monotonic() - self._charts_shown >= CHART_SECONDS
@@ -248,13 +262,6 @@ class Cockpit(App[None]):
         if not self.main.query_one(ChatPanel).switch_way():
             self.main.say(ONE_WAY, "warning")
 
-    def action_detach(self) -> None:
-        """Leave a run that goes on without this window."""
-        if self.link.owner and not self.history.ended:
-            self.main.say("this run lives in this window; one started with --detach does not", "warning")
-        else:
-            self.exit()
-
     def action_leave_chat(self) -> None:
         self.main.leave_chat()
 
@@ -299,28 +306,62 @@ class Cockpit(App[None]):
 
     # Leaving ------------------------------------------------------------------------------------------
 
+    def ask(self, what: Departure | Literal["suspend", "redraw"]) -> None:
+        """For signals and other threads: to be done at the next tick."""
+        self._asked.append(what)
+
+    def _obey(self, what: Departure | Literal["suspend", "redraw"]) -> None:
+        match what:
+            case "suspend":
+                self.action_suspend()
+            case "redraw" if isinstance(self._driver, Driver):
+                self._driver.redraw()
+                self.refresh(layout=True)
+            case "stop" | "leave":
+                self.exit(what)
+
+    def action_suspend(self) -> None:
+        """Give the shell back for a while, as ctrl+z does everywhere; the run goes on meanwhile."""
+        if self._terminal is None:
+            return
+        with self.suspend():
+            if not self._terminal.stop(self._keep_up):
+                self._terminal.give_up()
+        if self._asked and self._asked[0] == "redraw":
+            self._asked.popleft()  # that was the signal which brought it back
+
+    def _keep_up(self) -> bool:
+        """Take in what happens while nothing is drawn; False when the cockpit shall end."""
+        for event in self.link.drain():
+            apply(self.history, event)
+        return not {"stop", "leave"}.intersection(self._asked)
+
+    def action_detach(self) -> None:
+        """Leave the run to itself."""
+        self.exit("leave")
+
     def action_leave(self) -> None:
         """Ask what becomes of the run; asked again over that dialog, leave it; once more, leave at once.
 
-        A run that lives here ends when it is left, with a checkpoint; one that does not goes on.
+        A run that lives here is then saved and stopped; one that does not goes on.
         """
         from stepwise_tui.screens.dialogs import Leave
 
         if self.history.ended or self._leaving:
-            self.exit()
+            self.exit("stop")
         elif isinstance(self.screen, Leave):
             self.screen.dismiss("stop" if self.link.owner else "leave")
         else:
-            self.push_screen(Leave(self.history.state, owner=self.link.owner), self._leave)
+            self.push_screen(Leave(self.history.state), self._leave)
 
     def _leave(self, answer: str | None) -> None:
         if answer == "leave":
-            self.exit()
+            self.exit("leave")
         if answer != "stop":
             return
         self._leaving = True
         if self.history.started is None:
-            self.exit()
+            self.exit("stop")
             return
         self.main.say("saving, then leaving; q again leaves at once", "warning")
         self.link.send(parse("stop"))

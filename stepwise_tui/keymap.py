@@ -57,7 +57,8 @@ KEYS: tuple[Key, ...] = (
     _look("tab", "tab", "next_panel", "Next panel", "next", 7, "the next panel: charts, log, chat"),
     _look("question_mark", "?", "help", "Help", "help", 0, "this page"),
     _look("ctrl+p", "ctrl+p", "command_palette", "Palette", "palette", 15, "all of this by name"),
-    Key("d", "d", "detach", "Detach", "detach", "leave a run that goes on without this window", "leave", 16),
+    Key("d", "d", "detach", "Detach", "detach", "give the shell back; the run goes on", "leave", 16),
+    Key("ctrl+z", "ctrl+z", "suspend", "Suspend", "suspend", "the shell, until fg", "leave", 17),
     Key(
         "q", "q", "leave", "Quit", "quit", f"leave, or {COMMANDS['stop'].help}", "leave", 0, "ctrl+q,ctrl+c"
     ),

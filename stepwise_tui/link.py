@@ -61,6 +61,10 @@ class LocalLink:
     def send(self, command: Command) -> None:
         self._run.submit(command)
 
+    def close(self) -> None:
+        """Take in nothing more."""
+        self._run.unsubscribe(self._events)
+
 
 class LinkError(ValueError):
     """A run that cannot be attached to; the message says why."""

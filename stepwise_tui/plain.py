@@ -27,8 +27,8 @@ def line(event: Event) -> str | None:
 def follow(link: Link, out: TextIO, *, sleep: Callable[[float], None] = time.sleep) -> int:
     """Print the run's events until it ends; 0 when it finished or was stopped, 1 when it crashed.
 
-    Of a resumed run only what has happened since. When nobody reads `out` any more (a closed pipe) a run
-    of this process goes on in silence: that `head` has seen enough is no reason to stop training.
+    Of a resumed run only what has happened since. When `out` takes no more (a closed pipe, a terminal that
+    is gone, a full disk) a run of this process goes on in silence: that is no reason to stop training.
     """
     events = link.drain()
     starts = [i for i, event in enumerate(events) if isinstance(event, RunStarted)]
@@ -51,7 +51,7 @@ def _print(text: str, out: TextIO) -> bool:
     """Whether the line could be written."""
     try:
         print(text, file=out, flush=True)
-    except BrokenPipeError:
+    except OSError:
         # What is left in the buffer has to go somewhere, or the interpreter complains about it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         return False

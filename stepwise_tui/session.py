@@ -1,4 +1,4 @@
-"""One sitting at the terminal: a run trained here with the cockpit or with plain lines, or a chat."""
+"""One sitting at the terminal: a run trained or watched, in the cockpit or as lines; a chat."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -15,40 +16,64 @@ from typing import TYPE_CHECKING
 import typer
 
 from stepwise_tui.output import FAILURE, complain, turn
+from stepwise_tui.terminal import Borrowed, Terminal, split
 
 if TYPE_CHECKING:
+    from stepwise_tui.link import Link
     from trainer.config import Config
     from trainer.run import Run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GRACE_SECONDS = 5.0
 
 
 def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, paused: bool = False) -> None:
-    """Train in this process until the run ends or the person leaves. Exits 1 when training crashed.
+    """Train until the run ends or is told to. Exits 1 when training crashed.
 
-    With the cockpit where stdin and stdout are a terminal and `plain` is not asked for.
+    On a terminal with the cockpit, unless `plain`, in a process of its own, which goes on when the person
+    leaves or the terminal is gone; this one ends then.
     Raises ValueError with a sentence when the run cannot be started.
     """
-    cockpit = not plain and sys.stdin.isatty() and sys.stdout.isatty()
+    terminal = Terminal()
     with _signals() as signals:
+        if not plain and terminal.whole:
+            terminal = split()
+            terminal.on_signal = signals.relay
+            terminal.on_loss = lambda: signals.hang_up()
+            terminal.listen()
+        signals.hang_up = terminal.give_up
         # Loading torch takes seconds: say so before, on stderr, where it is in nobody's way.
         typer.echo(f"{folder.name}: {'going on' if resume else 'starting'}; loading torch …", err=True)
         if config.model.init != "scratch" and not resume:
             typer.echo(f"loading {config.model.init} too; the first time that is a download …", err=True)
-        from trainer.control import parse
         from trainer.host import Host
         from trainer.run import Run
 
         run = Run(config, folder, resume=resume, paused=paused)
         run.start()
-        signals.stop = lambda: run.submit(parse("stop", source="signal"))
+        signals.stop = lambda: _stop(run, terminal, signals)
         with Host(run):
-            _show(run, cockpit, signals)
+            _show(run, terminal, signals)
         run.close()
-    with contextlib.suppress(OSError):  # the terminal may be gone
-        typer.echo(_farewell(run), err=not cockpit)
+    _say(_farewell(run), err=not isinstance(terminal, Borrowed))
     if run.state == "crashed":
         raise typer.Exit(FAILURE)
+
+
+def watch(link: Link, *, plain: bool) -> None:
+    """Follow a run of another process until the person leaves. With `plain` lines it exits as the run did."""
+    terminal = Terminal()
+    if plain or not terminal.whole:
+        from stepwise_tui import plain as lines
+
+        raise typer.Exit(lines.follow(link, sys.stdout))
+    from stepwise_tui.app import Cockpit
+
+    terminal.take()
+    app = Cockpit(link, terminal)
+    with _signals() as signals:
+        signals.stop = signals.hang_up = lambda: app.ask("leave")
+        app.run()
 
 
 def chat(
@@ -84,24 +109,53 @@ def _questions(prompt: bool) -> Iterator[str]:
             yield line.strip()
 
 
-def _show(run: Run, cockpit: bool, signals: _Signals) -> None:
-    """Follow the run until it has ended or the person closes the cockpit."""
+def _show(run: Run, terminal: Terminal, signals: _Signals) -> None:
+    """Follow the run until it has ended or the person ends it."""
+    from stepwise_tui import plain
     from stepwise_tui.link import LocalLink
 
-    link = LocalLink(run)
-    if cockpit:
+    if not isinstance(terminal, Borrowed):
+        plain.follow(LocalLink(run), sys.stdout)
+        return
+    if terminal.take():
         from stepwise_tui.app import Cockpit
 
-        app = Cockpit(link)
-        signals.leave = lambda: app.call_from_thread(app.exit)
+        link = LocalLink(run)
+        app = Cockpit(link, terminal)
+        signals.leave, signals.hang_up = (lambda: app.ask("stop")), (lambda: app.ask("leave"))
+        if signals.asked:
+            app.ask("stop")
         app.run()
-        if not app.return_code:
+        signals.hang_up = terminal.give_up
+        link.close()
+        if app.return_value == "stop":
             return
-        typer.echo("the cockpit broke; training goes on, told in lines", err=True)
-    from stepwise_tui import plain
+        if app.return_value is None:
+            typer.echo("the cockpit broke; training goes on, told in lines", err=True)
+            plain.follow(LocalLink(run), sys.stdout)
+            return
+        _say(f"{run.name} trains on in process {os.getpid()}\nstepwise attach {_shortest(run.folder)}")
+    terminal.give_up()
+    run.wait()
 
-    # A link of its own: the broken cockpit may have drained the end of the run already.
-    plain.follow(LocalLink(run), sys.stdout)
+
+def _say(text: str, *, err: bool = False) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        typer.echo(text, err=err)
+
+
+def _stop(run: Run, terminal: Terminal, signals: _Signals) -> None:
+    """Save and end the run, and this process, also where the terminal takes nothing and holds the screen."""
+    from trainer.control import parse
+
+    run.submit(parse("stop", source="signal"))
+    signals.leave()
+    run.wait()
+    time.sleep(GRACE_SECONDS)
+    run.close()
+    if isinstance(terminal, Borrowed):
+        terminal.leave_undone()
+    os._exit(FAILURE if run.state == "crashed" else 0)
 
 
 def _farewell(run: Run) -> str:
@@ -118,36 +172,48 @@ def _shortest(path: Path) -> Path:
 
 
 class _Signals:
-    """What SIGINT, SIGTERM and SIGHUP do: the first asks the run to save and end, a second ends the process
-    at once with 128 + its number. Before there is anything to save the first one ends it already.
+    """What signals do. SIGINT, SIGTERM: the first asks for the end, a second ends the process at once with
+    128 + its number; before there is anything to save the first one ends it already. SIGHUP: the terminal
+    is gone, and nothing else.
 
-    stop: asks the run to end. leave: closes the cockpit. Both run in a thread of their own, since the one
-    a signal interrupts may hold the very lock they need.
+    stop: saves and ends; runs in a thread of its own, since the one a signal interrupts may hold the very
+    lock it needs. leave: closes the cockpit. hang_up: goes on without the terminal.
     """
 
     def __init__(self) -> None:
         self.stop: Callable[[], None] | None = None
         self.leave: Callable[[], None] = lambda: None
-        self._asked = False
+        self.hang_up: Callable[[], None] = lambda: None
+        self.asked = False
+        self._relayed = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.stop is None:
+        if number == signal.SIGHUP:
+            self.hang_up()
+        elif self.stop is None:
             raise SystemExit(128 + number)
-        if self._asked:
+        elif self.asked and self._relayed:
+            self._relayed = False  # all processes were signalled, and this is the same one
+        elif self.asked:
             os._exit(128 + number)
-        self._asked = True
-        threading.Thread(target=self._obey, args=(self.stop,), daemon=True).start()
+        else:
+            self.asked = True
+            threading.Thread(target=self.stop, daemon=True).start()
 
-    def _obey(self, stop: Callable[[], None]) -> None:
-        stop()
-        self.leave()
+    def relay(self, number: int) -> None:
+        """A signal that the parent was sent; called in a thread."""
+        if not self.asked:
+            self._relayed = True
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, number)
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[_Signals]:
-    """Handle signals while inside. One that is ignored (nohup ignores SIGHUP) stays so."""
+    """Handle signals while inside. An interrupt that is ignored stays so."""
     handler = _Signals()
-    numbers = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    numbers = [n for n in SIGNALS if n == signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield handler

@@ -21,19 +21,12 @@ def attach(
 ) -> None:
     """See and steer a run that another process trains."""
     with explained():
-        import sys
-
+        from stepwise_tui import session
         from stepwise_tui.link import SocketLink
         from trainer import runs
 
         link = SocketLink(runs.find(run, out) if run else runs.find_live(out))
-        if plain or not (sys.stdin.isatty() and sys.stdout.isatty()):
-            from stepwise_tui import plain as lines
-
-            raise typer.Exit(lines.follow(link, sys.stdout))
-        from stepwise_tui.app import Cockpit
-
-        Cockpit(link).run()
+        session.watch(link, plain=plain)
 
 
 def send(

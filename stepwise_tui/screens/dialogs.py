@@ -48,42 +48,34 @@ class Leave(ModalScreen[Leaving]):
     """What becomes of the run when the person leaves."""
 
     BINDINGS: ClassVar = [
-        ("k", "keep", "keep training"),
+        ("k", "answer('leave')", "keep training"),
         ("escape,c", "answer('stay')", "stay"),
         ("s", "answer('stop')", "stop"),
     ]
 
-    def __init__(self, state: str, *, owner: bool) -> None:
+    def __init__(self, state: str) -> None:
         super().__init__()
         self._state = state
-        self._owner = owner
 
     def compose(self) -> ComposeResult:
-        here = "It lives in this window and ends with it" if self._owner else "It goes on without this window"
         with Vertical(classes="dialog wide") as box:
             box.border_title = "quit"
             yield Static(
-                f"The run is {self._state}. {here}.\n"
-                "Stopped, it is saved first; `stepwise resume` takes it up again.",
+                f"The run is {self._state}. It can go on without this window; `stepwise attach` comes back "
+                "to it.\nStopped, it is saved first; `stepwise resume` takes it up again.",
                 markup=False,
             )
             with Horizontal(classes="buttons"):
-                keep = "keep training (stay)" if self._owner else "keep training, and leave"
-                yield Button(keep, id="keep", variant="primary")
-                yield Button("stop and save, then leave", id="stop", variant="warning")
-                yield Button("cancel", id="cancel")
+                yield Button("keep training (k)", id="leave", variant="primary")
+                yield Button("stop and save (s)", id="stop", variant="warning")
+                yield Button("cancel (c)", id="stay")
 
     def action_answer(self, answer: Leaving) -> None:
         self.dismiss(answer)
 
-    def action_keep(self) -> None:
-        self.dismiss("stay" if self._owner else "leave")
-
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        if event.button.id == "keep":
-            self.action_keep()
-        else:
-            self.dismiss("stop" if event.button.id == "stop" else "stay")
+        id = event.button.id
+        self.dismiss("leave" if id == "leave" else "stop" if id == "stop" else "stay")
 
 
 class RunSteps(ModalScreen[str]):
