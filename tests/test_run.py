@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tests.tiny import tiny_config
 from trainer import checkpoint, journal, status
 from trainer import config as configuration
+from trainer import evaluate as evaluation
 from trainer.config import Config
 from trainer.control import parse
 from trainer.events import (
@@ -364,6 +365,26 @@ def test_after_the_end_it_still_answers_and_trains_no_more(driven: Callable[...,
     assert one.do("evaluate").ok
     assert not one.do("advance").ok
     assert one.run.state == "finished"
+
+
+def test_an_evaluation_that_a_stop_interrupts_is_made_up_for(
+    driven: Callable[..., Driven], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = evaluation.evaluate
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        one.run.submit(parse("stop"))
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(evaluation, "evaluate", interrupted)
+    one = driven(**FOREVER)
+    stopped = one.until(RunFinished).at.step
+    assert not one.all(Evaluated)
+    one.run.close()
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    two = driven(resume=True, **FOREVER)
+    assert two.until(Evaluated).at.step == stopped
+    assert two.until(Evaluated, lambda e: e.at.step > stopped).at.step == stopped + 10
 
 
 def test_a_finished_run_taken_up_again_trains_no_further(driven: Callable[..., Driven]) -> None:

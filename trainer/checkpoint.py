@@ -53,7 +53,7 @@ class TrainState:
     removal. updates: steps of this optimiser. cot_free: whether the last batch had no CoT token left.
     seconds: trained so far. seq: events of the journal that came before. during: id of the command that
     was being carried out, "" for none; its effect is in. accuracy: the last on validation. meter: what was
-    measured since the last metrics event.
+    measured since the last metrics event. evaluation_owed: whether a stop interrupted the one due here.
     """
 
     step: int
@@ -70,6 +70,7 @@ class TrainState:
     during: str
     accuracy: float | None
     meter: list[float]
+    evaluation_owed: bool
 
     def ref(self, id: str, bytes: int) -> CheckpointRef:
         return CheckpointRef(id, self.branch, self.step, self.stage, self.cause, bytes)

@@ -106,6 +106,7 @@ class Loop:
         self.stream = 1
         self.progress = Progress(0, 0)
         self.cot_free = False
+        self.evaluation_owed = False
         self.seconds = 0.0
         self.accuracy: float | None = None
         self.best = 0.0
@@ -137,12 +138,14 @@ class Loop:
                 self.inbox.wait(1.0)
                 continue
             self._become("training")
+            self._evaluate_when_owed()
             started = time.monotonic()
             self._remove_when_due()
             self._train_step()
             self.seconds += time.monotonic() - started
             self._log_when_due()
-            self._evaluate_when_due()
+            self.evaluation_owed = self.step % self.config.eval.every == 0
+            self._evaluate_when_owed()
             self._save_when_due()
             self._pause_when_due()
         return self._finish(reason, "finished")
@@ -191,9 +194,10 @@ class Loop:
         )
         self.meter.clear()
 
-    def _evaluate_when_due(self) -> None:
-        if self.step % self.config.eval.every == 0:
-            self._evaluate("valid", "schedule")
+    def _evaluate_when_owed(self) -> None:
+        """A stop may interrupt it; then it is still owed when the run is taken up again."""
+        if self.evaluation_owed:
+            self.evaluation_owed = self._evaluate("valid", "schedule") is None
 
     def _save_when_due(self) -> None:
         if self.keeper.due(self.config.save):
@@ -500,6 +504,7 @@ class Loop:
             during=self._during,
             accuracy=self.accuracy,
             meter=self.meter.state(),
+            evaluation_owed=self.evaluation_owed,
         )
 
     def restore(self, id: str) -> None:
@@ -516,6 +521,7 @@ class Loop:
         self.cot_free = state.cot_free
         self.accuracy = state.accuracy
         self.meter.load(state.meter)
+        self.evaluation_owed = state.evaluation_owed
 
     # Small things ------------------------------------------------------------------------------------------
 
