@@ -94,8 +94,22 @@ def encode_question(question: str, tokenizer: PreTrainedTokenizerBase) -> list[i
     return ids
 
 
+class Encoded(NamedTuple):
+    """Tokenised examples end to end. ids: of all rows, int32. length_N: of each row. ends_N2: places of the
+    question's EOS and of the CoT's in each row."""
+
+    ids: np.ndarray
+    length_N: np.ndarray
+    ends_N2: np.ndarray
+
+
 def encode_lines(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> Examples:
-    """Any text task's examples. ids_NT is int32, padded with EOS to the longest.
+    """Any text task's examples, as `encode` and `padded` make them."""
+    return padded(encode(lines, tokenizer), tokenizer)
+
+
+def encode(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    """Tokenise examples.
 
     Raises `ValueError` for text that the tokenizer has no symbol for, or that has the EOS token in it, and
     for a tokenizer without EOS or with one at the beginning or an addition at the end of every text.
@@ -112,10 +126,15 @@ def encode_lines(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> E
         flat.append(ids)
         counts.append(count)
         ends.append(at[:, :2] - (at[:, 2:] + 1 - count[:, None]))
-    length_N, ends_N2 = np.concatenate(counts), np.concatenate(ends)
+    return Encoded(np.concatenate(flat), np.concatenate(counts), np.concatenate(ends))
+
+
+def padded(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> Examples:
+    """The same as a matrix. ids_NT is int32, padded with EOS to the longest."""
+    ids, length_N, ends_N2 = encoded
     longest = int(length_N.max(initial=0))
-    ids_NT = np.full((len(lines), longest), tokenizer.eos_token_id, np.int32)
-    ids_NT[np.arange(longest) < length_N[:, None]] = np.concatenate(flat)
+    ids_NT = np.full((len(length_N), longest), tokenizer.eos_token_id, np.int32)
+    ids_NT[np.arange(longest) < length_N[:, None]] = ids
     return Examples(
         torch.from_numpy(ids_NT),
         torch.from_numpy(ends_N2[:, 0] + 1),

@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trainer.config import DataConfig
-from trainer.data import files, held_out, layout, sources
+from trainer.data import files, held_out, kept, layout, sources
 from trainer.data import tokenizer as vocabulary
 from trainer.data.files import Contents, DataError
 from trainer.data.layout import Line
@@ -77,7 +77,7 @@ class TextTask:
         remarks = [Remark(text) for contents in self._contents.values() for text in _about(contents)]
         chosen = self._choose(sizes, seed, remarks)
         lines = {name: _without(split, str(tokenizer.eos_token), remarks) for name, split in chosen.items()}
-        encoded = {name: layout.encode_lines(split, tokenizer) for name, split in lines.items()}
+        encoded = {name: kept.encode_lines(split, tokenizer) for name, split in lines.items()}
         self.remarks = remarks
         self._tokenizer = tokenizer
         self._known = {line.question: (line, name) for name in reversed(lines) for line in lines[name]}
