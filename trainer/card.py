@@ -11,8 +11,8 @@ from trainer import official
 from trainer.config import Config
 from trainer.inspection import Loaded
 from trainer.methods import tokens
-from trainer.model import WHOLE_TOKENIZERS
 from trainer.origin import Origin
+from trainer.pretrained import WHOLE_TOKENIZERS
 
 
 def caveats(config: Config | None, known: Origin | None, tokenizer: PreTrainedTokenizerBase) -> list[str]:

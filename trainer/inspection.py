@@ -23,10 +23,8 @@ from trainer.model import resolve_device
 from trainer.origin import Origin
 from trainer.parts import Parts, assemble
 from trainer.report import Report
-from trainer.speed import one_at_a_time
+from trainer.speed import ONE_BY_ONE, one_at_a_time
 
-ONE_BY_ONE = 20
-"""Examples that the speed at batch 1 is measured on."""
 SHOWN_PROBLEMS = 5
 FOREIGN_ROOM = 800
 """New tokens that a model of unknown training may write (official code's default)."""

@@ -6,40 +6,27 @@ global generator, which the caller seeds. Nothing here runs code from a hub, and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from huggingface_hub.utils import logging as hub_logging
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     GPT2Config,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
-from transformers.utils import logging
 
-from trainer import hub
 from trainer.config import Config
 from trainer.data.task import Task
 from trainer.methods import tokens
 from trainer.methods.base import Model
+from trainer.pretrained import T, UnavailableError, fetch, read_tokenizer, silence
 
 SCRATCH = "scratch"
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop", "resid_dropout", "attention_dropout")
 """What the architectures call their dropout probabilities."""
-
-WHOLE_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
-"""Classes that add nothing to what tokenizer.json says."""
-
-T = TypeVar("T")
 
 
 def dtype(config: Config) -> torch.dtype:
@@ -126,7 +113,7 @@ def _from_scratch(config: Config, tokenizer: PreTrainedTokenizerBase, positions:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    _silence()
+    silence()
     return AutoModelForCausalLM.from_config(architecture, attn_implementation="sdpa", dtype=dtype(config))
 
 
@@ -161,60 +148,6 @@ def _load(init: str, what: str, load: Callable[[dict[str, bool]], T]) -> T:
             f"model.init = {init}: {error}; give a local folder that holds one (--set model.init=PATH), or "
             "begin from scratch (--set model.init=scratch --set model.vocab=task)"
         ) from error
-
-
-class UnavailableError(ValueError):
-    """Something of a pretrained model that cannot be had; the message says why."""
-
-
-def fetch(name: str, what: str, load: Callable[[dict[str, bool]], T]) -> T:
-    """`load`, given the options that say where from: the folder `name`, or the hub.
-
-    what: the word for it in a message. Raises `UnavailableError`.
-    """
-    _silence()
-    is_folder = Path(name).is_dir()
-    where = {"trust_remote_code": False, "local_files_only": is_folder or not hub.answers()}
-    try:
-        return load(where)
-    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        if "trust_remote_code" in str(error):
-            reason = f"its {what} needs code of its own, and none is run here"
-        elif is_folder:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            reason = f"no {what} could be read from this folder ({first})"
-        else:
-            reason = f"its {what} could not be fetched from the Hugging Face hub, and it is no local folder"
-        raise UnavailableError(reason) from error
-
-
-def read_tokenizer(name: str, where: dict[str, bool]) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or of the hub, for `fetch`; transformers makes an empty one of no files.
-
-    One that is its tokenizer.json and no more, as a task's own, is read as it is: beside some architectures
-    (Qwen2) AutoTokenizer would put that architecture's rules into it.
-    """
-    whole = _class_of_tokenizer(name) in WHOLE_TOKENIZERS
-    kind: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
-    tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(name, **where)
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise ValueError("the files of its vocabulary are missing")
-    return tokenizer
-
-
-def _class_of_tokenizer(name: str) -> str:
-    """What a folder says of its tokenizer; "" where it says nothing."""
-    try:
-        return str(json.loads((Path(name) / "tokenizer_config.json").read_text())["tokenizer_class"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def _silence() -> None:
-    """No warnings and no progress bars: they tear a screen that is drawn over them."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    hub_logging.set_verbosity_error()
 
 
 def _trim_vocabulary(

@@ -28,7 +28,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from trainer.methods.base import Model
-from trainer.model import UnavailableError, fetch, read_tokenizer, set_tokens
+from trainer.model import set_tokens
+from trainer.pretrained import UnavailableError, fetch, read_tokenizer
 
 CONFIG = "config.json"
 STATE = "state_dict.bin"

@@ -18,7 +18,8 @@ from trainer.data.task import Remark
 from trainer.evaluate import answer_room
 from trainer.events import Source
 from trainer.methods.base import Examples, Method, Model
-from trainer.model import build_model, build_tokenizer, dtype, read_tokenizer, resolve_device
+from trainer.model import build_model, build_tokenizer, dtype, resolve_device
+from trainer.pretrained import read_tokenizer
 from trainer.seeds import derive
 
 

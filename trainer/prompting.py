@@ -42,13 +42,12 @@ from trainer.methods.base import Model
 from trainer.model import resolve_device
 from trainer.official import load_plain
 from trainer.report import Report
+from trainer.speed import ONE_BY_ONE
 
 QUESTION, ANSWER = "Question:", "Answer:"
 POOL = 1_000
 """Training examples that the shown ones are drawn from."""
 BATCH = 16
-ONE_BY_ONE = 20
-"""Examples that the speed at batch 1 is measured on, where more than one can be asked at once."""
 
 
 class PromptError(ValueError):

@@ -13,6 +13,8 @@ from trainer.evaluate import answer_room, questions
 from trainer.methods.base import Examples, Method, Model
 
 NO_TOKEN = -1
+ONE_BY_ONE = 20
+"""Examples that the speed at batch 1 is measured on, where that takes time of its own."""
 
 
 class Timing(NamedTuple):

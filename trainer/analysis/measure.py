@@ -10,8 +10,7 @@ from trainer.analysis.frontier import Candidate, Point, candidates
 from trainer.checkpoint import CheckpointError
 from trainer.evaluate import evaluate
 from trainer.events import CheckpointRemoved, CheckpointSaved, RolledBack, StageEntered
-from trainer.inspection import ONE_BY_ONE
-from trainer.speed import one_at_a_time
+from trainer.speed import ONE_BY_ONE, one_at_a_time
 
 TOLD = journal.of(CheckpointSaved, CheckpointRemoved, RolledBack, StageEntered)
 

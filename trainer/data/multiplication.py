@@ -87,7 +87,6 @@ class Multiplication:
             question=line.question,
             shown=self.show_question(line.question),
             expected=self.read_answer(line.answer),
-            cot=(*line.cot.split(), vocabulary.BLANK),
             note=asked.note,
         )
 

@@ -15,7 +15,7 @@ from trainer.data import tokenizer as vocabulary
 from trainer.data.files import DataError
 from trainer.data.layout import Line
 from trainer.data.proposal import Lengths
-from trainer.model import UnavailableError, fetch, read_tokenizer
+from trainer.pretrained import UnavailableError, fetch, read_tokenizer
 
 REPEATED = 10  # how often a word stands in the file on average, at least, for many words to be a vocabulary
 FEW_WORDS = 500  # so few are one in any case

@@ -19,14 +19,13 @@ class Problem(NamedTuple):
     """A question from the chat, understood.
 
     question: in the task's text ("2 1 * 4 3"). shown: as people write it ("12 × 34"). expected: the
-    right answer as people write it, "" where nobody knows it. cot: the tokens of the true CoT, its last
-    blank among them. note: a caveat to show beside the answer, "" when there is none.
+    right answer as people write it, "" where nobody knows it. note: a caveat to show beside the answer, ""
+    when there is none.
     """
 
     question: str
     shown: str
     expected: str
-    cot: tuple[str, ...]
     note: str = ""
 
 

@@ -154,13 +154,12 @@ class TextTask:
         if tokens > self._longest_question:
             note = f"longer than any question it was trained on ({self._longest_question} tokens)"
         if question not in self._known:
-            return Problem(question=question, shown=question, expected="", cot=(), note=note)
+            return Problem(question=question, shown=question, expected="", note=note)
         line, split = self._known[question]
         return Problem(
             question=question,
             shown=question,
             expected=line.answer,
-            cot=(*line.cot.split(), vocabulary.BLANK),
             note="a training example" if split == "train" else note,
         )
 

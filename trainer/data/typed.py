@@ -43,7 +43,7 @@ class Typed:
         question = " ".join(text.split())
         if not question:
             raise NotUnderstood("There was no question. Ask as its training examples do.")
-        return Problem(question=question, shown=question, expected="", cot=())
+        return Problem(question=question, shown=question, expected="")
 
     def read_answer(self, answer: str) -> str:
         return answer
