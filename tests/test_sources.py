@@ -80,3 +80,14 @@ def test_a_digest_belongs_to_the_examples_of_one_split(tmp_path: Path) -> None:
     assert (train.split, train.examples, train.digest) == ("train", 20, valid.digest)
     other = text_task(tmp_path, train=sums(20)[::-1])
     assert other.sources[0].digest != train.digest  # the order decides what is held out
+
+
+def test_an_exported_model_tells_the_name_of_its_data_and_not_their_place(stopped: Path) -> None:
+    plain = stopped.parent / "plain"
+    assert call("export", stopped, plain).exit_code == 0
+    files = [file.read_text() for file in plain.iterdir() if file.suffix in (".toml", ".json", ".md")]
+    assert files and not any(str(stopped.parent) in text for text in files)
+    result = call("eval", plain)
+    assert result.exit_code == 2 and "comes without its data, sums.txt; --data FILE" in result.stderr
+    measured = call("eval", plain, "--data", stopped.parent / "sums.txt", "--limit", 3)
+    assert measured.exit_code == 0 and "3 of the file" in measured.stdout

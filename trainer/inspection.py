@@ -266,6 +266,11 @@ def _split(loaded: Loaded, split: Split) -> Examples:
         raise InspectionError(
             f"{loaded.id} is a model without a run; --data FILE or --preset NAME says what to measure it on"
         )
+    if config.data.train_file is not None:
+        raise InspectionError(
+            f"{loaded.id} comes without its data, {config.data.train_file}; --data FILE says what to measure "
+            "it on"
+        )
     sizes = {"valid": config.data.valid, "test": config.data.test}
     return load_task(config).splits(sizes, config.seed, parts.tokenizer)[split].to(parts.device)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import config as configuration
+from trainer import presets
 from trainer.config import Config, ConfigError
 
 CONFIG_FILE = "stepwise.toml"
@@ -41,7 +42,8 @@ class Origin:
 
 
 def write(folder: Path, config: Config, origin: Origin | None) -> None:
-    """Write both files, or the configuration alone."""
+    """Write both files, or the configuration alone. Of data files the names, and not where they lie here."""
+    config = presets.with_files(config, lambda file: Path(file).name)
     (folder / CONFIG_FILE).write_text(configuration.dumps(config), encoding="utf-8")
     if origin is not None:
         text = json.dumps(asdict(origin), indent=1) + "\n"

@@ -10,7 +10,7 @@ The files lie in `presets/` of a checkout and travel in the wheel as `trainer/_p
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,16 +126,15 @@ def configure(
         problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
-    return _rooted(config)
+    # From the root: a run is resumed, measured and asked in other folders as well.
+    return with_files(config, lambda file: str(Path(file).expanduser().absolute()))
 
 
-def _rooted(config: Config) -> Config:
-    """With files named from the root: a run is resumed, measured and asked in other folders as well."""
+def with_files(config: Config, renamed: Callable[[str], str]) -> Config:
+    """The configuration with its data files named otherwise."""
     named = {name: getattr(config.data, name) for name in DATA_FILES}
-    rooted = {
-        name: str(Path(file).expanduser().absolute()) for name, file in named.items() if file is not None
-    }
-    return config.model_copy(update={"data": config.data.model_copy(update=rooted)})
+    update = {name: renamed(file) for name, file in named.items() if file is not None}
+    return config.model_copy(update={"data": config.data.model_copy(update=update)})
 
 
 def _on_top(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
