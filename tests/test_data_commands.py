@@ -62,8 +62,17 @@ def test_the_published_files_come_out_of_the_command_line_by_line(k: int) -> Non
     file = reference("STEPWISE_MULT_DATA", "mult") / f"valid-{k}x{k}.txt"
     published = file.read_text()
     pairs = "".join(f"{pair(line)}\n" for line in published.splitlines())
-    result = call("render", f"mult{k}x{k}", text=pairs)
-    assert result.exit_code == 0 and result.stdout == published and result.stderr == ""
+    questions = "".join(f"{line.partition('||')[0]}\n" for line in published.splitlines())
+    for text in (pairs, questions, published):
+        result = call("render", f"mult{k}x{k}", text=text)
+        assert result.exit_code == 0 and result.stdout == published and result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["12 34", "12*34", " 12 × 34\r", "12 x 34", "2 1 * 4 3", "2 1*4 3", "2 1 * 34"]
+)
+def test_a_pair_is_written_as_people_or_the_files_write_it(text: str) -> None:
+    assert call("render", "mult2x2", text=text).stdout == format_line(render("12", "34")) + "\n"
 
 
 def test_render_in_a_pipe() -> None:
@@ -87,15 +96,20 @@ def test_render_of_the_tree_and_of_unequal_factors() -> None:
 
 
 def test_bad_pairs_are_told_with_their_lines_and_nothing_is_printed() -> None:
-    pairs = "12 34\nx 3\n\n123 45\n1\n-3 4\n1 2 3\n1.5 2\n4 ٣\n".encode() + b"\xff 3\n" + b"9" * 9_000 + b" 1"
+    pairs = (
+        "12 34\nx 3\n\n123 45\n1\n-3 4\n1 2 3\n1.5 2\n4 ٣\n1 23 * 4\n*\n1*2*3\n".encode()
+        + b"\xff 3\n"
+        + b"9" * 9_000
+        + b" 1"
+    )
     result = call("render", "mult2x2", text=pairs)
     refused(
         result,
-        "line 2: 'x 3': two whole numbers",
+        "line 2: 'x 3': two whole numbers are expected: 12 34, 12*34, or 2 1 * 4 3 with",
         "line 4: '123 45': 123 has 3 digits, and 2 at most are allowed",
         "line 5: '1': two",
         "line 6: '-3 4': two",
-        "and 4 more bad pairs",
+        "and 7 more bad pairs",
     )
     assert len(result.stderr) < 1_000
     refused(call("render", "gsm8k-gpt2", text="1 2"), "only multiplication has pairs")

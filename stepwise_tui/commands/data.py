@@ -24,7 +24,7 @@ Preset = Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset, or
 
 
 def render(preset: Preset, assignments: Set = None) -> None:
-    """Print the lines of pairs "A B" from stdin (multiplication)."""
+    """Print the lines of pairs from stdin: 12 34, 12*34, or 2 1 * 4 3 as in the papers' files."""
     with explained():
         from trainer.data import making
         from trainer.data.layout import format_line

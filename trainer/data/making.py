@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import BinaryIO, cast
 
 from trainer.config import Config
 from trainer.data import load_task, multiplication
+from trainer.data.asking import SIGN
 from trainer.data.files import DataError
-from trainer.data.layout import Line, format_line
+from trainer.data.layout import BARS, Line, format_line
 from trainer.data.pairs import SPLITS
 
 SHOWN = 5  # bad pairs that are named
@@ -21,9 +23,11 @@ GZIP = ".gz"
 
 
 def render(pairs: Iterable[bytes], config: Config) -> list[Line]:
-    """The examples of pairs "A B", one a line; zeros are put before a short factor. Blank lines are nothing.
+    """The examples of pairs, one a line; zeros are put before a short factor. Blank lines are nothing.
 
-    Raises `DataError` for another task than multiplication, and with the number and fault of each bad pair.
+    A pair is `12 34` or `12*34`, or a question as the published files have it, `2 1 * 4 3`, digits reversed
+    with blanks between; what follows `||` is passed over. Raises `DataError` for another task than
+    multiplication, and with the number and fault of each bad pair.
     """
     data = config.data
     if data.task != "multiplication":
@@ -33,12 +37,13 @@ def render(pairs: Iterable[bytes], config: Config) -> list[Line]:
     widths = (data.digits, data.digits if data.digits_b is None else data.digits_b)
     lines, problems = [], []
     for number, raw in enumerate(pairs, start=1):
-        pair = raw.decode("utf-8", errors="replace").split()
-        if not pair:
+        written = raw.decode("utf-8", errors="replace").partition(BARS)[0].strip()
+        if not written:
             continue
+        pair = _factors(written)
         problem = _problem(pair, widths)
         if problem:
-            problems.append(f"line {number}: {problem}")
+            problems.append(f"line {number}: {written[:60]!r}: {problem}")
         else:
             a, b = (factor.zfill(width) for factor, width in zip(pair, widths, strict=True))
             lines.append(multiplication.render(a, b, data.cot))
@@ -48,14 +53,24 @@ def render(pairs: Iterable[bytes], config: Config) -> list[Line]:
     return lines
 
 
+def _factors(written: str) -> list[str]:
+    """The factors of a pair as people write them; of what is no pair anything."""
+    sides = re.split(SIGN, written)
+    if len(sides) != 2:
+        return written.split()
+    return [
+        "".join(reversed(digits)) if max(map(len, digits)) == 1 else " ".join(digits)
+        for digits in (side.split() or [""] for side in sides)
+    ]
+
+
 def _problem(pair: Sequence[str], widths: tuple[int, int]) -> str:
     """What is wrong with a pair; "" for nothing."""
-    shown = repr(" ".join(pair)[:60])
     if len(pair) != 2 or not all(factor.isascii() and factor.isdigit() for factor in pair):
-        return f"{shown}: two whole numbers with a blank between are expected"
+        return "two whole numbers are expected: 12 34, 12*34, or 2 1 * 4 3 with digits reversed"
     for factor, width in zip(pair, widths, strict=True):
         if len(factor) > width:
-            return f"{shown}: {factor[:60]} has {len(factor)} digits, and {width} at most are allowed"
+            return f"{factor[:60]} has {len(factor)} digits, and {width} at most are allowed"
     return ""
 
 
