@@ -275,6 +275,34 @@ def test_an_endpoint_on_the_command_line(
     assert set(server.keys) == {f"Bearer {KEY}"}
 
 
+def test_answers_that_cannot_be_read_are_counted(server: Server, tmp_path: Path) -> None:
+    arguments = (
+        "eval",
+        "m",
+        "--few-shot",
+        "1",
+        "--data",
+        written(tmp_path),
+        "--endpoint",
+        server.url,
+        "--json",
+    )
+    server.script[:] = [completion("It is 4."), completion(""), *[completion(None)] * 3]
+    result = call(*arguments)
+    measured = json.loads(result.stdout)
+    assert (measured["n"], measured["unread"], measured["empty"]) == (7, 5, 4)
+    assert measured["accuracy"] == 2 / 7
+    assert "5 of 7 answers have no ####, 4 of them no text at all; they count as wrong" in result.stderr
+    assert call(*arguments).stderr == ""
+
+
+def test_an_endpoint_that_answers_nothing_is_not_asked_on(server: Server, tmp_path: Path) -> None:
+    server.script[:] = [completion("2 + 2 #### 4"), *[completion(" ")] * 6]
+    result = call("eval", "m", "--few-shot", "1", "--data", written(tmp_path), "--endpoint", server.url)
+    assert result.exit_code == 1 and "5 answers in a row are empty" in result.stderr
+    assert "m may think before it writes" in result.stderr and len(server.requests) == 6
+
+
 def test_trouble_that_passes_is_waited_for(server: Server) -> None:
     reply, waits = ask(
         server,

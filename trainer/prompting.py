@@ -36,7 +36,7 @@ from trainer.config import Config
 from trainer.data import load_task
 from trainer.data.layout import SEPARATOR, Line
 from trainer.data.tokenizer import encode_texts
-from trainer.endpoint import Endpoint, Reply
+from trainer.endpoint import Endpoint, EndpointError, Reply
 from trainer.events import Split
 from trainer.methods.base import Model
 from trainer.model import resolve_device
@@ -48,6 +48,8 @@ QUESTION, ANSWER = "Question:", "Answer:"
 POOL = 1_000
 """Training examples that the shown ones are drawn from."""
 BATCH = 16
+EMPTY = 5
+"""So many empty answers in a row are no answers: an endpoint that gives them is not asked on."""
 
 
 class PromptError(ValueError):
@@ -203,16 +205,30 @@ class _Finished(StoppingCriteria):
 
 
 class Remote:
-    """A model behind an endpoint. room: new tokens that an answer needs; twice that is allowed."""
+    """A model behind an endpoint. room: new tokens that an answer needs; twice that is allowed.
+
+    Raises `EndpointError` after several empty answers in a row.
+    """
 
     at_once = 1
 
     def __init__(self, endpoint: Endpoint, room: int) -> None:
         self.endpoint = endpoint
         self.max_tokens = 2 * room
+        self._empty = 0
 
     def ask(self, prompts: Sequence[str]) -> list[Reply]:
-        return [self.endpoint.ask(text, max_tokens=self.max_tokens) for text in prompts]
+        return [self._ask(text) for text in prompts]
+
+    def _ask(self, text: str) -> Reply:
+        reply = self.endpoint.ask(text, max_tokens=self.max_tokens)
+        self._empty = 0 if reply.text.strip() else self._empty + 1
+        if self._empty == EMPTY:
+            raise EndpointError(
+                f"{self.endpoint.url}: {EMPTY} answers in a row are empty; {self.endpoint.model} may think "
+                f"before it writes, and {self.max_tokens} tokens (max_tokens) are all it gets here"
+            )
+        return reply
 
 
 def evaluate(
@@ -263,4 +279,6 @@ def evaluate(
         checkpoint=model,
         few_shot=len(asked.shown),
         cot=cot,
+        unread=sum(SEPARATOR not in counted(reply.text) for reply in replies),
+        empty=sum(not reply.text.strip() for reply in replies),
     )

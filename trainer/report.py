@@ -17,7 +17,8 @@ class Report:
     examples_per_second_batch1: one at a time, on the first few; speed: the latter relative to a no-CoT
     model of the same size (`speed.one_at_a_time`). split: None with `--data`. stage: None where a model's
     training is not known. few_shot: examples in the prompt, None without a prompt; cot: whether they show
-    their CoT.
+    their CoT; unread: texts without ####, which count as wrong; empty: those of them that are no text at
+    all.
     """
 
     accuracy: float
@@ -34,3 +35,5 @@ class Report:
     stage: int | None = None
     few_shot: int | None = None
     cot: bool | None = None
+    unread: int | None = None
+    empty: int | None = None

@@ -120,6 +120,10 @@ def evaluate(
                 told=lambda done, of: output.progress(f"{done} of {of} answered"),
             )
             output.progress("")
+            if report.unread:
+                empty = f", {report.empty:,} of them no text at all" if report.empty else ""
+                what = f"{report.unread:,} of {report.n:,} answers have no ####{empty}"
+                output.complain(f"{what}; they count as wrong")
         output.document(asdict(report)) if as_json else typer.echo(output.report(report))
 
 
