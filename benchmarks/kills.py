@@ -31,7 +31,7 @@ import torch
 from safetensors.torch import load_file
 
 from trainer import checkpoint, config, control, journal
-from trainer.events import CommandAcknowledged, CommandReceived, Event, Notice
+from trainer.events import DISK, CommandAcknowledged, CommandReceived, Event, Notice
 from trainer.parts import assemble
 from trainer.resumption import RETOLD
 from trainer.run import Run
@@ -145,7 +145,8 @@ def differences(folder: Path, reference: Path) -> list[str]:
 
 
 def retold(events: list[Event]) -> Iterator[Event]:
-    return (e for e in events if isinstance(e, RETOLD) and not isinstance(e, Notice))
+    own = (e for e in events if isinstance(e, RETOLD) and not isinstance(e, Notice))
+    return (e for e in own if getattr(e, "kind", "") != DISK)
 
 
 def describe(event: Event) -> str:

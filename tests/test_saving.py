@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -185,6 +187,16 @@ def test_a_run_that_cannot_save_its_end_waits_for_room(driven: Start, refusing: 
     refusing.mended()
     end = one.until(RunFinished)
     assert (end.state, end.checkpoint) == ("finished", "b1-s000012-stage0-final")
+
+
+@pytest.mark.slow
+def test_writes_that_fail_once_cost_nothing(tmp_path: Path) -> None:
+    """A sample of what `benchmarks/faults.py` does, in real processes; it says what is compared."""
+    script = Path(__file__).resolve().parents[1] / "benchmarks/faults.py"
+    command = [sys.executable, script, "--every", "24", "--no-mounts", "--folder", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ": 0 differences" in done.stdout.splitlines()[-1]
 
 
 def ends_as_if_nothing_had_happened(driven: Start, tmp_path: Path, refusing: Refusing) -> None:

@@ -90,11 +90,15 @@ class Journal:
         self._path = folder / FILE
         self._publish = publish
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._seq = max((event.seq for event in read(folder)), default=0)
-        self._length = whole_lines(self._path)
-        os.ftruncate(self._descriptor, self._length)
-        sync_folder(folder)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._seq = max((event.seq for event in read(folder)), default=0)
+            self._length = whole_lines(self._path)
+            os.ftruncate(self._descriptor, self._length)
+            sync_folder(folder)
+        except OSError:
+            os.close(self._descriptor)
+            raise
         self._lock = threading.Lock()
         self._queue: queue.Queue[tuple[Event | None, threading.Event | None] | None] = queue.Queue(capacity)
         self._urgent: deque[Event] = deque()

@@ -11,6 +11,7 @@ The cockpit uses nothing else. Events come from the journal's thread, after they
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
@@ -107,27 +108,34 @@ class Run:
         """Load data and model, then train in a daemon thread.
 
         on_event: called with every event, in order, from the journal's thread; it must not block.
-        Raises ValueError with a sentence when data, model, device or checkpoint cannot be had; the folder
-        of a new run is then taken away again.
+        Raises ValueError with a sentence when data, model, device or checkpoint cannot be had, or the folder
+        cannot be written; that of a new run is then taken away again.
         """
         self._on_event = on_event
         try:
             self._journal = journal.Journal(self.folder, self._publish)
         except BlockingIOError:
             raise RunError(f"{self.folder} is being trained by another process") from None
+        except OSError as error:
+            raise RunError(f"{self.folder / journal.FILE} cannot be written: {error.strerror}") from None
         self._published = self._journal.seq
         before = status.read(self.folder)
         self._write_status()
         try:
             loop, origin = self._prepare()
+            self._tell_start(loop, origin)
+            self._journal.flush()  # whoever subscribes next must not take an earlier end for this run's own
         except BaseException as error:
             self._journal.close()
             if not self._resume:
                 shutil.rmtree(self.folder, ignore_errors=True)
             elif before is not None:
-                status.write(self.folder, before)  # it stands where it stood
+                with contextlib.suppress(OSError):
+                    status.write(self.folder, before)  # it stands where it stood
             if isinstance(error, torch.OutOfMemoryError):
                 raise RunError(explain(error)) from None
+            if isinstance(error, OSError):
+                raise RunError(str(error)) from None
             raise
         self._loop = loop
         self._stages = loop.method.stages
@@ -135,7 +143,6 @@ class Run:
             loop.orders.afterwards = replace(loop.orders.afterwards, paused=self._paused)
         else:
             loop.control = replace(loop.control, paused=self._paused)
-        self._tell_start(loop, origin)
         self._thread = threading.Thread(target=self._train, name="stepwise-trainer", daemon=True)
         self._thread.start()
         self._beating = threading.Thread(target=self._beat, name="stepwise-status", daemon=True)
@@ -160,8 +167,7 @@ class Run:
                 pid=os.getpid(),
                 host=status.host(),
                 sources=parts.task.sources,
-            ),
-            wait=True,  # whoever subscribes next must not take an earlier end of this run for its own
+            )
         )
 
     def subscribe(self, after: int | None = 0) -> deque[Event]:
