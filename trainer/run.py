@@ -48,11 +48,12 @@ from trainer.events import (
     Source,
     StateChanged,
 )
-from trainer.files import replace_text
+from trainer.files import replace_text, sync_folder
 from trainer.lineage import CheckpointRef, Lineage, replay
 from trainer.loop import Loop
 from trainer.parts import assemble
 from trainer.resumption import Place, Retold, plan
+from trainer.runs import ENDED
 
 CONFIG = "config.toml"
 HEARTBEAT_SECONDS = 1.0
@@ -88,6 +89,7 @@ class Run:
         self._loop: Loop | None = None
         self._beating: threading.Thread | None = None
         self._last_step_at = 0.0
+        self._state_written: RunState | None = None
         self._stages = 0
         self._damaged: list[str] = []
         self._missed: list[Event] = []
@@ -252,6 +254,7 @@ class Run:
             self.folder.mkdir(parents=True)
             (self.folder / checkpoint.FOLDER).mkdir()
             replace_text(self.folder / CONFIG, configuration.dumps(self.config), durable=True)
+            sync_folder(self.folder.parent)
         except FileExistsError:
             raise RunError(f"{self.folder} was made by another process this very moment") from None
         except OSError as error:
@@ -342,9 +345,13 @@ class Run:
     def _last_good(self, lineage: Lineage) -> tuple[CheckpointRef | None, list[CheckpointRef]]:
         """The latest checkpoint that verifies, None when none was ever finished, and later ones that do not.
 
-        The damaged ones are noted.
+        The damaged ones are noted, and those whose place cannot even be read.
         """
         rejected: list[CheckpointRef] = []
+        known = {ref.id for ref in lineage.checkpoints}
+        for path in sorted((self.folder / checkpoint.FOLDER).glob("b*")):
+            if path.name not in known:
+                self._damaged.append(f"{path}: {checkpoint.STATE} cannot be read")
         for ref in reversed(lineage.checkpoints):
             try:
                 checkpoint.verify(self._path(ref))
@@ -353,7 +360,7 @@ class Run:
                 rejected.append(ref)
             else:
                 return ref, rejected
-        if rejected:
+        if self._damaged:
             raise RunError(f"{self.folder} has no good checkpoint to go on from: {'; '.join(self._damaged)}")
         return None, []
 
@@ -545,11 +552,14 @@ class Run:
             heartbeat=now,
             socket=self.socket,
         )
+        # How a run ended must outlive a power cut; the rest is told again within a second.
+        ends = self.state in ENDED and self.state != self._state_written
         try:
-            status.write(self.folder, current)
+            status.write(self.folder, current, durable=ends)
         except OSError:
             # A full disk is told by the journal; the next beat tries again.
             return
+        self._state_written = current.state
 
 
 def explain(error: Exception) -> str:

@@ -38,9 +38,9 @@ class Status:
     socket: str | None = None
 
 
-def write(folder: Path, status: Status) -> None:
-    """Replace the status of a run. Raises OSError."""
-    replace_text(folder / FILE, json.dumps(asdict(status), indent=1) + "\n", durable=False)
+def write(folder: Path, status: Status, *, durable: bool = False) -> None:
+    """Replace the status of a run. durable: it outlives a power cut. Raises OSError."""
+    replace_text(folder / FILE, json.dumps(asdict(status), indent=1) + "\n", durable=durable)
 
 
 def read(folder: Path) -> Status | None:
