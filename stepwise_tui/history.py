@@ -2,7 +2,8 @@
 
 `apply(history, event)` is the only thing that changes a `History`. It looks at no clock, file or widget,
 so a journal gives the same charts, log and chat again, in one go or piece by piece. It changes the history
-in place: a copy for each of a run's events would be quadratic. What grows with a run is thinned or let go.
+in place: a copy for each of a run's events would be quadratic. What grows with a run is thinned or let go,
+and by rules of the events alone: told only what `trainer.digest` keeps of a journal, it is the same.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from stepwise_tui.series import Series
 from stepwise_tui.text import accuracy, clean
 from stepwise_tui.words import words
 from trainer import config as configuration
-from trainer import lineage, schedule
+from trainer import schedule
 from trainer.config import Config, ConfigError
 from trainer.control import Control, Facts, parse
+from trainer.digest import LINES, TURNS, is_question, is_row
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
@@ -31,6 +33,7 @@ from trainer.events import (
     Evaluated,
     Event,
     ExamplesShown,
+    HistoryTold,
     Metrics,
     Notice,
     RolledBack,
@@ -43,12 +46,9 @@ from trainer.events import (
     StageEntered,
     StateChanged,
 )
-from trainer.lineage import Lineage
+from trainer.lineage import CheckpointRef, Fork, Lineage
 from trainer.schedule import Pace, Progress
-
-LOG_LINES = 2_000
-CHAT_TURNS = 200
-HAPPENINGS = 2_000
+from trainer.thinning import Grid, Thinned
 
 Tone = Literal["plain", "faint", "stage", "operator", "good", "warning", "error"]
 
@@ -80,7 +80,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """A row of the timeline. checkpoint: what was saved there, "" if nothing was."""
+    """A row of the timeline. checkpoint: what was saved there and is left, "" if nothing is."""
 
     at: At
     kind: Literal["start", "stage", "save", "operator", "branch", "alarm", "end"]
@@ -88,24 +88,34 @@ class Happening:
     checkpoint: str = ""
 
 
-@dataclass
 class Branch:
-    """One line of history. removals: (step, scheduled) wherever the scheduled number changed on it.
+    """One line of history.
 
-    stages: where each stage was entered.
+    stages: where removals were made that took something: the first event after each. beyond: the same once
+    all is gone and the schedule counts on; thinned.
     """
 
-    loss: Series = field(default_factory=Series)
-    loss_answer: Series = field(default_factory=Series)
-    loss_cot: Series = field(default_factory=Series)
-    accuracy: Series = field(default_factory=Series)
-    token_accuracy: Series = field(default_factory=Series)
-    removals: list[tuple[int, int]] = field(default_factory=list)
-    stages: list[At] = field(default_factory=list)
+    def __init__(self, steps: Grid, beyond: Grid) -> None:
+        self.loss, self.loss_answer, self.loss_cot = Series(steps), Series(steps), Series(steps)
+        self.accuracy, self.token_accuracy = Series(steps), Series(steps)
+        self.stages: list[At] = []
+        self.beyond: Thinned[At] = beyond.curve()
+
+    @property
+    def removals(self) -> list[At]:
+        """All of them, in order."""
+        return [*self.stages, *(point.item for point in self.beyond.points())]
+
+    @property
+    def scheduled(self) -> int:
+        """The removals that were called for so far, -1 before the first event."""
+        last = self.beyond.last
+        return last.item.scheduled if last else self.stages[-1].scheduled if self.stages else -1
 
     def since(self, at: At) -> int:
         """The step at which the scheduled removals of `at` were reached."""
-        return next((s for s, n in reversed(self.removals) if n == at.scheduled and s <= at.step), at.step)
+        found = (a.step for a in reversed(self.removals) if a.scheduled == at.scheduled and a.step <= at.step)
+        return next(found, at.step)
 
 
 @dataclass
@@ -113,8 +123,9 @@ class History:
     """A run as its events tell it.
 
     config: as it is now. control: what the operator holds. pending: commands received and not yet
-    acknowledged. counted_from: the step from which steps count towards the next removal. log_total: lines
-    the log has ever had. born: the time of the first event. drawn: changes whenever a chart would.
+    acknowledged. counted_from: the step from which steps count towards the next removal. log_total,
+    chat_total: lines the log and turns the chat have ever had. born: the time of the first event. drawn:
+    changes whenever a chart would.
     """
 
     config: Config = field(default_factory=Config)
@@ -129,16 +140,29 @@ class History:
     shown_at: At | None = None
     alarm: AlarmRaised | None = None
     pending: dict[str, CommandReceived] = field(default_factory=dict)
-    branches: dict[int, Branch] = field(default_factory=lambda: {1: Branch()})
-    log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+    branches: dict[int, Branch] = field(default_factory=dict)
+    log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LINES))
     log_total: int = 0
-    chat: deque[Turn] = field(default_factory=lambda: deque(maxlen=CHAT_TURNS))
-    happenings: deque[Happening] = field(default_factory=lambda: deque(maxlen=HAPPENINGS))
-    kin: list[Event] = field(default_factory=list)
+    chat: deque[Turn] = field(default_factory=lambda: deque(maxlen=TURNS))
+    chat_total: int = 0
+    happenings: deque[Happening] = field(default_factory=lambda: deque(maxlen=LINES))
+    saves: dict[str, CheckpointSaved] = field(default_factory=dict)
+    forks: dict[int, Fork] = field(default_factory=dict)
     finished: RunFinished | None = None
     crashed: RunCrashed | None = None
     born: float = 0.0
     drawn: int = 0
+    grid: Grid = field(default_factory=Grid)
+    beyond: Grid = field(default_factory=Grid)
+
+    def __post_init__(self) -> None:
+        self.open_branch(1)
+
+    def open_branch(self, number: int) -> Branch:
+        """The branch of that number, a new one if need be."""
+        if number not in self.branches:
+            self.branches[number] = Branch(self.grid, self.beyond)
+        return self.branches[number]
 
     @property
     def stages(self) -> int:
@@ -158,7 +182,24 @@ class History:
     @property
     def lineage(self) -> Lineage:
         """Checkpoints and branches."""
-        return lineage.replay(self.kin)
+        refs = (
+            CheckpointRef(e.checkpoint, e.at.branch, e.at.step, e.at.stage, e.cause)
+            for e in self.saves.values()
+        )
+        return Lineage(tuple(refs), self.forks)
+
+    @property
+    def timeline(self) -> list[Happening]:
+        """What happened, oldest first, with the checkpoints that are left: those of entries beside their
+        stages, the others in rows of their own."""
+        entries = {_place(e.at): e.checkpoint for e in self.saves.values() if e.cause == "stage"}
+        rows = [
+            replace(row, checkpoint=entries.pop(_place(row.at), "")) if row.kind == "stage" else row
+            for row in self.happenings
+        ]
+        own = [e for e in self.saves.values() if e.cause != "stage" or e.checkpoint in entries.values()]
+        rows += [Happening(e.at, "save", words(e) or "", e.checkpoint) for e in own]
+        return sorted(rows, key=lambda row: row.at.time)
 
     @property
     def facts(self) -> Facts:
@@ -215,22 +256,24 @@ def apply(history: History, event: Event) -> None:
         case Metrics():
             branch = history.branch
             history.metrics = event
+            history.grid.reach(event.at.branch, event.at.step)
             branch.loss.add(event.at, event.loss)
             branch.loss_answer.add(event.at, event.loss_answer)
             branch.loss_cot.add(event.at, event.loss_cot)
             history.drawn += 1
         case Evaluated(split="valid"):
             history.evaluated = event
+            history.grid.reach(event.at.branch, event.at.step)
             history.branch.accuracy.add(event.at, event.accuracy)
             history.branch.token_accuracy.add(event.at, event.token_accuracy)
             history.drawn += 1
         case ExamplesShown():
             history.shown, history.shown_at = event.examples, event.at
-        case StageEntered():
-            history.branch.stages.append(event.at)
-            history.drawn += 1
-        case CheckpointSaved() | CheckpointRemoved():
-            history.kin.append(event)
+        case CheckpointSaved():
+            history.saves.pop(event.checkpoint, None)
+            history.saves[event.checkpoint] = event
+        case CheckpointRemoved():
+            history.saves.pop(event.checkpoint, None)
         case RolledBack():
             _fork(history, event)
         case SettingChanged():
@@ -250,6 +293,9 @@ def apply(history: History, event: Event) -> None:
             history.finished = event
         case RunCrashed():
             history.crashed = event
+        case HistoryTold():
+            history.log_total += event.lines
+            history.chat_total += event.turns
     _log(history, event)
     _remember(history, event)
 
@@ -261,15 +307,26 @@ def _move(history: History, event: Event) -> None:
         return  # a request is told from outside the loop, a save when it is written: later than it was
     history.at = at
     history.born = history.born or at.time
-    branch = history.branches.setdefault(at.branch, Branch())
-    if not branch.removals or branch.removals[-1][1] != at.scheduled:
-        branch.removals.append((at.step, at.scheduled))
+    branch = history.open_branch(at.branch)
+    if at.scheduled > branch.scheduled:
+        if at.scheduled > at.stage:
+            history.beyond.reach(at.branch, at.scheduled - at.stage)
+            branch.beyond.add(at.scheduled - at.stage, 0.0, at)
+        else:
+            branch.stages.append(at)
         history.counted_from = at.step
+        history.drawn += 1
+    elif at.scheduled != before.scheduled:
+        history.counted_from = branch.since(at)  # a process took the run up again, further back
     elif history.control.held and at.branch == before.branch:
         pretrain = history.pace.pretrain
         history.counted_from = max(history.counted_from, pretrain) + max(
             0, at.step - max(before.step, pretrain)
         )
+
+
+def _place(at: At) -> tuple[int, int, int]:
+    return at.branch, at.step, at.stage
 
 
 def _take_up(history: History, event: RunStarted) -> None:
@@ -287,13 +344,12 @@ def _take_up(history: History, event: RunStarted) -> None:
 
 def _fork(history: History, event: RolledBack) -> None:
     """The new branch goes on where its checkpoint was taken, in the middle of a stage it may be."""
-    history.kin.append(event)
+    history.forks[event.at.branch] = Fork(event.parent, event.at.step, event.at.stage)
     history.alarm = history.evaluated = history.metrics = None
     history.shown = ()
     history.drawn += 1
-    fork = history.lineage.forks[event.at.branch]
-    if not event.keep_weights and fork.parent in history.branches:
-        history.counted_from = history.branches[fork.parent].since(event.at)
+    if not event.keep_weights and event.parent in history.branches:
+        history.counted_from = history.branches[event.parent].since(event.at)
 
 
 def _set(history: History, event: SettingChanged) -> None:
@@ -307,7 +363,7 @@ def _set(history: History, event: SettingChanged) -> None:
 def _receive(history: History, event: CommandReceived) -> None:
     history.pending[event.id] = event
     if event.command.startswith("ask "):
-        history.chat.append(Turn(event.id, clean(parse(event.command).question)))
+        _open_turn(history, Turn(event.id, clean(parse(event.command).question)))
 
 
 def _acknowledge(history: History, event: CommandAcknowledged) -> None:
@@ -341,8 +397,13 @@ def _hear(history: History, event: ChatToken | ChatAnswered) -> None:
         return
     if turn is None:
         turn = Turn(event.id, clean(event.asked))
-        history.chat.append(turn)
-    turn.answered, turn.cot, turn.answer = event, "", ""
+        _open_turn(history, turn)
+    turn.answered, turn.cot, turn.answer, turn.refused = event, "", "", ""
+
+
+def _open_turn(history: History, turn: Turn) -> None:
+    history.chat.append(turn)
+    history.chat_total += 1
 
 
 def _turn(history: History, id: str) -> Turn | None:
@@ -370,7 +431,7 @@ def _write(history: History, line: LogLine) -> None:
 def _tone(event: Event) -> Tone | None:
     """How an event stands in the log; None for what the charts, the chat or another line tell."""
     match event:
-        case CommandReceived() | CommandAcknowledged(ok=True) if event.command.startswith("ask "):
+        case CommandReceived() | CommandAcknowledged(ok=True) if is_question(event):
             return None
         case CommandReceived():
             return "faint"
@@ -400,20 +461,9 @@ NOTICE_TONES: dict[str, Tone] = {"info": "faint", "warning": "warning", "error":
 
 
 def _remember(history: History, event: Event) -> None:
-    """The timeline's rows. The checkpoint of a stage's entry belongs to the row of that stage."""
-    rows = history.happenings
-    match event:
-        case CheckpointSaved(cause="stage") if rows and rows[-1].kind in ("stage", "branch"):
-            rows[-1] = replace(rows[-1], checkpoint=event.checkpoint)
-            return
-        case CheckpointSaved():
-            kind: _Kind | None = "save"
-        case _:
-            kind = KINDS.get(type(event))
-    if kind is None or (isinstance(event, CommandAcknowledged) and event.command.startswith("ask ")):
-        return
-    checkpoint = event.checkpoint if isinstance(event, CheckpointSaved) else ""
-    rows.append(Happening(event.at, kind, words(event) or "", checkpoint))
+    """The timeline's rows that stay; those of checkpoints are there for as long as these are."""
+    if is_row(event):
+        history.happenings.append(Happening(event.at, KINDS[type(event)], words(event) or ""))
 
 
 _Kind = Literal["start", "stage", "save", "operator", "branch", "alarm", "end"]

@@ -18,7 +18,7 @@ from trainer import config as configuration
 from trainer import journal, runs, status, wire
 from trainer.config import Config
 from trainer.control import Command
-from trainer.events import DecodeError, Event, Notice, decode
+from trainer.events import DecodeError, Event, HistoryTold, Notice, decode
 
 if TYPE_CHECKING:
     from trainer.run import Run
@@ -55,8 +55,7 @@ class LocalLink:
         self._events = run.subscribe()
 
     def drain(self) -> list[Event]:
-        # Only what is there now: a fast trainer must not keep the screen here for ever.
-        return [self._events.popleft() for _ in range(len(self._events))]
+        return self._events.drain()
 
     def send(self, command: Command) -> None:
         self._run.submit(command)
@@ -73,10 +72,12 @@ class LinkError(ValueError):
 
 
 AGAIN_SECONDS = 1.0
+MOST_WAITING = 20_000
+"""Events taken from the socket before anyone drains them."""
 
 
 class SocketLink:
-    """A run in another process of this machine: its history from the journal, the rest from its socket.
+    """A run in another process of this machine: what was, and what comes, from its socket.
 
     When the connection ends it is made again as soon as the run can be reached; nothing is told twice.
     """
@@ -89,11 +90,12 @@ class SocketLink:
         self.folder = folder
         self.config = configuration.build(configuration.load(folder / runs.CONFIG_FILE))
         self._connection = connect(folder)
+        self._lines = self._connection.makefile("rb")
         self._events: deque[Event] = deque()
         self._seq = 0
+        self._connection.sendall(wire.hello(0 if history else None))
         if history:
-            self._read_journal()
-        self._connection.sendall(wire.hello(self._seq if history else None))
+            self._take_history()
         threading.Thread(target=self._listen, name="stepwise-link", daemon=True).start()
 
     def drain(self) -> list[Event]:
@@ -107,8 +109,8 @@ class SocketLink:
 
     def _listen(self) -> None:
         while True:
-            with contextlib.suppress(OSError), self._connection.makefile("rb") as lines:
-                for line in lines:
+            with contextlib.suppress(OSError), self._lines:
+                for line in self._lines:
                     self._take(line)
             self._read_journal()  # it may have been left before it was told the end
             self._say("the process that trained this run is gone, or does not answer; looking for it")
@@ -116,13 +118,25 @@ class SocketLink:
                 time.sleep(AGAIN_SECONDS)
                 with contextlib.suppress(OSError, LinkError):
                     self._connection = connect(self.folder)
+                    self._lines = self._connection.makefile("rb")
                     self._connection.sendall(wire.hello(self._seq))
                     break
 
+    def _take_history(self) -> None:
+        """All that was before, at once. Raises `LinkError` when the run ends in the middle of it."""
+        with contextlib.suppress(OSError):
+            for line in self._lines:
+                self._take(line)
+                if self._events and isinstance(self._events[-1], HistoryTold):
+                    return
+        raise LinkError(f"{self.name} ended, or broke off, while it told its history; try again")
+
     def _read_journal(self) -> None:
-        for event in journal.read(self.folder, journal.after(self._seq)):
-            self._seq = event.seq
-            self._events.append(event)
+        reader = journal.Reader(self.folder, journal.place_after(self.folder, self._seq))
+        while lines := reader.take():
+            for line in lines[:-1].split(b"\n"):
+                self._take(line)
+        reader.close()
 
     def _take(self, line: bytes) -> None:
         try:
@@ -135,6 +149,8 @@ class SocketLink:
             if event.seq <= self._seq:
                 return
             self._seq = event.seq
+        while len(self._events) >= MOST_WAITING:
+            time.sleep(0.05)  # whoever drains them is behind; the rest waits where it is
         self._events.append(event)
 
     def _say(self, message: str) -> None:

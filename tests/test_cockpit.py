@@ -243,7 +243,7 @@ async def test_the_timeline_rolls_back_to_a_checkpoint_after_asking() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("t")
         assert isinstance(app.screen, Timeline)
-        assert app.screen.query_one(DataTable).row_count == len(app.history.happenings)
+        assert app.screen.query_one(DataTable).row_count == len(app.history.timeline)
         await pilot.press("up", "enter")
         assert isinstance(app.screen, Confirm)
         await pilot.press("y")

@@ -16,6 +16,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -329,6 +330,19 @@ class ChatAnswered(Event):
 
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryTold(Event):
+    """Who came late has now been told what was before, without what no longer matters (`digest`).
+
+    lines, turns: of the log and of the chat, that were left out; the journal has them.
+    """
+
+    lines: int = 0
+    turns: int = 0
+    transient: ClassVar[bool] = True
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
     """The run came to its end. accuracy: on the test split, with n problems; None when not measured."""
 
@@ -386,7 +400,7 @@ def decode(line: str | bytes) -> Event:
         values = _fields_from(cls, document)
         values["at"] = At(**_fields_from(At, document))
         return cls(**values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DecodeError(f"{document['event']}: {error}") from None
 
 
@@ -400,44 +414,59 @@ def _plain(value: Any) -> Any:
     return value
 
 
-_HINTS: dict[type, dict[str, Any]] = {}
+_READERS: dict[type, dict[str, Callable[[Any, str], Any]]] = {}
+"""How each field of a class is read. Looked up once: a long journal is read line by line."""
 
 
 def _fields_from(cls: type, document: dict[str, Any]) -> dict[str, Any]:
-    hints = _HINTS.get(cls)
-    if hints is None:
-        hints = _HINTS[cls] = get_type_hints(cls)
-    return {
-        f.name: _typed(hints[f.name], document[f.name], f.name)
-        for f in fields(cls)
-        if f.name in document and f.name != "at"
-    }
+    readers = _READERS.get(cls)
+    if readers is None:
+        hints = get_type_hints(cls)
+        readers = _READERS[cls] = {f.name: _reader(hints[f.name]) for f in fields(cls) if f.name != "at"}
+    return {name: read(document[name], name) for name, read in readers.items() if name in document}
 
 
-def _typed(hint: Any, value: Any, name: str) -> Any:
-    """`value` as the type of the field, or TypeError. Bool is not taken for int, nor int for bool."""
-    origin = get_origin(hint)
+def _reader(hint: Any) -> Callable[[Any, str], Any]:
+    """What takes a value of JSON and its field's name, and gives the value as the type of the field.
+
+    It raises TypeError for another kind. Bool is not taken for int, nor int for bool.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
-        return float(value) if value in NON_FINITE else value
+        return lambda value, name: float(value) if value in NON_FINITE else value
     if origin in (typing.Union, types.UnionType):
-        options = get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        return _typed(next(o for o in options if o is not type(None)), value, name)
+        read = _reader(next(o for o in arguments if o is not type(None)))
+        return lambda value, name: None if value is None else read(value, name)
+    if origin is tuple:
+        item = _reader(arguments[0])
+        return _checked(hint, lambda v: isinstance(v, list), lambda v, name: tuple(item(i, name) for i in v))
     if origin is Literal:
-        if value in get_args(hint):
-            return value
-    elif origin is tuple:
-        if isinstance(value, list):
-            return tuple(_typed(get_args(hint)[0], item, name) for item in value)
-    elif is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, dict):
-            return hint(**_fields_from(hint, value))
-    elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if value in NON_FINITE:
-            return float(value)
-    elif isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
+        return _checked(hint, lambda v: isinstance(v, str) and v in arguments)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _checked(hint, lambda v: isinstance(v, dict), lambda v, name: hint(**_fields_from(hint, v)))
+    if hint is float:
+        return _float
+    return _checked(hint, lambda v: isinstance(v, hint) and isinstance(v, bool) == (hint is bool))
+
+
+def _float(value: Any, name: str) -> float:
+    if type(value) is float:
         return value
-    raise TypeError(f"{name} = {value!r} is not of the kind {getattr(hint, '__name__', hint)}")
+    if (isinstance(value, int) and not isinstance(value, bool)) or value in NON_FINITE:
+        return float(value)
+    raise _wrong(float, value, name)
+
+
+def _checked(
+    hint: Any, is_one: Callable[[Any], bool], made: Callable[[Any, str], Any] = lambda value, name: value
+) -> Callable[[Any, str], Any]:
+    def read(value: Any, name: str) -> Any:
+        if not is_one(value):
+            raise _wrong(hint, value, name)
+        return made(value, name)
+
+    return read
+
+
+def _wrong(hint: Any, value: Any, name: str) -> TypeError:
+    return TypeError(f"{name} = {value!r} is not of the kind {getattr(hint, '__name__', hint)}")

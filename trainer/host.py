@@ -20,15 +20,14 @@ from types import TracebackType
 
 from trainer import wire
 from trainer.control import CommandError
-from trainer.events import Event, Notice, encode
+from trainer.events import Notice
 from trainer.run import Run
+from trainer.story import Listener
 from trainer.wire import Hello, WireError
 
 PATIENCE = 10  # seconds that a client may take for what it is told
 LOOKS = 1.0  # seconds between two looks whether the socket is still there
 PAUSE = 0.05  # seconds between two looks for news
-AT_ONCE = 1_000  # events
-MOST_UNTOLD = 2_000_000  # events that a client may be behind
 
 
 class Host:
@@ -112,12 +111,12 @@ class Host:
                     continue
                 if not isinstance(message, Hello):
                     self._run.submit(message)
-                elif client.events is None:
-                    client.events = self._run.subscribe(after=message.after)
+                elif client.news is None:
+                    client.news = self._run.subscribe(after=message.after)
         client.gone.set()
         telling.join()
-        if client.events is not None:
-            self._run.unsubscribe(client.events)
+        if client.news is not None:
+            self._run.unsubscribe(client.news)
         connection.close()
 
     def _tell(self, client: _Client) -> None:
@@ -125,15 +124,11 @@ class Host:
         with contextlib.suppress(OSError):
             while True:
                 last = client.gone.is_set() or self._closing.is_set()
-                events = client.events
-                if events is not None and len(events) > MOST_UNTOLD:
-                    break
-                lines = [client.outbox.popleft() for _ in range(len(client.outbox))]
-                for _ in range(min(len(events), AT_ONCE) if events is not None else 0):
-                    assert events is not None
-                    lines.append((encode(events.popleft()) + "\n").encode("utf-8", "backslashreplace"))
+                lines = b"".join(client.outbox.popleft() for _ in range(len(client.outbox)))
+                if client.news is not None:
+                    lines += client.news.take()
                 if lines:
-                    client.connection.sendall(b"".join(lines))
+                    client.connection.sendall(lines)
                 elif last:
                     break
                 else:
@@ -143,12 +138,12 @@ class Host:
 
 
 class _Client:
-    """One connection. outbox: answers to what could not be understood. events: once it has said hello."""
+    """One connection. outbox: answers to what could not be understood. news: once it has said hello."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.outbox: deque[bytes] = deque()
-        self.events: deque[Event] | None = None
+        self.news: Listener | None = None
         self.gone = threading.Event()
 
 

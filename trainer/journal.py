@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 
 from trainer.events import (
@@ -35,6 +36,7 @@ NAMED = re.compile(rb'\{"seq": ?\d+, ?"event": ?"(\w+)"')
 LOOKS = 0.2  # seconds between two looks whether the disk refuses
 URGENT = (StateChanged, AlarmRaised, AlarmCleared)
 """Events that are told at once while the disk refuses, without a number, and again when they are written."""
+BLOCK = 1 << 20  # bytes read at once
 
 
 def read(folder: Path, wanted: Callable[[bytes], bool] = lambda line: True) -> Iterator[Event]:
@@ -79,6 +81,78 @@ def of(*kinds: type[Event]) -> Callable[[bytes], bool]:
     return wanted
 
 
+class Reader:
+    """The lines of a journal from a place on, and as they come. offset: bytes from its start."""
+
+    def __init__(self, folder: Path, offset: int = 0) -> None:
+        self._path = folder / FILE
+        self._file: FileIO | None = None
+        self.offset = offset
+
+    def take(self, most: int = BLOCK) -> bytes:
+        """The next whole lines, about `most` bytes at once; nothing when nothing new is there."""
+        if self._file is None:
+            try:
+                self._file = FileIO(self._path)
+            except FileNotFoundError:
+                return b""
+        block = os.pread(self._file.fileno(), most, self.offset)
+        while (end := block.rfind(b"\n") + 1) == 0 and len(block) >= most:
+            most *= 2
+            block = os.pread(self._file.fileno(), most, self.offset)
+        self.offset += end
+        return block[:end]
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def place_after(folder: Path, seq: int) -> int:
+    """Where the lines of events after number `seq` begin: bytes from the start. Looks at a few lines only."""
+    path = folder / FILE
+    try:
+        low, high = 0, whole_lines(path)
+    except FileNotFoundError:
+        return 0
+    follows = after(seq)
+    with path.open("rb") as file:
+        while high - low > BLOCK:
+            file.seek((low + high) // 2)
+            file.readline()
+            start = file.tell()
+            if start >= high or follows(file.readline()):
+                high = (low + high) // 2
+            else:
+                low = start
+        file.seek(low)
+        while low < high:
+            line = file.readline()
+            if not line.endswith(b"\n") or follows(line):
+                break
+            low += len(line)
+    return low
+
+
+def last_seq(folder: Path) -> int:
+    """The number of the last event, 0 where there is none."""
+    path = folder / FILE
+    end = whole_lines(path) if path.exists() else 0
+    start = end
+    while start > 0:
+        start = max(0, start - BLOCK)
+        with path.open("rb") as file:
+            file.seek(start)
+            lines = file.read(end - start).splitlines()
+        for line in reversed(lines if start == 0 else lines[1:]):
+            try:
+                return decode(line).seq
+            except DecodeError:
+                continue
+    return 0
+
+
 class Journal:
     """The writing end. publish: called with each event, in order, once it is on the disk."""
 
@@ -92,7 +166,7 @@ class Journal:
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._seq = max((event.seq for event in read(folder)), default=0)
+            self._seq = last_seq(folder)
             self._length = whole_lines(self._path)
             os.ftruncate(self._descriptor, self._length)
             sync_folder(folder)

@@ -18,7 +18,6 @@ import shutil
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +53,7 @@ from trainer.loop import Loop
 from trainer.parts import assemble
 from trainer.resumption import Place, Retold, plan
 from trainer.runs import ENDED
+from trainer.story import Listener, Story
 
 CONFIG = "config.toml"
 HEARTBEAT_SECONDS = 1.0
@@ -81,7 +81,6 @@ class Run:
         self._inbox = Inbox()
         self.socket: str | None = None
         """Where others can attach, for `status.json`; set by a `Host`."""
-        self._published = 0
         self._at = At(time=time.time())
         self._accuracy: float | None = None
         self._started = time.time()
@@ -93,9 +92,7 @@ class Run:
         self._stages = 0
         self._damaged: list[str] = []
         self._missed: list[Event] = []
-        self._subscribers: list[tuple[deque[Event], int]] = []
         self._on_event: Callable[[Event], None] | None = None
-        self._publishing = threading.Lock()
         self._over = threading.Event()
         self._ended = threading.Event()
         self._changed = threading.Event()
@@ -120,7 +117,7 @@ class Run:
             raise RunError(f"{self.folder} is being trained by another process") from None
         except OSError as error:
             raise RunError(f"{self.folder / journal.FILE} cannot be written: {error.strerror}") from None
-        self._published = self._journal.seq
+        self._story = Story(self.folder)
         before = status.read(self.folder)
         self._write_status()
         try:
@@ -129,6 +126,7 @@ class Run:
             self._journal.flush()  # whoever subscribes next must not take an earlier end for this run's own
         except BaseException as error:
             self._journal.close()
+            self._story.close()
             if not self._resume:
                 shutil.rmtree(self.folder, ignore_errors=True)
             elif before is not None:
@@ -172,27 +170,16 @@ class Run:
             )
         )
 
-    def subscribe(self, after: int | None = 0) -> deque[Event]:
-        """The journal's events after number `after` and, from now on, every event; take with `popleft`.
+    def subscribe(self, after: int | None = 0) -> Listener:
+        """Listen to the journal after event number `after`, and to what is transient.
 
-        None: only what comes.
+        0: what was before comes by its digest, which ends with `HistoryTold`. None: only what comes.
         """
-        events: deque[Event] = deque()
-        with self._publishing:
-            published = self._published
-            self._subscribers.append((events, published))
-        if after is not None and after < published:
-            # Outside the lock: nobody who trains or writes waits while a long history is read.
-            told = (e for e in journal.read(self.folder, journal.after(after)) if e.seq <= published)
-            history = list(told)
-            with self._publishing:
-                events.extendleft(reversed(history))
-        return events
+        return self._story.listen(after)
 
-    def unsubscribe(self, events: deque[Event]) -> None:
+    def unsubscribe(self, listener: Listener) -> None:
         """Let a subscription end."""
-        with self._publishing:
-            self._subscribers = [s for s in self._subscribers if s[0] is not events]
+        self._story.leave(listener)
 
     def submit(self, command: Command) -> None:
         """Hand a command to the trainer; its acknowledgement comes as an event.
@@ -236,6 +223,7 @@ class Run:
         if self._beating is not None:
             self._beating.join()
         self._journal.close()
+        self._story.close()
         self._write_status()
 
     @property
@@ -517,11 +505,8 @@ class Run:
             self._accuracy = event.accuracy
         elif isinstance(event, RunFinished | RunCrashed):
             self._over.set()
-        with self._publishing:
-            self._published = max(self._published, event.seq)
-            for events, seen in self._subscribers:
-                if event.seq == 0 or event.seq > seen:
-                    events.append(event)
+        if event.seq == 0:
+            self._story.tell(event)
         if self._on_event is not None:
             try:
                 self._on_event(event)

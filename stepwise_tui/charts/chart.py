@@ -15,6 +15,9 @@ from stepwise_tui.charts.canvas import Canvas, Floats
 SMALLEST = (20, 5)
 """Below this there is no room for axes and a line."""
 
+CLOSEST = 5
+"""Cells between marks that are too many to draw them all: behind a fence nobody sees the curves."""
+
 AXIS, MARK, MARK_TEXT = "$foreground-muted", "$surface-lighten-2", "$foreground-muted"
 
 
@@ -131,9 +134,13 @@ class _Plot:
         return [(v, ticks.label(v, step)) for v in values] or [(low, ticks.label(low, step))]
 
     def _draw_marks(self, marks: Sequence[Mark]) -> None:
-        free = 0
+        free, apart = 0, CLOSEST if len(marks) * CLOSEST > self.plot_width else 0
+        nearest = -apart
         for mark in marks:
             cell = self._cell(mark.x)
+            if cell < nearest + apart and not mark.strong:
+                continue
+            nearest = cell
             sign = ("┊" if mark.strong else "│") if self.braille else (":" if mark.strong else "|")
             self.plot.column(cell, sign, MARK_TEXT if mark.strong else MARK)
             start = min(cell, self.plot_width - len(mark.label))

@@ -14,7 +14,7 @@ from textual.content import Content
 from stepwise_tui.charts.canvas import Floats
 from stepwise_tui.charts.chart import Axes, Line, Mark, draw
 from stepwise_tui.history import Branch, History
-from stepwise_tui.series import Series
+from stepwise_tui.series import Columns, Series
 from trainer.events import At
 
 XAxis = Literal["step", "removed", "time"]
@@ -79,13 +79,13 @@ def _abandoned(
     history: History, number: int, limits: Mapping[int, float], curves: tuple[Curve, ...], view: View
 ) -> list[Line]:
     """The last of the curves, from where its branch was left to its end."""
-    series = curves[-1].of(history.branches[number])
-    x, step = _x(history, number, series, view.x_axis), np.array(series.step)
+    columns = curves[-1].of(history.branches[number]).columns
+    x, step = _x(history, number, columns, view.x_axis), columns.step
     start = int(np.searchsorted(step, limits.get(number, -1.0), side="right"))
     if start == len(step):
         return []
     kept = slice(max(0, start - 1), None)
-    return [Line(x[kept], np.array(series.value)[kept], ABANDONED, "'")]
+    return [Line(x[kept], columns.value[kept], ABANDONED, "'")]
 
 
 def _joined(history: History, limits: Mapping[int, float], curve: Curve, view: View) -> Line:
@@ -93,9 +93,9 @@ def _joined(history: History, limits: Mapping[int, float], curve: Curve, view: V
     xs, ys = [np.empty(0)], [np.empty(0)]
     for number in sorted(limits):
         if number in history.branches:
-            series = curve.of(history.branches[number])
-            live = np.array(series.step) <= limits[number]
-            x, y = _x(history, number, series, view.x_axis)[live], np.array(series.value)[live]
+            columns = curve.of(history.branches[number]).columns
+            live = columns.step <= limits[number]
+            x, y = _x(history, number, columns, view.x_axis)[live], columns.value[live]
             if len(x) and len(xs[-1]) and x[0] < xs[-1][-1]:
                 xs.append(x[:1])
                 ys.append(np.array([np.nan]))
@@ -106,31 +106,33 @@ def _joined(history: History, limits: Mapping[int, float], curve: Curve, view: V
 
 def _live(history: History) -> dict[int, float]:
     """Each branch of the live line of history, with its last step on that line."""
-    forks = history.lineage.forks
     number = history.at.branch
     limits: dict[int, float] = {number: np.inf}
-    while (fork := forks.get(number)) is not None:
+    while (fork := history.forks.get(number)) is not None:
         limits[fork.parent] = min(fork.step, limits[number])
         number = fork.parent
     return limits
 
 
-def _x(history: History, number: int, series: Series, x_axis: XAxis) -> Floats:
+def _x(history: History, number: int, columns: Columns, x_axis: XAxis) -> Floats:
     """The x of a series' points. By removals, a point stands between two as far as its stage has come."""
-    step = np.array(series.step)
     if x_axis == "step":
-        return step
+        return columns.step
     if x_axis == "time":
-        return np.asarray((np.array(series.time) - history.born) / 60)
+        return (columns.time - history.born) / 60
     branch = history.branches[number]
-    steps = np.array([step for step, _ in branch.removals], dtype=np.float64)
-    scheduled = np.array([n for _, n in branch.removals], dtype=np.float64)
-    if not len(steps):
-        return step
+    removals = branch.removals
+    if not removals:
+        return columns.step
+    steps = np.array([at.step for at in removals], dtype=np.float64)
+    scheduled = np.array([at.scheduled for at in removals], dtype=np.float64)
     lengths = _stage_lengths(history, steps, live=number == history.at.branch)
-    stage = np.clip(np.searchsorted(steps, step, side="right") - 1, 0, None)
-    progress = np.clip((step - steps[stage]) / lengths[stage], 0, 0.999)
-    return np.asarray(scheduled[stage] + progress, dtype=np.float64)
+    # Of those that come when all is gone not all are kept: there the next may be further up.
+    heights = np.append(np.diff(scheduled), 1.0)
+    heights[: len(branch.stages)] = 1.0
+    stage = np.clip(np.searchsorted(steps, columns.step, side="right") - 1, 0, None)
+    progress = np.clip((columns.step - steps[stage]) / lengths[stage], 0, 0.999)
+    return np.asarray(scheduled[stage] + progress * heights[stage], dtype=np.float64)
 
 
 def _stage_lengths(history: History, steps: Floats, live: bool) -> Floats:

@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Static
 
 from stepwise_tui.glyphs import Glyphs
-from stepwise_tui.history import Happening, History
+from stepwise_tui.history import History
 from stepwise_tui.keymap import KEYS, TITLES
 from stepwise_tui.text import clip, clock, wrapped
 from stepwise_tui.widgets import lines
@@ -113,7 +113,7 @@ class Timeline(ModalScreen[CheckpointRef]):
     def __init__(self, history: History) -> None:
         super().__init__()
         checkpoints = {c.id: c for c in history.lineage.checkpoints}
-        self._rows = timeline_rows(history, checkpoints)
+        self._rows = history.timeline
         self._checkpoints = checkpoints
 
     def compose(self) -> ComposeResult:
@@ -155,8 +155,3 @@ COLOURS = {
     "alarm": "error",
     "end": "success",
 }
-
-
-def timeline_rows(history: History, checkpoints: dict[str, CheckpointRef]) -> list[Happening]:
-    """What happened, oldest first, without the timed saves that retention has let go since."""
-    return [row for row in history.happenings if row.kind != "save" or row.checkpoint in checkpoints]
