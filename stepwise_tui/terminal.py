@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ wait so; the child ends without having put the terminal in order."""
 YOURS = b"y"
 """From the parent: the terminal is yours. Anything else is the number of a signal that it was sent."""
 POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 1.0
 
 RESTORE = (
     "\x1b[?2004l\x1b[?7h\x1b[?2048l\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?1004l"
@@ -183,7 +185,8 @@ class _Front:
             with contextlib.suppress(termios.error, OSError):
                 termios.tcsetattr(0, termios.TCSANOW, attributes)
                 termios.tcflush(1, termios.TCOFLUSH)
-                os.write(1, RESTORE.encode())
+                if select.select([], [1], [], PATIENCE_SECONDS)[1]:
+                    os.write(1, RESTORE.encode())
         if code >= 0:
             return code
         if not self._asked:

@@ -16,11 +16,20 @@ from pathlib import Path
 
 import pyte
 
+STEPWISE = (sys.executable, "-m", "stepwise_tui")
+
 
 class Terminal:
-    """`stepwise …` in a pseudo-terminal of its own. Close it when done."""
+    """`stepwise …`, or another program, in a pseudo-terminal of its own. Close it when done."""
 
-    def __init__(self, *arguments: str, cwd: Path, columns: int = 80, rows: int = 24) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        cwd: Path,
+        columns: int = 80,
+        rows: int = 24,
+        program: tuple[str, ...] = STEPWISE,
+    ) -> None:
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
@@ -35,7 +44,7 @@ class Terminal:
         self.pid, self._master = pty.fork()
         if self.pid == 0:
             os.chdir(cwd)
-            os.execvpe(sys.executable, [sys.executable, "-m", "stepwise_tui", *arguments], environment)
+            os.execvpe(program[0], [*program, *arguments], environment)
         self.resize(columns, rows)
 
     def resize(self, columns: int, rows: int) -> None:
@@ -51,7 +60,7 @@ class Terminal:
         """Take in what the program has drawn."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if self._master not in select.select([self._master], [], [], left)[0]:
+            if self._master < 0 or self._master not in select.select([self._master], [], [], left)[0]:
                 return
             try:
                 data = os.read(self._master, 65_536)
@@ -90,11 +99,29 @@ class Terminal:
                 return os.waitstatus_to_exitcode(status)
         raise AssertionError(f"still running after {seconds:g} s:\n{self.text}")
 
+    def freeze(self) -> None:
+        """Let the terminal take nothing more, as when the line hangs."""
+        self._flow(termios.TCOOFF)
+
+    def thaw(self) -> None:
+        self._flow(termios.TCOON)
+
+    def _flow(self, action: int) -> None:
+        side = os.open(f"/proc/{self.pid}/fd/0", os.O_RDWR | os.O_NOCTTY)
+        termios.tcflow(side, action)
+        os.close(side)
+
+    def hang_up(self) -> None:
+        """The window is closed, or the line drops."""
+        os.close(self._master)
+        self._master = -1
+
     def close(self) -> None:
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
-        os.close(self._master)
+        if self._master >= 0:
+            os.close(self._master)
 
 
 KEYS = {
@@ -105,4 +132,5 @@ KEYS = {
     "ctrl+c": "\x03",
     "ctrl+p": "\x10",
     "ctrl+q": "\x11",
+    "ctrl+z": "\x1a",
 }

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import json
 import os
-import pty
 import shutil
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -438,37 +434,3 @@ def test_a_pipe_that_closes_early_does_no_harm(finished: Path) -> None:
     child.stdout.close()
     child.wait(timeout=30)
     assert "Traceback" not in child.stderr.read()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_closes_the_cockpit_saves_and_gives_the_terminal_back(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    """SIGHUP is what a terminal that goes away sends."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    arguments = ["run", "preset", "mult2x2", "--name", "one", "--device", "cpu", *settings(*QUICK)]
-    child = subprocess.Popen(
-        [sys.executable, "-c", "from stepwise_tui.cli import main; main()", *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-    )
-    os.close(follower)
-    seen = b""
-    asked = False
-    while True:
-        try:
-            seen += os.read(leader, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not asked and b"TRAINING" in seen:
-            child.send_signal(number)
-            asked = True
-    os.close(leader)
-    assert child.wait(timeout=30) == 0
-    assert b"\x1b[?1049l" in seen, "the alternate screen was left on"
-    assert seen.decode(errors="replace").splitlines()[-1] == "stepwise resume runs/one"
-    assert state(tmp_path / "runs" / "one") == "interrupted"

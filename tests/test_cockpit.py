@@ -63,7 +63,7 @@ async def test_no_key_does_harm_in_any_state(state: str) -> None:
     app, link = cockpit(STATES[state]())
     async with app.run_test(size=(80, 24)) as pilot:
         for key in keymap.KEYS:
-            if key.action != "leave":
+            if key.group != "leave":
                 await pilot.press(key.key, "escape")
         assert isinstance(app.screen, Main)
         if app.history.started is None:
@@ -423,12 +423,13 @@ async def test_a_real_run_is_steered_from_launch_to_quit(tmp_path: Path) -> None
     assert run.state == "interrupted"
 
 
-async def test_a_run_of_another_process_is_left_and_goes_on() -> None:
-    for keys in (["d"], ["q", "k"], ["ctrl+c", "ctrl+c"]):
+async def test_a_run_is_left_and_goes_on() -> None:
+    for keys, owner in ((["d"], True), (["q", "k"], True), (["ctrl+c", "ctrl+c"], False)):
         app, link = cockpit(scripted.training())
-        link.owner = False
+        link.owner = owner
         async with app.run_test(size=(80, 24)) as pilot:
             await pilot.press(*keys)
             await pilot.pause()
             assert not app.is_running or app._exit
+        assert app.return_value == "leave"
         assert sent(link) == []

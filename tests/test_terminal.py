@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,8 +10,7 @@ import pytest
 
 from stepwise_tui.keymap import KEYS
 from tests.terminal import Terminal
-from tests.tiny import TINY
-from trainer import config as configuration
+from tests.tiny import endless, kill
 from trainer import journal, status
 from trainer.events import CommandAcknowledged, CommandReceived, RolledBack, StageEntered
 
@@ -23,18 +23,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 
     def launch(*options: str, columns: int = 80, rows: int = 24, **changes: object) -> Terminal:
-        over = {"stop.steps": 1_000_000, "stop.epochs": 1e9, "schedule.steps_per_token": 10**6}
-        over |= {key.replace("__", "."): value for key, value in changes.items()}
-        document = configuration.merge(TINY, configuration.nested(over))
-        file = tmp_path / "tiny.toml"
-        file.write_text(configuration.dumps(configuration.build(document)))
-        command = ("run", "config", str(file), "--out", str(tmp_path), "--name", "run", *options)
+        command = ("run", "config", endless(tmp_path, **changes), "--out", ".", "--name", "run", *options)
         opened.append(Terminal(*command, cwd=tmp_path, columns=columns, rows=rows))
         return opened[-1]
 
     yield launch
     for terminal in opened:
         terminal.close()
+    kill(tmp_path / "run")
 
 
 def test_every_key_from_launch_to_quit(start: Callable[..., Terminal], tmp_path: Path) -> None:
@@ -74,23 +70,30 @@ def test_every_key_from_launch_to_quit(start: Callable[..., Terminal], tmp_path:
         terminal.until(lambda screen, seen=seen: seen.lower() in screen.lower())
         terminal.press("escape")
     terminal.until(lambda screen: "🔎" not in screen)
-    terminal.press("d")
-    terminal.until("lives in this window")
     terminal.press("y", "b", "tab", "tab", "tab")
+    terminal.screen.reset()
+    terminal.press("ctrl+z")  # no shell could bring it back here: so it comes back itself
+    terminal.until("PAUSED")
     terminal.press("c", *"12*34", "enter")
     terminal.until("12 × 34")
     terminal.press(*"how are you", "enter")  # no key acts while typing
     terminal.until(lambda screen: "multipl" in screen)
-    terminal.press("escape", "space")
-    terminal.until("TRAINING")
-    terminal.press("q")
-    terminal.until("stop and save")
-    terminal.press("s")
+    terminal.press("escape", "d")
     assert terminal.leave() == 0
-    assert SHOW_CURSOR in terminal.raw
-    assert LEAVE_ALTERNATE_SCREEN in terminal.raw
-    assert "Traceback" not in terminal.text
-    assert "stepwise resume" in terminal.text
+    assert terminal.raw.endswith(b"stepwise attach run\r\n")
+
+    with contextlib.closing(Terminal("attach", "run", "--out", ".", cwd=tmp_path)) as again:
+        again.until("PAUSED")
+        again.press("space")
+        again.until("TRAINING")
+        again.press("q")
+        again.until("stop and save")
+        again.press("s")
+        assert again.leave() == 0
+    for one in (terminal, again):
+        assert SHOW_CURSOR in one.raw
+        assert LEAVE_ALTERNATE_SCREEN in one.raw
+        assert "Traceback" not in one.text
 
     events = list(journal.read(tmp_path / "run"))
     asked = [e.command.split()[0] for e in events if isinstance(e, CommandReceived)]
@@ -158,4 +161,4 @@ def test_it_stays_when_the_run_ends_and_says_what_can_be_done(start: Callable[..
 
 def test_the_keys_tried_here_are_all_the_keys_there_are() -> None:
     """A new key must be added to the test above."""
-    assert {key.shown for key in KEYS} == {*"sarhencxtyb,?dq", "space", "tab", "ctrl+p"}
+    assert {key.shown for key in KEYS} == {*"sarhencxtyb,?dq", "space", "tab", "ctrl+p", "ctrl+z"}
