@@ -398,19 +398,18 @@ class Run:
 
     def _taken_up(self) -> bool:
         """After a crash: answer until training can go on, or the run is closed; whether it can."""
-        while not self._inbox.closing.is_set():
+        taken_up = False
+        while not (taken_up or self._inbox.closing.is_set()):
             self._inbox.wait(1.0)
             for command in self._inbox.take():
                 if self._inbox.answer(command.id) is not None:
                     continue
-                if command.name == "resume" and self.state == "crashed":
-                    ok, message = self._take_up()
-                    self._answer(command, ok, message)
+                if command.name == "resume" and not taken_up:
+                    taken_up, message = self._take_up()
+                    self._answer(command, taken_up, message)
                 else:
                     self._answer(command, False, self._over_and_out())
-            if self.state != "crashed":
-                return True
-        return False
+        return taken_up
 
     def _take_up(self) -> tuple[bool, str]:
         """Build everything anew from the last checkpoint, in this process; whether it worked."""
