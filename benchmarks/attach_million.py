@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import psutil
+
 from tests.terminal import Terminal
 
 MORE = 100_000
@@ -67,6 +69,7 @@ run.close()
 PATCH = """
 import hashlib, json, sys
 from pathlib import Path
+from benchmarks import long_journal
 from trainer import checkpoint, config, journal
 from trainer.run import Run
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
@@ -93,13 +96,15 @@ old.rename(old.with_name(checkpoint.name(checkpoint.load_state(old))))
 
 
 class Row(NamedTuple):
-    """Seconds and MB at one length. taken_up: until a host could be attached to."""
+    """Seconds and MB at one length. taken_up: until a host could be attached to. cpu: that `attach` used
+    until its first full screen."""
 
     events: int
     journal_mb: float
     taken_up: float
     link: float
     screens: list[float]
+    cpu: list[float]
     cockpit_mb: float
     host_mb: float
     host_after_mb: float
@@ -119,15 +124,16 @@ def measure(count: int, out: Path, attempts: int) -> Row:
     assert host.stdout is not None and host.stdin is not None
     assert host.stdout.readline() == "ready\n"
     taken_up = time.perf_counter() - started
-    links, screens, memory = [], [], 0.0
+    links, screens, cpu, memory = [], [], [], 0.0
     try:
         for attempt in range(attempts):
             link = python(LINK, folder)
             assert link.stdout is not None
             links.append(float(link.stdout.readline()))
             link.wait()
-            seconds, megabytes = first_screen(folder, *SIZES[attempt % len(SIZES)])
+            seconds, used, megabytes = first_screen(folder, *SIZES[attempt % len(SIZES)])
             screens.append(seconds)
+            cpu.append(used)
             memory = max(memory, megabytes)
         before = resident(host.pid)
         host.stdin.write(f"{MORE}\n")
@@ -138,19 +144,20 @@ def measure(count: int, out: Path, attempts: int) -> Row:
     finally:
         host.stdin.close()
         host.wait()
-    return Row(count, size / 1e6, taken_up, median(links), screens, memory, before, after)
+    return Row(count, size / 1e6, taken_up, median(links), screens, cpu, memory, before, after)
 
 
-def first_screen(folder: Path, columns: int, rows: int) -> tuple[float, float]:
-    """Seconds from starting `attach` to the whole screen, charts and all; the most memory it had, in MB."""
+def first_screen(folder: Path, columns: int, rows: int) -> tuple[float, float, float]:
+    """Seconds from starting `attach` to the whole screen, charts and all; those of them that it computed; the
+    most memory it had, in MB."""
     started = time.perf_counter()
     terminal = Terminal("attach", str(folder), cwd=folder.parent, columns=columns, rows=rows)
     try:
         terminal.until(complete, 600)
-        seconds = time.perf_counter() - started
+        seconds, times = time.perf_counter() - started, psutil.Process(terminal.pid).cpu_times()
         print(terminal.text, file=sys.stderr)
         terminal.read(2.0)
-        return seconds, peak(terminal.pid)
+        return seconds, times.user + times.system, peak(terminal.pid)
     finally:
         terminal.close()
 
@@ -176,14 +183,14 @@ def _status(pid: int, name: str) -> float:
 
 def report(rows: list[Row], command: str) -> str:
     lines = [
-        "| events | journal | host ready | link complete | first full screen: median (worst) | cockpit, peak "
-        f"| host | host, {MORE:,} events later |",
-        "|---|---|---|---|---|---|---|---|",
+        "| events | journal | host ready | link complete | first full screen: median (worst) | of it CPU "
+        f"| cockpit, peak | host | host, {MORE:,} events later |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {r.events:,} | {r.journal_mb:,.0f} MB | {r.taken_up:.1f} s | {r.link:.2f} s "
-        f"| **{median(r.screens):.2f} s** ({max(r.screens):.2f}) | {r.cockpit_mb:.0f} MB "
-        f"| {r.host_mb:.0f} MB | {r.host_after_mb:.0f} MB |"
+        f"| **{median(r.screens):.2f} s** ({max(r.screens):.2f}) | {median(r.cpu):.2f} s "
+        f"| {r.cockpit_mb:.0f} MB | {r.host_mb:.0f} MB | {r.host_after_mb:.0f} MB |"
         for r in rows
     ]
     machine = f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores"

@@ -14,6 +14,7 @@ import os
 import platform
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -36,12 +37,14 @@ class Operator:
         self.run = run
         run.start()
         self._news = run.subscribe()
+        self._coming: deque[Event] = deque()
         self.seen: list[Event] = []
 
     def until(self, kind: type[T], where: Callable[[T], bool]) -> T:
         while True:
-            while self._news:
-                event = self._news.popleft()
+            self._coming.extend(self._news.drain())
+            while self._coming:
+                event = self._coming.popleft()
                 self.seen.append(event)
                 assert not isinstance(event, RunCrashed), event.error
                 if isinstance(event, kind) and where(event):

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def follow_the_plan(folder: Path) -> None:
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     events = list(journal.read(folder))
-    answered = answers(deque(events))
+    answered = answers(events)
     attempts = Counter(e.id.split("-")[0] for e in events if isinstance(e, CommandReceived))
     training = control.replay(events).pause_at is not None or str(len(PLAN) - 1) in answered
     run = Run(config.build(CONFIG), folder, resume=resume, paused=not training)
@@ -72,22 +72,21 @@ def follow_the_plan(folder: Path) -> None:
             not loop.control.paused or orders.repeating or orders.unanswered
         ):
             time.sleep(0.001)
-            answered |= answers(heard)
-        answered |= answers(heard)
+            answered |= answers(heard.drain())
+        answered |= answers(heard.drain())
         if str(number) in answered:
             continue
         run.submit(control.parse(line, id=f"{number}-{attempts[str(number)]}", source="plan"))
         while str(number) not in answered:
             time.sleep(0.001)
-            answered |= answers(heard)
+            answered |= answers(heard.drain())
     run.wait()
     run.close()
     assert run.state == "finished", run.state
 
 
-def answers(news: deque[Event]) -> set[str]:
-    """Numbers of the commands of the plan that were done, from the events taken out of `news`."""
-    events = [news.popleft() for _ in range(len(news))]
+def answers(events: list[Event]) -> set[str]:
+    """Numbers of the commands of the plan that were done."""
     return {e.id.split("-")[0] for e in events if isinstance(e, CommandAcknowledged) and e.ok}
 
 

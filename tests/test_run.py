@@ -29,6 +29,7 @@ from trainer.events import (
     Evaluated,
     Event,
     ExamplesShown,
+    HistoryTold,
     Metrics,
     RolledBack,
     RunCrashed,
@@ -523,8 +524,18 @@ def test_a_run_that_cannot_start_gives_its_name_back(tmp_path: Path) -> None:
 def test_a_subscriber_who_comes_late_gets_everything_once(driven: Callable[..., Driven]) -> None:
     one = driven()
     one.until(Metrics)
-    events = one.run.subscribe()
+    late = one.run.subscribe()
     one.until(RunFinished)
     one.run.close()
-    numbers = [e.seq for e in events if e.seq]
-    assert numbers == list(range(1, len(numbers) + 1))
+    events = late.drain()
+    assert isinstance(events[-1], HistoryTold)
+    before = events[-2].seq
+    while news := late.drain():
+        events += news
+    numbers = [e.seq for e in events if e.seq > before]
+    assert numbers == list(range(before + 1, before + 1 + len(numbers)))
+    told, there = (
+        [e for e in source if isinstance(e, Metrics | Evaluated)]
+        for source in (events, journal.read(one.run.folder))
+    )
+    assert told == there

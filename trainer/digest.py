@@ -56,11 +56,13 @@ GONE = {b"null": float("nan"), b'"nan"': float("nan"), b'"inf"': float("inf"), b
 
 
 class Line(NamedTuple):
-    """One line of the journal, without its newline. said: how many lines of the log it makes."""
+    """One line of the journal, without its newline. said: how many lines of the log it makes. asks: whether
+    it begins a turn of the chat."""
 
     seq: int
     text: bytes
     said: int = 0
+    asks: bool = False
 
 
 class Digest:
@@ -82,7 +84,7 @@ class Digest:
         self._log: deque[tuple[Line, ...]] = deque()
         self._rows: deque[Line] = deque(maxlen=LINES)
         self._turns: dict[str, list[Line]] = {}
-        self._turns_left_out = 0
+        self._asked = 0
         self._said = 0
         self._scheduled = 0
 
@@ -114,8 +116,8 @@ class Digest:
             except DecodeError:
                 return
             line = Line(self.seq, text, said(event))
-            if not isinstance(event, CommandReceived):
-                self._place(line, head)
+            if not isinstance(event, CommandReceived | CheckpointSaved | CheckpointRemoved):
+                self._place(line, head)  # these are told from outside the loop, or late
             self._take(line, event)
 
     def lines(self) -> list[bytes]:
@@ -124,7 +126,10 @@ class Digest:
         for seq in self._removed.keys() & kept.keys():
             kept[self._removed[seq].seq] = self._removed[seq]
         told = [kept[seq] for seq in sorted(kept)]
-        end = HistoryTold(lines=self._said - sum(line.said for line in told), turns=self._turns_left_out)
+        end = HistoryTold(
+            lines=self._said - sum(line.said for line in told),
+            turns=self._asked - sum(line.asks for line in told),
+        )
         return [*(line.text for line in told), encode(end).encode()]
 
     def _kept(self) -> dict[int, Line]:
@@ -143,6 +148,8 @@ class Digest:
         if scheduled > self._reached.get(branch, -1):
             self._reached[branch] = scheduled
             self._counting.clear()
+            if "hold" in self._latest:
+                self._counting.append(self._latest["hold"])
             if scheduled > stage:
                 # It counts on when all is gone, for ever.
                 beyond = scheduled - stage
@@ -167,6 +174,8 @@ class Digest:
 
     def _take(self, line: Line, event: Event) -> None:
         """Whatever comes seldom."""
+        if isinstance(event, ChatAnswered) or is_question(event):
+            line = self._converse(line, event)
         match event:
             case Metrics():
                 cot = float("nan") if event.loss_cot is None else event.loss_cot
@@ -202,8 +211,6 @@ class Digest:
                 self._latest[type(event).__name__] = line
             case _:
                 pass
-        if isinstance(event, ChatAnswered) or is_question(event):
-            self._converse(line, event.id)  # type: ignore[attr-defined]
         if line.said:
             self._tell(line, event)
         if is_row(event):
@@ -226,11 +233,17 @@ class Digest:
         elif event.ok and name in ("run", "pause", "resume", "stop"):
             self._latest["stop" if name == "stop" else "run"] = line
 
-    def _converse(self, line: Line, id: str) -> None:
-        self._turns.setdefault(id, []).append(line)
-        if len(self._turns) > TURNS:
-            del self._turns[next(iter(self._turns))]
-            self._turns_left_out += 1
+    def _converse(self, line: Line, event: Event) -> Line:
+        assert isinstance(event, ChatAnswered | CommandReceived | CommandAcknowledged)
+        if event.id in self._turns:
+            self._turns[event.id].append(line)
+        elif not isinstance(event, CommandAcknowledged):
+            line = line._replace(asks=True)
+            self._asked += 1
+            self._turns[event.id] = [line]
+            if len(self._turns) > TURNS:
+                del self._turns[next(iter(self._turns))]
+        return line
 
     def _tell(self, line: Line, event: Event) -> None:
         self._said += line.said

@@ -1,9 +1,10 @@
 """The control socket of a run: whoever attaches hears every event and may steer.
 
 Each client has a thread that listens to it and one that tells it. Neither the trainer nor another client
-waits for a slow one: who does not take what it is told is left. Malformed, oversized and half-sent messages
-are answered, and harm nobody else. The journal's lock makes this process the only one of its run, so a socket
-found at its address is one that was left behind.
+waits for a slow one: who does not take what it is told is left, and of who floods it no more is read until
+the answers are taken. Malformed, oversized and half-sent messages are answered, and harm nobody else. The
+journal's lock makes this process the only one of its run, so a socket found at its address is one that was
+left behind.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from trainer.wire import Hello, WireError
 PATIENCE = 10  # seconds that a client may take for what it is told
 LOOKS = 1.0  # seconds between two looks whether the socket is still there
 PAUSE = 0.05  # seconds between two looks for news
+MOST_CLIENTS = 64  # at once
+MOST_ANSWERS = 100  # to what could not be understood, waiting to be taken
 
 
 class Host:
@@ -37,6 +40,7 @@ class Host:
         self._run = run
         self._closing = threading.Event()
         self._path: Path | None = None
+        self._places = threading.BoundedSemaphore(MOST_CLIENTS)
 
     def __enter__(self) -> Host:
         try:
@@ -84,7 +88,19 @@ class Host:
             except OSError:
                 return  # closed
             else:
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+                self._receive(connection)
+
+    def _receive(self, connection: socket.socket) -> None:
+        """Give a new client its thread, or say that there is no room."""
+        # Only telling has a limit in time: a client may be silent for as long as it likes, once it has said
+        # what it wants.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
+        if self._places.acquire(blocking=False):
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            return
+        with contextlib.suppress(OSError), connection:
+            full = WireError(f"{MOST_CLIENTS} are attached already; when one of them has left there is room")
+            connection.sendall(wire.error(full))
 
     def _look(self) -> None:
         """Temporary folders are swept: put the socket back where it vanished."""
@@ -97,27 +113,34 @@ class Host:
 
     def _serve(self, connection: socket.socket) -> None:
         """Listen to one client until it goes."""
-        # Only telling has a limit in time: a client may be silent for as long as it likes.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
         client = _Client(connection)
         telling = threading.Thread(target=self._tell, args=(client,), daemon=True)
         telling.start()
+        connection.settimeout(PATIENCE)
         with contextlib.suppress(OSError):
             for line in _lines(connection):
-                try:
-                    message = wire.read(line)
-                except (WireError, CommandError) as problem:
-                    client.outbox.append(wire.error(problem))
-                    continue
-                if not isinstance(message, Hello):
-                    self._run.submit(message)
-                elif client.news is None:
-                    client.news = self._run.subscribe(after=message.after)
+                self._hear(client, line)
+                while len(client.outbox) > MOST_ANSWERS and telling.is_alive():
+                    telling.join(PAUSE)
         client.gone.set()
         telling.join()
         if client.news is not None:
             self._run.unsubscribe(client.news)
         connection.close()
+        self._places.release()
+
+    def _hear(self, client: _Client, line: bytes) -> None:
+        """Do what one line says."""
+        try:
+            message = wire.read(line)
+        except (WireError, CommandError) as problem:
+            client.outbox.append(wire.error(problem))
+            return
+        client.connection.settimeout(None)
+        if not isinstance(message, Hello):
+            self._run.submit(message)
+        elif client.news is None:
+            client.news = self._run.subscribe(after=message.after)
 
     def _tell(self, client: _Client) -> None:
         """Tell one client what happens until it goes, or does not listen."""

@@ -81,6 +81,18 @@ def of(*kinds: type[Event]) -> Callable[[bytes], bool]:
     return wanted
 
 
+def without(*kinds: type[Event], up_to: int) -> Callable[[bytes], bool]:
+    """For `read`: all lines but those of events of these kinds up to number `up_to`."""
+    names = {NAMES[kind].encode() for kind in kinds}
+    follows = after(up_to)
+
+    def wanted(line: bytes) -> bool:
+        match = NAMED.match(line)
+        return match is None or match[1] not in names or follows(line)
+
+    return wanted
+
+
 class Reader:
     """The lines of a journal from a place on, and as they come. offset: bytes from its start."""
 

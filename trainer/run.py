@@ -38,6 +38,8 @@ from trainer.events import (
     CommandReceived,
     Evaluated,
     Event,
+    ExamplesShown,
+    Metrics,
     Notice,
     RunCrashed,
     RunFinished,
@@ -253,13 +255,14 @@ class Run:
         """The loop, ready to run, and the checkpoint it goes on from."""
         if not self._resume:
             return self._build(None, Lineage()), None
-        events = list(journal.read(self.folder))
         checkpoint.tidy(self.folder)
-        lineage = Lineage(tuple(checkpoint.list_checkpoints(self.folder)), replay(events).forks)
+        lineage = Lineage(tuple(checkpoint.list_checkpoints(self.folder)))
         origin, rejected = self._last_good(lineage)
         good = tuple(c for c in lineage.checkpoints if c not in rejected)
         saved = checkpoint.load_state(self._path(origin)) if origin else None
         seq = saved.seq if saved else 0
+        # Most lines of a long journal only say how training went up to here.
+        events = list(journal.read(self.folder, journal.without(Metrics, ExamplesShown, up_to=seq)))
         before = [e for e in events if e.seq <= seq]
         forks = replay(before).forks
         self._take_settings(before)

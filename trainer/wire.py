@@ -1,7 +1,8 @@
 """What goes over the control socket: JSON lines, and where the socket lies. Light to import.
 
     client → run    {"after": SEQ}                              once, first: tell me all from there on;
-                                                                null: from now on
+                                                                0: what was before by its digest, which
+                                                                ends with `history_told`; null: from now on
                     {"command": "pause", "id": …, "source": …}  any command of `control.COMMANDS`
     run → client    events, as in the journal                   transient ones too
                     {"error": "…"}                              what could not be understood
@@ -36,7 +37,7 @@ class WireError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """after: seq of the last event the client has; None: it wants only what comes."""
+    """after: seq of the last event the client has, 0 for none; None: it wants only what comes."""
 
     after: int | None
 
@@ -72,7 +73,9 @@ def read(line: bytes) -> Hello | Command:
     except (ValueError, RecursionError) as error:
         raise WireError(f"not a line of JSON: {error}") from None
     match message:
-        case {"after": int() | None as after} if not isinstance(after, bool):
+        case {"after": None}:
+            return Hello(None)
+        case {"after": int(after)} if not isinstance(after, bool) and after >= 0:
             return Hello(after)
         case {"command": str(text), **rest}:
             id, source = rest.get("id"), rest.get("source", "socket")
