@@ -25,6 +25,23 @@ def line(*values: float, style: str = "red") -> Line:
     return Line(np.arange(len(values), dtype=np.float64), np.array(values, dtype=np.float64), style)
 
 
+@pytest.mark.parametrize("braille", [True, False])
+def test_equal_lines_that_lie_on_each_other_are_all_seen(braille: bool) -> None:
+    three = [
+        Line(np.arange(9.0), np.full(9, 0.5), style, sign, equal=True)
+        for style, sign in (("red", "*"), ("green", "o"), ("blue", "x"))
+    ]
+    chart = draw([line(0.5, 0.5, style="dim"), *three], [], (60, 9), Axes("x", (0.0, 1.0)), braille=braille)
+    cells = dict.fromkeys(("dim", "red", "green", "blue"), 0)
+    for span in chart.spans:
+        if str(span.style) in cells:
+            cells[str(span.style)] += span.end - span.start
+    shares = [cells[style] for style in ("red", "green", "blue")]
+    assert cells["dim"] == 0 and max(shares) - min(shares) <= 2 and min(shares) > 15
+    if not braille:
+        assert "**ooxx**ooxx" in chart.plain
+
+
 def drawn(text: str) -> int:
     """Braille signs in a chart."""
     return sum("\u2800" < sign <= "\u28ff" for sign in text)

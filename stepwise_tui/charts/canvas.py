@@ -7,7 +7,9 @@ draws thin lines behind thick ones, and follows the theme.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,20 @@ Ints = NDArray[np.int64]
 BRAILLE = 0x2800
 DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 """The bit of each dot of a braille sign, by row and column (Unicode, Braille Patterns)."""
+
+
+TURN = 2
+"""Cells that each of several lines has in turn where they share them."""
+
+
+class Joined(NamedTuple):
+    """Points to be joined, in dots from the top left; one that is not finite makes a gap, and one between two
+    gaps is a dot. sign: what stands for the line where there is no braille."""
+
+    x: Floats
+    y: Floats
+    style: str
+    sign: str = "*"
 
 
 class Canvas:
@@ -41,14 +57,22 @@ class Canvas:
         """Dots from top to bottom."""
         return self.height * self.down
 
-    def line(self, x: Floats, y: Floats, style: str, sign: str = "*") -> None:
-        """Join points given in dots from the top left; one that is not finite makes a gap.
+    def lines(self, drawn: Sequence[Joined]) -> None:
+        """Draw lines of equal rank: in cells that they share they take turns, so that none hides another."""
+        cells = [self._cells(line) for line in drawn]
+        count = sum((there for there, _ in cells), np.zeros((self.height, self.width), dtype=np.int64))
+        turn = np.arange(self.width) // TURN % np.maximum(count, 1)
+        before = np.zeros_like(count)
+        for line, (there, signs) in zip(drawn, cells, strict=True):
+            own = there & (before == turn)
+            self._signs[own] = signs[own]
+            self._styles[own] = self._style(line.style)
+            before += there
 
-        sign: what stands for the line where there is no braille. A point between two gaps is a dot.
-        """
+    def _cells(self, line: Joined) -> tuple[NDArray[np.bool_], Ints]:
+        """Which cells a line goes through, and what stands for it there."""
+        x, y = line.x, line.y
         finite = np.isfinite(x) & np.isfinite(y)
-        if not finite.any():
-            return
         columns = np.where(finite, x, 0).round().astype(np.int64)
         rows = np.where(finite, y, 0).round().astype(np.int64)
         joined = finite[:-1] & finite[1:]
@@ -57,26 +81,16 @@ class Canvas:
         part = (np.arange(steps.sum()) - np.repeat(steps.cumsum() - steps, steps)) / steps.repeat(steps)
         between_x = columns[which] + part * (columns[which + 1] - columns[which])
         between_y = rows[which] + part * (rows[which + 1] - rows[which])
-        self._dots(
-            np.concatenate([columns[finite], between_x.round().astype(np.int64)]),
-            np.concatenate([rows[finite], between_y.round().astype(np.int64)]),
-            style,
-            sign,
-        )
-
-    def _dots(self, x: Ints, y: Ints, style: str, sign: str) -> None:
-        inside = (x >= 0) & (x < self.columns) & (y >= 0) & (y < self.rows)
-        x, y = x[inside], y[inside]
+        at_x = np.concatenate([columns[finite], between_x.round().astype(np.int64)])
+        at_y = np.concatenate([rows[finite], between_y.round().astype(np.int64)])
+        inside = (at_x >= 0) & (at_x < self.columns) & (at_y >= 0) & (at_y < self.rows)
+        at_x, at_y = at_x[inside], at_y[inside]
         bits = np.zeros((self.height, self.width), dtype=np.int64)
         if self.braille:
-            np.bitwise_or.at(bits, (y // 4, x // 2), DOTS[y % 4, x % 2])
-            signs = bits + BRAILLE
-        else:
-            bits[y, x] = 1
-            signs = np.full_like(bits, ord(sign))
-        drawn = bits > 0
-        self._signs[drawn] = signs[drawn]
-        self._styles[drawn] = self._style(style)
+            np.bitwise_or.at(bits, (at_y // 4, at_x // 2), DOTS[at_y % 4, at_x % 2])
+            return bits > 0, bits + BRAILLE
+        bits[at_y, at_x] = 1
+        return bits > 0, np.full_like(bits, ord(line.sign))
 
     def column(self, cell: int, sign: str, style: str) -> None:
         """A vertical line of `sign` from top to bottom."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 from textual.content import Content
 
 from stepwise_tui.charts import ticks
-from stepwise_tui.charts.canvas import Canvas, Floats
+from stepwise_tui.charts.canvas import Canvas, Floats, Joined
 
 SMALLEST = (20, 5)
 """Below this there is no room for axes and a line."""
@@ -23,12 +24,16 @@ AXIS, MARK, MARK_TEXT = "$foreground-muted", "$surface-lighten-2", "$foreground-
 
 @dataclass(frozen=True)
 class Line:
-    """One line. x rises; style: Textual's, with the theme's names; sign: where there is no braille."""
+    """One line. x rises; style: Textual's, with the theme's names; sign: where there is no braille.
+
+    equal: where it meets the equal lines beside it in the list they take turns, and none hides another.
+    """
 
     x: Floats
     y: Floats
     style: str
     sign: str = "*"
+    equal: bool = False
 
 
 class Mark(NamedTuple):
@@ -73,8 +78,8 @@ def draw(
 ) -> Content:
     """A chart of exactly `size` (width, height) cells.
 
-    Later lines are drawn over earlier ones, dots over lines; of two dots in one cell the first is seen.
-    Values that are not finite are gaps. Never raises.
+    Later lines are drawn over earlier ones, unless they are equal, and dots over lines; of two dots in one
+    cell the first is seen. Values that are not finite are gaps. Never raises.
     """
     width, height = size
     if width < SMALLEST[0] or height < SMALLEST[1]:
@@ -150,10 +155,14 @@ class _Plot:
 
     def _draw_lines(self, lines: Sequence[Line]) -> None:
         low, high = self.y_range
-        for line in lines:
-            x, y = reduced(line.x, line.y, self.plot.columns)
-            rows = (high - y) / (high - low) * (self.plot.rows - 1)
-            self.plot.line(self._x(x), np.clip(rows, 0, self.plot.rows - 1), line.style, line.sign)
+        for _, equal in groupby(enumerate(lines), lambda numbered: -1 if numbered[1].equal else numbered[0]):
+            joined = []
+            for _, line in equal:
+                x, y = reduced(line.x, line.y, self.plot.columns)
+                rows = (high - y) / (high - low) * (self.plot.rows - 1)
+                rows = np.clip(rows, 0, self.plot.rows - 1)
+                joined.append(Joined(self._x(x), rows, line.style, line.sign))
+            self.plot.lines(joined)
 
     def _draw_dots(self, dots: Sequence[Dot]) -> None:
         low, high = self.y_range
@@ -249,7 +258,7 @@ def _usable(line: Line, log: bool) -> Line:
     if log:
         drawable &= y > 0
         y = np.log10(np.where(drawable, y, 1.0))
-    return Line(np.where(drawable, x, np.nan), np.where(drawable, y, np.nan), line.style, line.sign)
+    return replace(line, x=np.where(drawable, x, np.nan), y=np.where(drawable, y, np.nan))
 
 
 def _usable_dots(dots: Sequence[Dot], log: bool) -> tuple[list[Dot], Line]:

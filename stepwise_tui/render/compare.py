@@ -65,7 +65,9 @@ def show(groups: Sequence[Group], out: Screen) -> None:
     keys = [_key(number, braille) for number in range(len(drawn))]
     runs = [(key, curve) for key, entry in zip(keys, drawn, strict=True) for curve in entry.curves]
     lines = [Line(*_columns(piece), FAINT, "'") for _, curve in runs for piece in curve.abandoned]
-    lines += [Line(*_columns(curve.live), str(key.style), key.plain.strip()) for key, curve in runs]
+    lines += [
+        Line(*_columns(curve.live), str(key.style), key.plain.strip(), equal=True) for key, curve in runs
+    ]
     legend = [
         Text.assemble(key, " ", clip(entry.label, out.width - 4))
         for key, entry in zip(keys, drawn, strict=True)
@@ -123,11 +125,12 @@ def plot(groups: Sequence[Group], axes: Any) -> None:
     for number, entry in enumerate(drawn):
         colour = picture.COLOURS[number % len(picture.COLOURS)]
         width = 1.4 if len(entry.curves) == 1 else 0.9
+        dashes = picture.DASHES[number % len(picture.DASHES)]  # through the gaps one sees what lies beneath
         for curve in entry.curves:
             for piece in curve.abandoned:
                 axes.plot(*_columns(piece), color=colour, linewidth=0.8, linestyle=":", alpha=0.7)
-            axes.plot(*_columns(curve.live), color=colour, linewidth=width)
-        axes.plot([], [], color=colour, linewidth=1.6, label=entry.label)
+            axes.plot(*_columns(curve.live), color=colour, linewidth=width, linestyle=dashes)
+        axes.plot([], [], color=colour, linewidth=1.6, linestyle=dashes, label=entry.label)
     if any(curve.abandoned for entry in drawn for curve in entry.curves):
         axes.plot([], [], color=picture.GREY, linewidth=0.8, linestyle=":", label=ABANDONED)
     axes.set(xlabel=X_LABEL, ylabel=Y_LABEL, ylim=(-0.02, 1.02))

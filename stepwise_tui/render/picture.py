@@ -9,6 +9,8 @@ from typing import Any
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Told apart also by the colour-blind (Okabe and Ito)."""
+DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (6, 2, 1.5, 2)), (0, (3, 2)))
+"""Not the dots of what was abandoned."""
 GREY = "#767676"
 ENDINGS = (".png", ".svg")
 INCHES = (6.4, 3.8)
@@ -63,4 +65,4 @@ def legend(axes: Any) -> None:
     if labels:
         longest = max(map(len, labels))
         columns = max(1, min(len(labels), 88 // (longest + 8)))
-        axes.figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+        axes.figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=3.2)

@@ -39,7 +39,7 @@ class Screen:
 
     def chart_size(self, below: int) -> tuple[int, int]:
         """Width and height for a chart with so many lines of text around it."""
-        return self.width, min(24, max(12, self.height - below))
+        return self.width, min(max(12, self.height - below), max(12, self.width // 4))
 
 
 def text(chart: Content) -> Text:
