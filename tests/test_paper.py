@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from stepwise_tui.render import paper as rendered
+from stepwise_tui.render import sheet
+from stepwise_tui.render.sheet import SheetError
 from tests.test_compare import written
 from tests.tiny import tiny_config
 from trainer import config as configuration
@@ -150,6 +152,41 @@ def test_a_run_that_still_speaks_its_cot_is_no_internalised_one(tmp_path: Path) 
     assert row(tables, "4×4", "ICoT-SI, 40 removed").ours[0].accuracy == 0.998
 
 
+def test_runs_of_a_row_of_their_own_stand_there_by_configuration(tmp_path: Path) -> None:
+    for name, seed, pace in (("a", 1, 5), ("b", 0, 9), ("c", 0, 5)):
+        written(tmp_path / name, finished(9, 9), tiny_config(seed=seed, schedule__steps_per_token=pace))
+    tables = paper.tables(tmp_path)
+    [found] = [r for r in tables.table_2 if r.ours]
+    slow, quick = ("schedule.steps_per_token = 9",), ("schedule.steps_per_token = 5",)
+    assert [(one.run, one.apart) for one in found.ours] == [("c", quick), ("a", quick), ("b", slow)]
+    text = printed(tables)
+    at = [text.index(f"    {apart[0]}:") for apart in (quick, slow)]
+    runs = [next(i for i, line in enumerate(text) if line.startswith(f"      {name}, ")) for name in "cab"]
+    assert at[0] < runs[0] < runs[1] < at[1] < runs[2]
+
+
+@pytest.mark.parametrize("ending", [".md", ".tex"])
+def test_the_tables_as_a_file(tmp_path: Path, ending: str) -> None:
+    written(tmp_path / "mult4x4_odd", finished(), published_run("mult4x4", optim__lr=1e-3))
+    file = tmp_path / f"tables{ending}"
+    tables = paper.tables(tmp_path)
+    sheet.check(file)
+    sheet.save(file, rendered.sheets(tables), rendered.SOURCES)
+    text = file.read_text(encoding="utf-8")
+    separator = {".md": " | ", ".tex": " & "}[ending]
+    [mine] = [line for line in text.splitlines() if "odd, 2026-11-18" in line]
+    cells = [cell.strip("| ") for cell in mine.split(separator)]
+    assert cells[1:5] == ["GPT-2 Small, ICoT-SI", "1.00 / 1.02", "[O] log 1.000", ".998"]
+    assert "optim.lr = 0.001" in cells[5] and len(cells) == 6
+    rows = [line for line in text.splitlines() if line.count(separator) == 5]
+    assert len(rows) >= len(tables.table_2) + len(tables.table_3)
+    if ending == ".tex":
+        assert r"mult4x4\_odd" in mine and mine.endswith(r"\\") and cells[0] == r"4$\times$4"
+        assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
+    with pytest.raises(SheetError, match=r"ends in \.md or \.tex"):
+        sheet.check(tmp_path / "tables.xlsx")
+
+
 def test_what_has_no_place_is_left_out_with_the_reason(tmp_path: Path) -> None:
     written(tmp_path / "training", finished()[:1], published_run("mult4x4"))
     written(tmp_path / "interrupted", finished(accuracy=None), published_run("mult4x4"))
@@ -170,17 +207,23 @@ def test_gsm8k_without_the_augmented_lines_is_not_the_papers(tmp_path: Path) -> 
     assert ours.differs == ("6,973 training examples",)
 
 
-def test_the_text_has_every_figure_and_fits_its_width(tmp_path: Path) -> None:
-    written(tmp_path / "mult4x4-brisk-otter", finished(), published_run("mult4x4", optim__lr=1e-3))
+def printed(tables: Tables) -> list[str]:
+    """The lines of the tables on a terminal of 80 columns."""
     lines: list[str] = []
 
-    class Sheet:
+    class Page:
         width = 80
 
         def print(self, text: str) -> None:
             lines.extend(text.split("\n"))
 
-    rendered.show(paper.tables(tmp_path), Sheet())  # type: ignore[arg-type]
+    rendered.show(tables, Page())  # type: ignore[arg-type]
+    return lines
+
+
+def test_the_text_has_every_figure_and_fits_its_width(tmp_path: Path) -> None:
+    written(tmp_path / "mult4x4-brisk-otter", finished(), published_run("mult4x4", optim__lr=1e-3))
+    lines = printed(paper.tables(tmp_path))
     assert max(map(len, lines)) <= 80
     at = lines.index("4×4")
     [mine] = [i for i, line in enumerate(lines) if "GPT-2 Small, ICoT-SI " in line and i > at][:1]

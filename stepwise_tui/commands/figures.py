@@ -85,13 +85,23 @@ def frontier(
             frontier.show(points, screen.Screen())
 
 
-def paper(out: Out = RUNS, as_json: Json = False) -> None:
+def paper(
+    out: Out = RUNS,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Also write the tables, .md or .tex.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """The paper's tables, its figures beside those of your runs."""
     with explained():
-        from stepwise_tui.render import paper, screen
+        from stepwise_tui.render import paper, screen, sheet
         from trainer.analysis import paper as analysis
 
+        if save is not None:
+            sheet.check(save)
         tables = analysis.tables(out)
+        if save is not None:
+            sheet.save(save, paper.sheets(tables), paper.SOURCES)
         if as_json:
             output.document(asdict(tables))
         else:

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from stepwise_tui.output import table
 from stepwise_tui.render.screen import Screen
+from stepwise_tui.render.sheet import Cells, Sheet
 from stepwise_tui.text import accuracy, wrapped
 from trainer.analysis.paper import Ours, Result, Statistics, Tables
 
@@ -15,16 +16,42 @@ SOURCES = (
     "[P] Deng, Choi, Shieber: From Explicit CoT to Implicit CoT, arXiv 2405.14838",
     "[O] logs of its official repository, da03/Internalize_CoT_Step_by_Step",
 )
+TITLES = (
+    "Table 1. Data: examples, and median GPT-2 tokens of each part",
+    "Table 2. Multiplication: accuracy / speed (batch 1, relative to no CoT)",
+    "Table 3. GSM8K: accuracy",
+)
+HEAD_1 = ("", "train / valid / test", "question", "CoT", "answer")
+HEAD = ("task", "model, method", "published", "source", "ours", "from")
+
+
+def sheets(tables: Tables) -> list[Sheet]:
+    """The three tables as cells, for `sheet.save`."""
+    rows = (_datasets(tables.table_1), _cells(tables.table_2), _cells(tables.table_3))
+    return list(map(Sheet, TITLES, (("task", *HEAD_1), HEAD, HEAD), map(list, rows)))
+
+
+def _cells(results: Sequence[Result]) -> Iterator[Cells]:
+    """A line for each of our figures, or for a published one that has none beside it."""
+    for row in results:
+        known = row.task, f"{row.model}, {row.method}", _published(row), row.words or row.source
+        if not row.ours:
+            yield *known, "", ""
+        for one in row.ours:
+            origin = "; ".join([_origin(one), *one.apart])
+            yield *known, _pair(accuracy(one.accuracy), one.speed), origin
+            known = ("", "", "", "")
 
 
 def show(tables: Tables, out: Screen) -> None:
     """All three tables; where there is no figure there is nothing."""
+    first, second, third = TITLES
     blocks = [
-        "Table 1. Data: examples, and median GPT-2 tokens of each part",
-        table(("", "", "train / valid / test", "question", "CoT", "answer"), list(_datasets(tables.table_1))),
-        "Table 2. Multiplication: accuracy / speed (batch 1, relative to no CoT)",
+        first,
+        table(("", *HEAD_1), list(_datasets(tables.table_1))),
+        second,
         "\n".join(_results(tables.table_2, out.width)),
-        "Table 3. GSM8K: accuracy",
+        third,
         "\n".join(_results(tables.table_3, out.width)),
         "\n".join(SOURCES),
     ]
@@ -60,15 +87,19 @@ def _row(row: Result, width: int) -> Iterator[str]:
     if len(name) >= NAME:
         yield name
         name = ""
-    first = row.ours[0] if row.ours else None
+    first = row.ours[0] if row.ours and not row.ours[0].apart else None
     figures = f"{_published(row):<{FIGURES}}{_pair(accuracy(first.accuracy), first.speed) if first else ''}"
-    yield f"{name:<{NAME}}{figures}".rstrip()
+    if line := f"{name:<{NAME}}{figures}".rstrip():
+        yield line
     if row.words:
         yield wrapped(f"      {row.words}", width, 8)
-    for one in row.ours:
-        if one is not first:
-            yield f"{'':{NAME + FIGURES}}{_pair(accuracy(one.accuracy), one.speed)}"
-        yield wrapped(f"      {_origin(one)}", width, 8)
+    for apart, ours in groupby(row.ours, key=lambda one: one.apart):
+        if apart:
+            yield wrapped(f"    {', '.join(apart)}:", width, 6)
+        for one in ours:
+            if one is not first:
+                yield f"{'':{NAME + FIGURES}}{_pair(accuracy(one.accuracy), one.speed)}"
+            yield wrapped(f"      {_origin(one)}", width, 8)
 
 
 def _published(row: Result) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,8 +36,9 @@ class Ours:
     """What one finished run measured on its test split.
 
     date: of the measurement, UTC. step: optimiser steps until then. speed: None where `stepwise frontier` has
-    not measured it. differs: what is not as in our configuration of the paper's row, as far as there is one.
-    steered: how often an operator changed the course, by command.
+    not measured it. differs: what is not as in our configuration of the paper's row. apart: where there is no
+    such configuration, what tells this run from others of its row. steered: how often an operator changed
+    the course, by command.
     """
 
     run: str
@@ -50,6 +51,7 @@ class Ours:
     speed: float | None
     speed_date: str | None
     differs: tuple[str, ...]
+    apart: tuple[str, ...]
     steered: dict[str, int]
 
 
@@ -154,6 +156,7 @@ def read(config: Config, events: Iterable[Event], folder: Path) -> Found:
             speed=speed[0] if speed else None,
             speed_date=speed[1] if speed else None,
             differs=(f"{started.train_examples:,} training examples",) if few else (),
+            apart=(),
             steered=steered(events),
         ),
     )
@@ -212,11 +215,9 @@ def beside(rows: Iterable[Row], found: Iterable[Found]) -> Iterator[Result]:
     for one in found:
         by_row.setdefault((one.task, one.model, one.method), []).append(one)
     results = [
-        Result(*row[:-1], tuple(_compared(one, row) for one in by_row.pop(row[:3], []))) for row in rows
+        Result(*row[:-1], _sorted(_compared(one, row) for one in by_row.pop(row[:3], []))) for row in rows
     ]
-    results += [
-        Result(*key, None, None, "", "", tuple(one.ours for one in ours)) for key, ours in by_row.items()
-    ]
+    results += [Result(*key, None, None, "", "", _sorted(_apart(ours))) for key, ours in by_row.items()]
     return iter(sorted(results, key=lambda row: [int(k) for k in row.task.split("×") if k.isdigit()]))
 
 
@@ -227,6 +228,19 @@ def _compared(one: Found, row: Row) -> Ours:
     paper = _flat(presets.resolve(row.preset, {"method.name": one.config.method.name}))
     differs = [f"{key} = {shown(v)}" for key, v in _flat(one.config).items() if v != paper[key]]
     return replace(one.ours, differs=(*differs, *one.ours.differs))
+
+
+def _apart(found: Sequence[Found]) -> Iterator[Ours]:
+    """The runs of a row that the paper does not have, each with the fields in which they differ."""
+    flat = [_flat(one.config) for one in found]
+    keys = [key for key in flat[0] if len({repr(fields[key]) for fields in flat}) > 1]
+    for one, fields in zip(found, flat, strict=True):
+        yield replace(one.ours, apart=tuple(f"{key} = {shown(fields[key])}" for key in keys))
+
+
+def _sorted(ours: Iterable[Ours]) -> tuple[Ours, ...]:
+    """Seeds of one configuration beside each other."""
+    return tuple(sorted(ours, key=lambda one: (one.differs, one.apart, one.seed, one.run)))
 
 
 def _flat(config: Config) -> dict[str, Any]:
