@@ -45,7 +45,8 @@ def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, pa
         # Loading torch takes seconds: say so before, on stderr, where it is in nobody's way.
         typer.echo(f"{folder.name}: {'going on' if resume else 'starting'}; loading torch …", err=True)
         if config.model.init != "scratch" and not resume:
-            typer.echo(f"loading {config.model.init} too; the first time that is a download …", err=True)
+            download = "" if Path(config.model.init).is_dir() else "; the first time that is a download"
+            typer.echo(f"loading {config.model.init} too{download} …", err=True)
         from trainer.host import Host
         from trainer.run import Run
 

@@ -29,33 +29,26 @@ ROWS = {
 PROGRAM = """
 import json
 from trainer.data import gsm8k
-for when in ("the hub answers", "no more"):
-    print(json.dumps({name: contents.lines for name, contents in gsm8k.fetch().items()}), flush=True)
-    input()
+print(json.dumps({name: contents.lines for name, contents in gsm8k.fetch().items()}))
 """
+
+
+def fetched(endpoint: str, cache: Path) -> dict[str, list[list[str]]]:
+    """What a process of its own has of GSM8K, with that hub and that cache."""
+    environment = {"PYTHONPATH": str(ROOT), "HF_ENDPOINT": endpoint, "HF_HOME": str(cache)}
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert process.stderr == ""  # nothing that would tear a screen
+    splits: dict[str, list[list[str]]] = json.loads(process.stdout)
+    return splits
 
 
 def test_gsm8k_is_fetched_once_and_split_as_published(tmp_path: Path) -> None:
     with hub.serving("openai/gsm8k", ROWS) as endpoint:
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "HF_ENDPOINT": endpoint,
-                "HF_HOME": str(tmp_path / "cache"),
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        first = process.stdout.readline()
-    second, noise = process.communicate("\n\n", timeout=60)
-    assert noise == ""  # nothing that would tear a screen
-    splits = json.loads(first)
+        splits = fetched(endpoint, tmp_path / "cache")
+    (tmp_path / "cache").rename(tmp_path / "copied")
+    assert fetched(endpoint, tmp_path / "copied") == splits  # the hub answers no more
     assert {name: len(lines) for name, lines in splits.items()} == {
         "train": 6_973,
         "valid": 500,
@@ -66,7 +59,6 @@ def test_gsm8k_is_fetched_once_and_split_as_published(tmp_path: Path) -> None:
     assert [line[0] for line in splits["train"][:11]] == [f"{i} ?" for i in (*range(9), 10, 11)]
     assert splits["valid"][0][1:] == ["<<3169+1=3170>>", "3170"]
     assert splits["test"][7] == ["how 7", "", "7"]
-    assert json.loads(second) == splits
 
 
 def test_a_hub_that_does_not_answer_is_one_sentence_with_the_way_out(
@@ -76,7 +68,8 @@ def test_a_hub_that_does_not_answer_is_one_sentence_with_the_way_out(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     task = load_task(build({"data": {"task": "gsm8k"}}))
     with pytest.raises(
-        DataError, match=r"fetched from the Hugging Face hub .*--set data\.train_file=PATH"
+        DataError,
+        match=r"fetched from the Hugging Face hub .*data\.train_file=PATH.* or the cache .*HF_HOME=",
     ) as caught:
         task.tokenizer()
     assert "\n" not in str(caught.value)

@@ -62,7 +62,7 @@ def _lengths(config: Config, method: Method, train: Examples) -> Iterator[Remark
         )
     if kept < MANY:
         one = f"one that does not fit leaves out the {rows} of its batch"
-        yield Remark(f"{facts}; {one}, so that {1 - kept:.0%} of the batches are left out at the start")
+        yield Remark(f"{facts}; {one}, so that {1 - kept:.1%} of the batches are left out at the start")
 
 
 def row_lengths(method: Method, examples: Examples, scheduled: int) -> Tensor:

@@ -34,7 +34,8 @@ def fetch() -> dict[str, Contents]:
         reason = str(error).splitlines()[0] if reached and str(error) else "it does not answer"
         raise DataError(
             f"{DATASET} could not be fetched from the Hugging Face hub ({reason}); give a local file of "
-            "question||CoT #### answer lines or of GSM8K's own JSON lines: --set data.train_file=PATH"
+            "question||CoT #### answer lines or of GSM8K's own JSON lines (--set data.train_file=PATH), or "
+            "the cache of a machine that has fetched it (HF_HOME=PATH)"
         ) from error
     rows = loaded["train"].to_list()
     order = list(range(len(rows)))
