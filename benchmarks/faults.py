@@ -51,7 +51,7 @@ SETTINGS = CONFIG | {
     "save": {"minutes": 10.0, "stages": 2, "every_stage": 3, "keep": 2},
     "stop": {"steps": 30},
 }
-LONGER = CONFIG | {"stop": {"steps": 150}}
+LONGER = CONFIG | {"stop": {"steps": 2000}, "eval": {"every": 200}, "log": {"every": 20}}
 KINDS = {
     "open": errno.ENOSPC, "create": errno.EROFS, "mkdir": errno.ENOSPC, "write": errno.ENOSPC,
     "fsync": errno.EIO, "rename": errno.EROFS, "replace": errno.EIO, "unlink": errno.EROFS,
@@ -201,7 +201,9 @@ def every_fault(folder: Path, every: int) -> dict[str, Any]:
 
 @contextmanager
 def mounted(folder: Path, *options: str) -> Iterator[None]:
-    subprocess.run(["mount", *options, str(folder)], check=True, capture_output=True)
+    # A read-only mount is made in two steps, and what is opened for writing between them forbids the second.
+    while subprocess.run(["mount", *options, str(folder)], capture_output=True).returncode:
+        subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
     try:
         yield
     finally:
@@ -226,16 +228,12 @@ def until(what: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def disturbed(pid: int, chance: random.Random, disturb: Callable[[], object]) -> dict[str, Any]:
-    """Disturb a run again and again until it has come to its end."""
-    times = 0
-    while True:
+def disturbed(pid: int, chance: random.Random, times: int, disturb: Callable[[], object]) -> dict[str, Any]:
+    """Disturb a run again and again, then leave it in peace until it has come to its end."""
+    for _ in range(times):
         time.sleep(chance.uniform(0.2, 1.0))
-        over, status = os.waitpid(pid, os.WNOHANG)
-        if over:
-            return {"times": times, "exit": os.waitstatus_to_exitcode(status)}
         disturb()
-        times += 1
+    return {"times": times, "exit": ended(pid)}
 
 
 def disk_that_fills(folder: Path, log: Path, chance: random.Random, times: int) -> dict[str, Any]:
@@ -248,7 +246,7 @@ def disk_that_fills(folder: Path, log: Path, chance: random.Random, times: int) 
 
     pid = child(lambda: train(folder / "run", LONGER), log)
     until((folder / "run/journal.jsonl").exists)
-    return disturbed(pid, chance, disturb)
+    return disturbed(pid, chance, times, disturb)
 
 
 def mount_that_is_read_only(folder: Path, log: Path, chance: random.Random, times: int) -> dict[str, Any]:
@@ -261,7 +259,7 @@ def mount_that_is_read_only(folder: Path, log: Path, chance: random.Random, time
 
     pid = child(lambda: train(run, LONGER), log)
     until((run / "journal.jsonl").exists)
-    return disturbed(pid, chance, disturb)
+    return disturbed(pid, chance, times, disturb)
 
 
 def terms_on_a_full_disk(folder: Path, log: Path, chance: random.Random, times: int) -> dict[str, Any]:
@@ -310,7 +308,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--every", type=int, default=1, help="only every so manyth call of a kind")
-    parser.add_argument("--times", type=int, default=8, help="how often SIGTERM comes on a full disk")
+    parser.add_argument("--times", type=int, default=8, help="how often a disk is filled, and a mount laid")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-mounts", action="store_true", help="leave out what needs root")
     parser.add_argument("--folder", type=Path, default=None, help="where the runs go; a temporary folder")

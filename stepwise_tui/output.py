@@ -9,13 +9,15 @@ import os
 import sys
 import tempfile
 import textwrap
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from stepwise_tui.text import accuracy, clean, size
+from stepwise_tui.text import accuracy, clean, duration, size
 
 if TYPE_CHECKING:
     from trainer.doctor import Finding
@@ -72,7 +74,7 @@ def presets_table(presets: Sequence[Preset]) -> str:
 def runs_table(rows: Sequence[RunRow]) -> str:
     """The runs for people; one on another machine says that nobody looked whether it still runs."""
     return table(
-        ("name", "state", "step", "stage", "branch", "accuracy", "size", "updated (UTC)"),
+        ("name", "state", "step", "stage", "branch", "accuracy", "size", "updated"),
         [
             (
                 row.name,
@@ -82,7 +84,7 @@ def runs_table(rows: Sequence[RunRow]) -> str:
                 str(row.branch),
                 accuracy(row.accuracy),
                 size(row.bytes),
-                row.updated[:16].replace("T", " "),
+                f"{duration(time.time() - datetime.fromisoformat(row.updated).timestamp())} ago",
             )
             for row in rows
         ],

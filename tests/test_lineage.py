@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +89,27 @@ def test_retention_keeps_what_it_promises(
     # It is worth having: what is kept does not grow with the number of timed saves.
     timed = [c for c in kept if c.cause in ("time", "stop")]
     assert len(timed) <= keep
+
+
+@given(histories, st.integers(1, 4), st.integers(0, 40))
+def test_a_budget_takes_the_oldest_and_never_the_last_good_one(
+    history: list[CheckpointRef], keep: int, budget: int
+) -> None:
+    """Each of size 1; one more is left room for."""
+    history = [replace(c, bytes=1) for c in history]
+    lineage = Lineage(tuple(history))
+    generous = set(surplus(lineage, 1, keep=keep, stages=3, every_stage=2))
+    gone = set(surplus(lineage, 1, keep=keep, stages=3, every_stage=2, budget=budget))
+    kept = [c for c in history if c.id not in gone]
+    assert generous <= gone
+    assert kept[-1] == history[-1]
+    best = [c for c in history if c.cause == "best"][-1:]
+    always = [c for c in kept if c.cause in ("manual", "final") or c in best or c == history[-1]]
+    assert {c.id for c in history if c.cause in ("manual", "final")} <= {c.id for c in always}
+    assert len(kept) + 1 <= max(budget, len(always) + 1)
+    given_up = [c for c in history if c.id in gone - generous]
+    others = [c for c in kept if c not in always]
+    assert not given_up or not others or given_up[-1].step < others[0].step
 
 
 def test_the_live_branch_keeps_its_own_entries_however_far_another_once_came() -> None:

@@ -262,6 +262,13 @@ class SaveConfig(Section):
     every_stage: Positive = Field(
         8, json_schema_extra=LIVE, description="of the older stages, every how manyth entry is kept"
     )
+    disk_gb: float | None = Field(
+        None,
+        gt=0,
+        json_schema_extra=LIVE,
+        description="most that the checkpoints may take, in GB (10⁹ bytes); of more the oldest go, but never "
+        "the newest, the best, what training would go on from, or those you saved",
+    )
 
 
 class WatchConfig(Section):

@@ -7,6 +7,7 @@ steps again. While the disk refuses the writer tries again and again, `trouble` 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -22,10 +23,11 @@ from transformers import PreTrainedTokenizerBase
 from trainer import checkpoint
 from trainer.checkpoint import Snapshot, TrainState
 from trainer.config import SaveConfig
-from trainer.events import At, CheckpointRemoved, CheckpointSaved, Event
+from trainer.events import At, CheckpointRemoved, CheckpointSaved, Event, Notice
 from trainer.files import RETRY_SECONDS
 from trainer.lineage import Fork, Lineage, surplus
 from trainer.methods.base import Model
+from trainer.room import GB, gigabytes
 
 COSTS_BETWEEN_SAVES = 30
 """Timed saves are at least this many times as far apart as writing one takes."""
@@ -59,6 +61,7 @@ class Keeper:
         """Why nothing can be written at the moment, or None."""
         self._model, self._tokenizer, self._settle = model, tokenizer, settle
         self._last = time.monotonic()
+        self._budget_told: float | None = None
         self._since = self._last  # when the trouble began
         self._cost = 0.0
         self._news = threading.Condition()
@@ -121,16 +124,30 @@ class Keeper:
                 keep=config.keep,
                 stages=config.stages,
                 every_stage=config.every_stage,
+                budget=math.inf if config.disk_gb is None else config.disk_gb * GB,
             )
             kept = tuple(c for c in everything.checkpoints if c.id not in gone)
             self.lineage = Lineage(kept, self.lineage.forks)
             told += [CheckpointRemoved(at=saved.at, checkpoint=id) for id in gone]
             if gone:
                 self._do(partial(checkpoint.remove, self.folder, gone))
+            told += self._over_budget(saved.at, config)
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
         return told
+
+    def _over_budget(self, at: At, config: SaveConfig) -> list[Event]:
+        """A notice, once, when what is always kept is more than the budget."""
+        taken = sum(c.bytes for c in self.lineage.checkpoints)
+        if config.disk_gb is None or taken <= config.disk_gb * GB or self._budget_told == config.disk_gb:
+            return []
+        self._budget_told = config.disk_gb
+        message = (
+            f"the checkpoints take {gigabytes(taken)}, more than save.disk_gb = {config.disk_gb:g}: the "
+            "newest, the best, what training would go on from and those you saved are kept all the same"
+        )
+        return [Notice(at=at, level="warning", message=message)]
 
     def fork(self, branch: int, fork: Fork) -> None:
         """Open a branch."""

@@ -83,17 +83,27 @@ def replay(events: Iterable[Event]) -> Lineage:
     return Lineage(tuple(checkpoints.values()), forks)
 
 
-def surplus(lineage: Lineage, branch: int, *, keep: int, stages: int, every_stage: int) -> list[str]:
+def surplus(
+    lineage: Lineage, branch: int, *, keep: int, stages: int, every_stage: int, budget: float = math.inf
+) -> list[str]:
     """Ids that may go while `branch` is live (DESIGN, the run folder).
 
     Kept are the last `keep`, every manual and final one, the best, what the branch would resume from, and
-    on the way to its tip the entries of the last `stages` stages and of each `every_stage`-th.
+    on the way to its tip the entries of the last `stages` stages and of each `every_stage`-th. Where these,
+    with another as large as the largest to come, take more than `budget` bytes, the oldest go, except the
+    newest, manual and final ones, the best, and what the branch would resume from.
     """
     everything, past = lineage.checkpoints, lineage.past(branch)
-    kept = {c.id for c in everything[-max(keep, 1) :]} | {c.id for c in past[-1:]}
-    kept |= {c.id for c in everything if c.cause in ("manual", "final")}
-    kept |= {c.id for c in [c for c in everything if c.cause == "best"][-1:]}
+    always = {c.id for c in (*everything[-1:], *past[-1:])}
+    always |= {c.id for c in everything if c.cause in ("manual", "final")}
+    always |= {c.id for c in [c for c in everything if c.cause == "best"][-1:]}
     entries = [c for c in past if c.is_entry]
     recent = sorted({c.stage for c in entries})[-stages:]
+    kept = always | {c.id for c in everything[-max(keep, 1) :]}
     kept |= {c.id for c in entries if c.stage in recent or c.stage % every_stage == 0}
+    taken = sum(c.bytes for c in everything if c.id in kept) + max((c.bytes for c in everything), default=0)
+    for c in everything:
+        if taken > budget and c.id in kept and c.id not in always:
+            kept.remove(c.id)
+            taken -= c.bytes
     return [c.id for c in everything if c.id not in kept]

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from trainer import checkpoint, control, journal, status
+from trainer import checkpoint, control, journal, room, status
 from trainer import config as configuration
 from trainer.checkpoint import CheckpointError
 from trainer.config import Config, ConfigError
@@ -54,6 +54,7 @@ from trainer.lineage import CheckpointRef, Lineage, replay
 from trainer.loop import Loop
 from trainer.parts import assemble
 from trainer.resumption import Place, Retold, plan
+from trainer.room import Room
 from trainer.runs import ENDED
 from trainer.story import Listener, Story
 
@@ -124,6 +125,8 @@ class Run:
         self._write_status()
         try:
             loop, origin = self._prepare()
+            if not self._resume:
+                self._check_room(loop)
             self._tell_start(loop, origin)
             self._journal.flush()  # whoever subscribes next must not take an earlier end for this run's own
         except BaseException as error:
@@ -299,6 +302,29 @@ class Run:
         self._reconcile(events, good)
         return loop, origin
 
+    def _room(self, loop: Loop) -> tuple[Room, int]:
+        """What the run's checkpoints will take, and what its disk has for them."""
+        method = loop.method
+        wanted = room.needed(
+            self.config.save,
+            sum(p.nbytes for p in loop.model.parameters()),
+            start=method.start,
+            stages=method.stages,
+            resets=method.resets(previous_cot_free=False),
+        )
+        there = sum(c.bytes for c in loop.keeper.lineage.checkpoints)
+        return wanted, shutil.disk_usage(self.folder).free + there
+
+    def _check_room(self, loop: Loop) -> None:
+        """Raises `RunError` where a new run could not save even twice."""
+        wanted, free = self._room(loop)
+        if free < wanted.least:
+            raise RunError(
+                f"{self.folder.parent} has {room.gigabytes(free)} free, and two checkpoints of this model, "
+                f"the least that a run needs, take {room.gigabytes(wanted.least)}: make room, or give --out "
+                "on another disk"
+            )
+
     def _take_settings(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, SettingChanged):
@@ -395,7 +421,11 @@ class Run:
             self.tell(Notice(at=loop.at, level="warning", message=message))
         for remark in loop.parts.remarks:
             self.tell(Notice(at=loop.at, level=remark.level, message=remark.message))
-        self.tell(Notice(at=loop.at, message=self._saving_habits()))
+        wanted, free = self._room(loop)
+        self.tell(Notice(at=loop.at, message=room.habits(self.config.save, wanted, free)))
+        short = room.shortage(wanted, free)
+        if short is not None:
+            self.tell(Notice(at=loop.at, level="warning", message=short))
         self._missed.clear()
         self._damaged.clear()
 
@@ -429,18 +459,6 @@ class Run:
             return False, explain(error)
         self._tell_start(self._loop, origin)
         return True, f"taken up again from {origin.id if origin else 'the start'}"
-
-    def _saving_habits(self) -> str:
-        save = self.config.save
-        entries = (
-            "all stages"
-            if save.every_stage == 1
-            else f"the last {save.stages} stages and of each {save.every_stage}th before"
-        )
-        return (
-            f"saved at every stage and every {60 * save.minutes:g} s, or 30 × what a save costs if that is "
-            f"longer; kept: the last {save.keep}, the entries of {entries}, the best, and all you save"
-        )
 
     def _beat(self) -> None:
         while not self._ended.is_set():
