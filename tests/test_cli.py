@@ -102,7 +102,8 @@ def test_runs_json_is_one_document_with_the_contract_keys(finished: Path) -> Non
 
 
 def test_runs_for_people(finished: Path, tmp_path: Path) -> None:
-    assert "finished" in call("runs", "--out", finished.parent).stdout
+    table = call("runs", "--out", finished.parent).stdout
+    assert "finished" in table and "s ago" in table
     assert "`stepwise run preset mult2x2` starts one" in call("runs", "--out", tmp_path / "none").stdout
     assert json.loads(call("runs", "--out", tmp_path / "none", "--json").stdout) == []
 
