@@ -65,7 +65,7 @@ def bare(seconds: float) -> dict[str, float]:
 
 def run(seconds: float) -> dict[str, float]:
     """Steps per second of a run with all that keeps it safe, between two of its own metrics events."""
-    from trainer import config
+    from trainer import config, journal
     from trainer.control import parse
     from trainer.events import CheckpointSaved, Metrics
     from trainer.host import Host
@@ -78,8 +78,8 @@ def run(seconds: float) -> dict[str, float]:
             time.sleep(seconds)
             this.submit(parse("stop"))
             this.wait()
-            events = list(this.subscribe())
         this.close()
+        events = list(journal.read(this.folder))
     metrics = [e.at for e in events if isinstance(e, Metrics)]
     first, last = metrics[0], metrics[-1]
     assert first.step == WARM_UP < last.step, "too few steps: give more --seconds"

@@ -25,6 +25,7 @@ from trainer.events import (
     DecodeError,
     Event,
     Notice,
+    RunCrashed,
     StateChanged,
     decode,
     encode,
@@ -34,7 +35,7 @@ from trainer.files import PATIENCE, RETRY_SECONDS, sync_folder
 FILE = "journal.jsonl"
 NAMED = re.compile(rb'\{"seq": ?\d+, ?"event": ?"(\w+)"')
 LOOKS = 0.2  # seconds between two looks whether the disk refuses
-URGENT = (StateChanged, AlarmRaised, AlarmCleared)
+URGENT = (StateChanged, AlarmRaised, AlarmCleared, RunCrashed)
 """Events that are told at once while the disk refuses, without a number, and again when they are written."""
 BLOCK = 1 << 20  # bytes read at once
 
