@@ -144,6 +144,11 @@ def findings(found: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
+def say(message: str, *, err: bool = False) -> None:
+    """One message, in lines of a readable length on a terminal."""
+    typer.echo(_wrapped(clean(message), sys.stderr if err else sys.stdout, "", ""), err=err)
+
+
 def complain(message: str) -> None:
     """One readable block on stderr. A message of several problems, one a line, becomes a list."""
     problems = message.strip().splitlines() or ["it failed without a reason"]

@@ -47,11 +47,13 @@ def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, pa
         if config.model.init != "scratch" and not resume:
             download = "" if Path(config.model.init).is_dir() else "; the first time that is a download"
             typer.echo(f"loading {config.model.init} too{download} …", err=True)
+        from trainer import registry
         from trainer.host import Host
         from trainer.run import Run
 
         run = Run(config, folder, resume=resume, paused=paused)
         run.start()
+        registry.note(folder)
         signals.stop = lambda: _stop(run, terminal, signals)
         with Host(run):
             _show(run, terminal, signals)

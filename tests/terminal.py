@@ -19,6 +19,14 @@ import pyte
 STEPWISE = (sys.executable, "-m", "stepwise_tui")
 
 
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for something that is not on a screen."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
 class Terminal:
     """`stepwise …`, or another program, in a pseudo-terminal of its own. Close it when done."""
 

@@ -217,3 +217,8 @@ def test_the_whole_cot_is_asked_only_of_a_model_that_answers_both_ways() -> None
         {"model": {"init": "scratch", "vocab": "task"}, "method": {"explicit_share": 0.2}}
     )
     assert decide(Control(), asked, facts()._replace(config=both)).effects == (Ask("12*34", explicit=True),)
+
+
+def test_a_setting_written_with_an_equals_sign_is_shown_the_right_form() -> None:
+    with pytest.raises(CommandError, match=r"did you mean set optim\.lr 1e-3\?"):
+        parse("set optim.lr=1e-3")

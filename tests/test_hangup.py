@@ -8,13 +8,12 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.terminal import STEPWISE, Terminal
+from tests.terminal import STEPWISE, Terminal, until
 from tests.tiny import endless, kill
 from trainer import journal, runs, status
 from trainer.events import RunFinished
@@ -36,13 +35,6 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     for terminal in opened:
         terminal.close()
     kill(tmp_path / "run")
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
 
 
 def process_of(run: Path) -> int:

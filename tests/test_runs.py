@@ -7,12 +7,13 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from trainer import runs, status
+from trainer import registry, runs, status
 from trainer.events import RunState
 from trainer.runs import RunsError
 from trainer.status import Status
@@ -159,3 +160,66 @@ def test_a_taken_name_is_refused_with_the_way_out(tmp_path: Path) -> None:
 def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunsError, match="letters, digits"):
         runs.new_folder(tmp_path, name, "mult2x2")
+
+
+def test_a_run_is_found_by_its_name_wherever_it_was_begun(tmp_path: Path) -> None:
+    folder = make(tmp_path / "there", "one")
+    registry.note(folder)
+    assert runs.find("one", tmp_path) == folder
+    registry.note(make(tmp_path / "elsewhere", "one", "finished"))
+    with pytest.raises(RunsError, match=r"several runs have the name 'one': give the path, .*elsewhere"):
+        runs.find("one", tmp_path)
+    assert runs.find("one", tmp_path / "there") == folder
+
+
+def test_the_only_live_run_is_found_under_out_and_elsewhere(tmp_path: Path) -> None:
+    make(tmp_path, "ended", "finished")
+    registry.note(make(tmp_path / "there", "dead", pid=gone()))
+    with pytest.raises(RunsError, match="no run of yours trains now"):
+        runs.find_live(tmp_path)
+    far = make(tmp_path / "there", "far", host="gpu7")
+    registry.note(far)
+    assert runs.find_live(tmp_path) == far
+    live = make(tmp_path / "there", "live")
+    registry.note(live)
+    assert runs.find_live(tmp_path) == live, "one of this machine first"
+    make(tmp_path, "another")
+    with pytest.raises(RunsError, match=r"several runs train now: name one of .*another, .*live"):
+        runs.find_live(tmp_path)
+
+
+def test_stale_entries_of_the_registry_do_no_harm(tmp_path: Path) -> None:
+    folder = make(tmp_path, "one")
+    registry.note(folder)
+    registry.note(tmp_path / "gone")
+    (registry._folder() / "broken").write_bytes(b"\0\xff")
+    (registry._folder() / "a folder").mkdir()
+    for _ in range(2):
+        assert registry.folders() == [folder]
+
+
+def test_a_killed_process_does_not_live_even_unreaped(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        folder = make(tmp_path, "one", pid=process.pid)
+        assert state_of(folder) == "training"
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert state_of(folder) == "crashed"
+
+
+def test_another_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> None:
+    folder = make(tmp_path, "one")
+    found = status.read(folder)
+    assert found is not None
+    status.write(folder, replace(found, heartbeat=found.heartbeat - 1e6))
+    assert state_of(folder) == "crashed"
+
+
+def test_a_run_that_trains_on_another_host_is_not_taken_up_here(tmp_path: Path) -> None:
+    folder = make(tmp_path, "far", host="gpu7")
+    with pytest.raises(RunsError, match=r"runs already, as process .* on gpu7"):
+        runs.find_ended("far", tmp_path)
+    found = status.read(folder)
+    assert found is not None
+    status.write(folder, replace(found, heartbeat=found.heartbeat - 1000))
+    assert runs.find_ended("far", tmp_path) == folder

@@ -125,7 +125,9 @@ def parse(text: str, *, id: str | None = None, source: str = "cockpit") -> Comma
     if name == "set":
         key, _, value = rest.partition(" ")
         if not value.strip():
-            raise CommandError(f"set what to what? {spec.usage}")
+            name, sign, wanted = key.partition("=")
+            hint = f"did you mean set {name} {wanted}?" if sign and wanted else spec.usage
+            raise CommandError(f"set what to what? {hint}")
         return replace(command, key=key, value=configuration.parse_value(value))
     if name == "rollback":
         return _parse_rollback(command, words, spec)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from trainer import checkpoint, control, journal, room, status
+from trainer import checkpoint, control, journal, room, runs, status
 from trainer import config as configuration
 from trainer.checkpoint import CheckpointError
 from trainer.config import Config, ConfigError
@@ -117,7 +117,7 @@ class Run:
         try:
             self._journal = journal.Journal(self.folder, self._publish)
         except BlockingIOError:
-            raise RunError(f"{self.folder} is being trained by another process") from None
+            raise RunError(self._taken()) from None
         except OSError as error:
             raise RunError(f"{self.folder / journal.FILE} cannot be written: {error.strerror}") from None
         self._story = Story(self.folder)
@@ -152,6 +152,15 @@ class Run:
         self._thread.start()
         self._beating = threading.Thread(target=self._beat, name="stepwise-status", daemon=True)
         self._beating.start()
+
+    def _taken(self) -> str:
+        """Who holds the journal; that process may have begun this very moment."""
+        until = time.monotonic() + runs.DYING_SECONDS
+        while time.monotonic() < until:
+            if (found := runs.lives(self.folder)) is not None:
+                return runs.taken(self.folder, found)
+            time.sleep(0.1)
+        return f"{self.folder.name} is taken up by another process this very moment; see `stepwise runs`"
 
     def _tell_start(self, loop: Loop, origin: CheckpointRef | None) -> None:
         parts = loop.parts

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trainer import status
+from trainer import registry, status
 from trainer.events import RunState
 from trainer.status import Status
 
 CONFIG_FILE = "config.toml"
+DYING_SECONDS = 1.0
+"""A process that was just killed takes a moment to be gone."""
+FRESH_SECONDS = 60.0
+"""A heartbeat from another host that is not older than this is one of a run that runs."""
 ENDED: Collection[RunState] = ("finished", "interrupted", "crashed")
 
 _ADJECTIVES = (
@@ -159,14 +164,19 @@ def is_run(folder: Path) -> bool:
 
 
 def find(run: str, out: Path) -> Path:
-    """The folder of a run named by a path, or by its name under `out`.
+    """The folder of a run named by a path, or by its name: under `out`, or wherever this user has begun it.
 
-    Raises `RunsError` when there is none, or when the folder is not a run.
+    Raises `RunsError` when there is none or more than one, or when the folder is not a run.
     """
     candidates = [Path(run).expanduser(), out / run]
     for folder in candidates:
         if is_run(folder):
             return folder.resolve()
+    known = [folder for folder in registry.folders() if folder.name == run and is_run(folder)]
+    if len(known) == 1:
+        return known[0]
+    if known:
+        raise RunsError(f"several runs have the name {run!r}: give the path, {_listed(known)}")
     for folder in candidates:
         if folder.is_dir():
             raise RunsError(f"{folder} is not a run: it has no {CONFIG_FILE}. {_known(out)}")
@@ -176,13 +186,29 @@ def find(run: str, out: Path) -> Path:
 
 
 def find_live(out: Path) -> Path:
-    """The only run under `out` that trains now. Raises `RunsError` when there is none, or more than one."""
-    live = [row.path for row in list_runs(out) if row.state not in ENDED and row.host is None]
+    """The only run that trains now, of those under `out` and those that this user has begun elsewhere.
+
+    Raises `RunsError` when there is none, or more than one.
+    """
+    known = {folder.resolve() for folder in (*_folders(out), *registry.folders())}
+    found = {folder: one for folder in known if (one := lives(folder)) is not None}
+    here = [folder for folder, one in found.items() if one.host == status.host()]
+    live = here or list(found)
     if len(live) == 1:
-        return Path(live[0])
+        return live[0]
     if live:
-        raise RunsError(f"several runs train now: name one of {', '.join(Path(path).name for path in live)}")
-    raise RunsError(f"no run under {out} trains now. {_known(out)}")
+        raise RunsError(f"several runs train now: name one of {_listed(live)}")
+    raise RunsError(f"no run of yours trains now. {_known(out)}")
+
+
+def lives(folder: Path) -> status.Status | None:
+    """The status of a run that trains now on this machine, or seems to on another; else None."""
+    found = status.read(folder)
+    if found is None or found.state in ENDED:
+        return None
+    here = status.process_lives(found)
+    fresh = here is None and time.time() - found.heartbeat < FRESH_SECONDS
+    return found if here or fresh else None
 
 
 def find_ended(run: str, out: Path) -> Path:
@@ -194,9 +220,18 @@ def find_ended(run: str, out: Path) -> Path:
             f"{folder.name} has finished; `stepwise chat {folder}` asks it, `stepwise eval {folder}` "
             "measures it"
         )
-    if found is not None and found.state not in ENDED and status.process_lives(found):
-        raise RunsError(f"{folder.name} runs already, as process {found.pid}; see `stepwise attach {folder}`")
+    until = time.monotonic() + DYING_SECONDS
+    while (found := lives(folder)) is not None:
+        if time.monotonic() > until:
+            raise RunsError(taken(folder, found))
+        time.sleep(0.1)
     return folder
+
+
+def taken(folder: Path, found: Status) -> str:
+    """Why a run that trains already is not taken up, and what to do."""
+    where = "" if found.host == status.host() else f" on {found.host}"
+    return f"{folder.name} runs already, as process {found.pid}{where}; see `stepwise attach {folder}`"
 
 
 def new_folder(out: Path, name: str | None, stem: str) -> Path:
@@ -283,6 +318,10 @@ def _state(found: Status | None) -> RunState:
 
 def _away(found: Status) -> bool:
     return found.state not in ENDED and status.process_lives(found) is None
+
+
+def _listed(folders: Iterable[Path]) -> str:
+    return ", ".join(sorted(map(str, folders)))
 
 
 def _known(out: Path) -> str:

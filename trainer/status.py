@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
+import psutil
+
 from trainer.events import RunState
 from trainer.files import replace_text
 
 FILE = "status.json"
+CLOCKS_DIFFER = 60.0
+"""Seconds that a process may seem younger than what it wrote. Younger still, it only has the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +69,19 @@ def boot_id() -> str:
 
 
 def process_lives(status: Status) -> bool | None:
-    """Whether the process that wrote this still runs; None when it ran on another host."""
+    """Whether the process that wrote this still runs; None when it ran on another host.
+
+    One that was killed and not yet reaped does not run, nor one that has the number of a process of before.
+    """
     if status.host != host():
         return None
     if status.boot_id != boot_id():
         return False
     try:
-        os.kill(status.pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(status.pid)
+        over = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return not over and process.create_time() <= status.heartbeat + CLOCKS_DIFFER
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True

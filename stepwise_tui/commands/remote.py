@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stepwise_tui import output
 from stepwise_tui.commands.options import RUNS, AnyRun, Json, Out, Plain
 from stepwise_tui.output import explained
+
+if TYPE_CHECKING:
+    from stepwise_tui.link import Link
+    from trainer.control import Command
+    from trainer.events import CommandAcknowledged
 
 
 def attach(
@@ -39,19 +44,11 @@ def send(
     with explained():
         from stepwise_tui.link import SocketLink
         from trainer import control, runs
-        from trainer.events import CommandAcknowledged
 
         asked = control.parse(" ".join(command), source="send")
         link = SocketLink(runs.find(run, out), history=False)
         link.send(asked)
-        answer: CommandAcknowledged | None = None
-        while answer is None:
-            for event in link.drain():
-                if isinstance(event, CommandAcknowledged) and event.id == asked.id:
-                    answer = event
-                elif not event.seq and hasattr(event, "message"):
-                    raise LostError(event.message)
-            time.sleep(0.01)
+        answer = _answer(link, asked)
         if as_json:
             output.document(
                 {
@@ -63,8 +60,21 @@ def send(
                 }
             )
         else:
-            typer.echo(f"{answer.message} (at step {answer.at.step:,})", err=not answer.ok)
+            output.say(f"{answer.message} (at step {answer.at.step:,})", err=not answer.ok)
         raise typer.Exit(0 if answer.ok else output.FAILURE)
+
+
+def _answer(link: Link, asked: Command) -> CommandAcknowledged:
+    """The acknowledgement of a command. Raises `LostError` when none comes."""
+    from trainer.events import CommandAcknowledged, Notice
+
+    while True:
+        for event in link.drain():
+            if isinstance(event, CommandAcknowledged) and event.id == asked.id:
+                return event
+            if isinstance(event, Notice) and not event.seq:
+                raise LostError(event.message)
+        time.sleep(0.01)
 
 
 class LostError(ValueError):

@@ -1,0 +1,71 @@
+"""A run is trained by one process at a time; two runs beside each other do not meet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.terminal import STEPWISE, until
+from tests.tiny import endless, kill
+from trainer import journal, runs, status
+from trainer.events import RunStarted
+
+
+def begin(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+    return subprocess.Popen(
+        [*STEPWISE, *arguments, "--out", ".", "--plain"],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"{word!r} never came: {process.communicate()}")
+
+
+@pytest.mark.slow
+def test_of_two_that_take_a_run_up_at_the_same_moment_one_is_refused(tmp_path: Path) -> None:
+    """And of two new runs that begin then, each trains by itself."""
+    first, other = (
+        begin("run", "config", endless(tmp_path), "--name", name, cwd=tmp_path) for name in ("run", "other")
+    )
+    try:
+        wait_for(first, "loss")
+        wait_for(other, "loss")
+        first.send_signal(signal.SIGTERM)
+        first.communicate(timeout=60)
+        assert first.returncode == 0
+        assert runs.row(tmp_path / "other").state == "training"
+
+        rivals = [begin("resume", "run", cwd=tmp_path) for _ in range(2)]
+        until(lambda: any(rival.poll() is not None for rival in rivals))
+        (loser,) = (rival for rival in rivals if rival.poll() is not None)
+        (winner,) = (rival for rival in rivals if rival is not loser)
+        _, errors = loser.communicate(timeout=60)
+        assert loser.returncode == 2
+        assert f"run runs already, as process {winner.pid}" in errors
+        assert "stepwise attach" in errors
+        wait_for(winner, "loss")
+        winner.send_signal(signal.SIGTERM)
+        winner.communicate(timeout=60)
+        assert winner.returncode == 0
+        assert sum(isinstance(e, RunStarted) for e in journal.read(tmp_path / "run")) == 2
+        found = status.read(tmp_path / "other")
+        assert found is not None
+        assert (found.state, found.pid) == ("training", other.pid)
+    finally:
+        for name in ("run", "other"):
+            kill(tmp_path / name)
