@@ -149,6 +149,7 @@ def runs(out: Out = RUNS, as_json: Json = False) -> None:
 
 
 app.command()(remote.attach)
+app.command(hidden=True)(remote.relay)
 app.command(context_settings={"ignore_unknown_options": True})(remote.send)
 app.command("eval")(models.evaluate)
 app.command()(models.chat)

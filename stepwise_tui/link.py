@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 from trainer import config as configuration
 from trainer import journal, runs, status, wire
@@ -71,9 +71,15 @@ class LinkError(ValueError):
     exit_code = 1
 
 
-AGAIN_SECONDS = 1.0
 MOST_WAITING = 20_000
 """Events taken from the socket before anyone drains them."""
+
+
+class Connection(Protocol):
+    """What of a socket a link needs."""
+
+    def sendall(self, data: bytes) -> None: ...
+    def makefile(self, mode: Literal["rb"]) -> IO[bytes]: ...
 
 
 class SocketLink:
@@ -83,14 +89,20 @@ class SocketLink:
     """
 
     owner = False
+    _again = 1.0
+    """Seconds between two attempts to reach it again."""
+    _lost = "the process that trained this run is gone, or does not answer; looking for it"
 
     def __init__(self, folder: Path, *, history: bool = True) -> None:
         """history: tell of what was before, too. Raises `LinkError` when the run does not answer."""
         self.name = folder.name
         self.folder = folder
         self.config = configuration.build(configuration.load(folder / runs.CONFIG_FILE))
-        self._connection = connect(folder)
-        self._lines = self._connection.makefile("rb")
+        self._begin(connect(folder), history=history)
+
+    def _begin(self, connection: Connection, *, history: bool = True) -> None:
+        self._connection = connection
+        self._lines = connection.makefile("rb")
         self._events: deque[Event] = deque()
         self._seq = 0
         self._connection.sendall(wire.hello(0 if history else None))
@@ -105,7 +117,7 @@ class SocketLink:
         try:
             self._connection.sendall(wire.command(command))
         except OSError:
-            self._say(f"not sent, since nobody trains this run now: {command.text}")
+            self._say(f"not sent, since the run cannot be reached now: {command.text}")
 
     def _listen(self) -> None:
         while True:
@@ -113,13 +125,14 @@ class SocketLink:
                 for line in self._lines:
                     self._take(line)
             self._read_journal()  # it may have been left before it was told the end
-            self._say("the process that trained this run is gone, or does not answer; looking for it")
+            self._say(self._lost)
             while True:
-                time.sleep(AGAIN_SECONDS)
+                time.sleep(self._again)
                 with contextlib.suppress(OSError, LinkError):
-                    self._connection = connect(self.folder)
+                    self._connection = self._connect()
                     self._lines = self._connection.makefile("rb")
                     self._connection.sendall(wire.hello(self._seq))
+                    self._say("the run is reached again")
                     break
 
     def _take_history(self) -> None:
@@ -130,6 +143,9 @@ class SocketLink:
                 if self._events and isinstance(self._events[-1], HistoryTold):
                     return
         raise LinkError(f"{self.name} ended, or broke off, while it told its history; try again")
+
+    def _connect(self) -> Connection:
+        return connect(self.folder)
 
     def _read_journal(self) -> None:
         reader = journal.Reader(self.folder, journal.place_after(self.folder, self._seq))

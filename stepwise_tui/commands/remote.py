@@ -23,6 +23,9 @@ def attach(
     ] = None,
     out: Out = RUNS,
     plain: Plain = False,
+    ssh: Annotated[
+        str | None, typer.Option("--ssh", metavar="HOST", help="The run is on that machine.")
+    ] = None,
 ) -> None:
     """See and steer a run that another process trains."""
     with explained():
@@ -30,8 +33,25 @@ def attach(
         from stepwise_tui.link import SocketLink
         from trainer import runs
 
-        link = SocketLink(runs.find(run, out) if run else runs.find_live(out))
+        if ssh is not None:
+            from stepwise_tui.relay import RelayLink
+
+            link: Link = RelayLink(ssh, run, out)
+        else:
+            link = SocketLink(runs.find(run, out) if run else runs.find_live(out))
         session.watch(link, plain=plain)
+
+
+def relay(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="As for attach.")] = None,
+    out: Out = RUNS,
+) -> None:
+    """What `stepwise attach --ssh` runs at the other end."""
+    with explained():
+        from stepwise_tui.relay import serve
+        from trainer import runs
+
+        serve(runs.find(run, out) if run else runs.find_live(out))
 
 
 def send(
