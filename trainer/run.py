@@ -55,7 +55,6 @@ from trainer.loop import Loop
 from trainer.parts import assemble
 from trainer.resumption import Place, Retold, plan
 from trainer.room import Room
-from trainer.runs import ENDED
 from trainer.story import Listener, Story
 
 CONFIG = "config.toml"
@@ -567,7 +566,7 @@ class Run:
             socket=self.socket,
         )
         # How a run ended must outlive a power cut; the rest is told again within a second.
-        ends = self.state in ENDED and self.state != self._state_written
+        ends = self.state in runs.ENDED and self.state != self._state_written
         try:
             status.write(self.folder, current, durable=ends)
         except OSError:
