@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -285,7 +286,6 @@ def test_resume_steps_over_a_damaged_checkpoint(driven: Callable[..., Driven], t
     one.run.close()
     (tmp_path / "run" / "checkpoints" / end.checkpoint / "model" / "config.json").write_text("{}")
     two = driven(resume=True)
-    assert two.run.subscribe()[-1].seq > end.seq
     two.until(RunFinished, lambda e: e.seq > end.seq)
     notices = [e for e in two.events if getattr(e, "level", "") == "warning"]
     assert any("config.json is damaged" in str(e) for e in notices)
@@ -329,7 +329,7 @@ def test_a_pause_for_want_of_room_stands(
 def test_two_processes_cannot_train_one_run(driven: Callable[..., Driven], tmp_path: Path) -> None:
     driven(**FOREVER)
     second = Run(tiny_config(**FOREVER), tmp_path / "run", resume=True)
-    with pytest.raises(RunError, match="another process"):
+    with pytest.raises(RunError, match=f"as process {os.getpid()}"):
         second.start()
 
 

@@ -11,7 +11,6 @@ import copy
 import os
 import subprocess
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -63,6 +62,7 @@ from trainer.lineage import Fork, Lineage
 from trainer.meter import Meter
 from trainer.orders import Orders, Record
 from trainer.parts import Parts
+from trainer.past import Past
 from trainer.schedule import Progress
 from trainer.seeds import Order, derive, generator
 from trainer.update import Updater
@@ -558,11 +558,16 @@ class Loop:
         if self.config.watch.notify:
             notify(self.config.watch.notify, raised.message)
 
-    def recall(self, events: Iterable[Event]) -> None:
-        """Bring what is learnt from events to where a journal left it."""
-        for event in events:
+    def take_up(self, past: Past) -> None:
+        """Bring everything to where an earlier process left it. Raises `CheckpointError`."""
+        if past.origin is not None:
+            self.restore(past.origin.id)
+        self.seconds = past.state.seconds if past.state else 0.0
+        self.control = past.control
+        for event in past.before:
             self.watch, _ = watch(self.watch, event, self.config.watch)
             self._learn(event)
+        self.orders.take_up(past.plan, past.afterwards)
 
     def _pace(self, config: Config) -> schedule.Pace:
         method = self.method

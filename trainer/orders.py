@@ -7,13 +7,12 @@ same steps (`resumption`). What arrives meanwhile belongs after them and waits, 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
 from trainer.control import Answer, Command, Control, Inbox, acknowledgement
 from trainer.events import At, Event, Notice
-from trainer.resumption import Deed, Place
+from trainer.resumption import Deed, Place, Plan
 
 AT_ONCE = ("stop", "pause", "resume", "ask")
 """Commands that are served also while what was done before is done again: they change no weight."""
@@ -83,9 +82,14 @@ class Orders:
         self.unanswered: list[tuple[Command, bool, str]] = []
         """Commands of before the process ended that get their answers when all has been done again."""
 
-    def retell(self, script: Iterable[Deed]) -> None:
-        """Carry out again, at their places, commands of before the process ended."""
-        self._script.extend(script)
+    def take_up(self, plan: Plan, afterwards: Control) -> None:
+        """Go on with what was asked for before the process ended. afterwards: what the operator held then."""
+        self._script.extend(plan.script)
+        self.afterwards = afterwards
+        if plan.done is not None:
+            self.unanswered.append((plan.done, True, "done; the run was interrupted before it could say so"))
+        lost = "the run was interrupted before it came to this"
+        self.unanswered += [(command, False, lost) for command in plan.lost]
 
     @property
     def repeating(self) -> bool:

@@ -18,16 +18,15 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from trainer import checkpoint, control, journal, room, runs, status
+from trainer import checkpoint, control, journal, past, room, runs, status
 from trainer import config as configuration
-from trainer.checkpoint import CheckpointError
-from trainer.config import Config, ConfigError
+from trainer.config import Config
 from trainer.control import Answer, Command, Inbox
 from trainer.data import sources
 from trainer.events import (
@@ -38,22 +37,19 @@ from trainer.events import (
     CommandReceived,
     Evaluated,
     Event,
-    ExamplesShown,
-    Metrics,
     Notice,
     RunCrashed,
     RunFinished,
     RunStarted,
     RunState,
-    SettingChanged,
-    Source,
     StateChanged,
 )
 from trainer.files import replace_text, sync_folder
-from trainer.lineage import CheckpointRef, Lineage, replay
+from trainer.lineage import CheckpointRef
 from trainer.loop import Loop
 from trainer.parts import assemble
-from trainer.resumption import Place, Retold, plan
+from trainer.past import Past
+from trainer.resumption import Place, Retold
 from trainer.room import Room
 from trainer.story import Listener, Story
 
@@ -92,8 +88,8 @@ class Run:
         self._last_step_at = 0.0
         self._state_written: RunState | None = None
         self._stages = 0
-        self._damaged: list[str] = []
-        self._missed: list[Event] = []
+        self._news: list[Event] = []
+        """What taking up the run showed, to be told."""
         self._on_event: Callable[[Event], None] | None = None
         self._over = threading.Event()
         self._ended = threading.Event()
@@ -120,22 +116,22 @@ class Run:
         except OSError as error:
             raise RunError(f"{self.folder / journal.FILE} cannot be written: {error.strerror}") from None
         self._story = Story(self.folder)
-        before = status.read(self.folder)
+        stood = status.read(self.folder)
         self._write_status()
         try:
-            loop, origin = self._prepare()
+            loop, before = self._prepare()
             if not self._resume:
                 self._check_room(loop)
-            self._tell_start(loop, origin)
+            self._tell_start(loop, before.origin)
             self._journal.flush()  # whoever subscribes next must not take an earlier end for this run's own
         except BaseException as error:
             self._journal.close()
             self._story.close()
             if not self._resume:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            elif before is not None:
+            elif stood is not None:
                 with contextlib.suppress(OSError):
-                    status.write(self.folder, before)  # it stands where it stood
+                    status.write(self.folder, stood)  # it stands where it stood
             if isinstance(error, torch.OutOfMemoryError):
                 raise RunError(explain(error)) from None
             if isinstance(error, OSError):
@@ -262,53 +258,36 @@ class Run:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise RunError(f"{self.folder} cannot be written: {error.strerror}") from None
 
-    def _prepare(self) -> tuple[Loop, CheckpointRef | None]:
-        """The loop, ready to run, and the checkpoint it goes on from."""
-        if not self._resume:
-            return self._build(None, Lineage()), None
-        checkpoint.tidy(self.folder)
-        lineage = Lineage(tuple(checkpoint.list_checkpoints(self.folder)))
-        origin, rejected = self._last_good(lineage)
-        good = tuple(c for c in lineage.checkpoints if c not in rejected)
-        saved = checkpoint.load_state(self._path(origin)) if origin else None
-        seq = saved.seq if saved else 0
-        # Most lines of a long journal only say how training went up to here.
-        events = list(journal.read(self.folder, journal.without(Metrics, ExamplesShown, up_to=seq)))
-        before = [e for e in events if e.seq <= seq]
-        forks = replay(before).forks
-        self._take_settings(before)
-        self._retold = Retold(events, seq)
-        for event in events:
+    def _prepare(self) -> tuple[Loop, Past]:
+        """The loop, ready to run, and what there was before it."""
+        before = past.read(self.folder, self.config) if self._resume else Past(self.config)
+        origin = before.origin
+        self.config = before.config
+        self._retold = Retold(before.events, before.seq)
+        self._news = [*before.missed, *map(_warning, before.damaged)]
+        for event in before.events:
             if isinstance(event, CommandAcknowledged):
                 self._inbox.answered(event.id, Answer(event.ok, event.message, event.at.step))
-        loop = self._build(origin, Lineage(good, forks), sources.began_with(events))
-        if loop.parts.changed:
+            elif isinstance(event, Evaluated) and event.split == "valid":
+                self._accuracy = event.accuracy
+        saved = checkpoint.model_folder(self.folder / checkpoint.FOLDER / origin.id) if origin else None
+        parts = assemble(self.config, saved, sources.began_with(before.events))
+        if parts.changed:
             raise RunError(
-                f"{loop.parts.changed}. What was held out may be among what it would train on now: put the "
+                f"{parts.changed}. What was held out may be among what it would train on now: put the "
                 f"file back as it was, or begin anew with `stepwise run config {self.folder / CONFIG}`"
             )
-        loop.control = replace(control.replay(before), pause_at=None)
-        loop.orders.afterwards = replace(control.replay(events), held=False)
-        todo = plan(events, seq, saved.during if saved else "")
-        loop.orders.retell(todo.script)
-        if todo.done is not None:
-            loop.orders.unanswered.append(
-                (todo.done, True, "done; the run was interrupted before it could say so")
-            )
-        lost = "the run was interrupted before it came to this"
-        loop.orders.unanswered += [(command, False, lost) for command in todo.lost]
-        loop.seconds = saved.seconds if saved else 0.0
-        loop.recall(before)
-        evaluated = [e for e in events if isinstance(e, Evaluated) and e.split == "valid"]
-        self._accuracy = evaluated[-1].accuracy if evaluated else None
-        tip = max((e.at.step for e in events if e.at.branch == loop.branch), default=0)
+        loop = Loop(self.config, self.folder, parts, self._inbox, self, before.lineage)
+        loop.take_up(before)
         if loop.orders.repeating:
-            self._damaged.append(
-                f"what came after {origin.id if origin else 'the start'} is done again, up to step {tip:,}; "
-                "what was told of it is not told twice"
+            tip = max((e.at.step for e in before.events if e.at.branch == loop.branch), default=0)
+            self._news.append(
+                _warning(
+                    f"what came after {before.place} is done again, up to step {tip:,}; what was told of it "
+                    "is not told twice"
+                )
             )
-        self._reconcile(events, good)
-        return loop, origin
+        return loop, before
 
     def _room(self, loop: Loop) -> tuple[Room, int]:
         """What the run's checkpoints will take, and what its disk has for them."""
@@ -332,65 +311,6 @@ class Run:
                 f"the least that a run needs, take {room.gigabytes(wanted.least)}: make room, or give --out "
                 "on another disk"
             )
-
-    def _take_settings(self, events: Iterable[Event]) -> None:
-        for event in events:
-            if isinstance(event, SettingChanged):
-                try:
-                    self.config = configuration.changed(self.config, event.key, event.new)
-                except ConfigError as error:
-                    self._damaged.append(f"a setting of the journal is left out: {error}")
-
-    def _reconcile(self, events: list[Event], there: tuple[CheckpointRef, ...]) -> None:
-        """Tell of checkpoints that were written or removed when there was no time to say so."""
-        told = {c.id for c in replay(events).checkpoints}
-        now = time.time()
-        for ref in there:
-            if ref.id not in told:
-                state, size = checkpoint.load_state(self._path(ref)), checkpoint.size(self._path(ref))
-                at = At(
-                    step=ref.step, branch=ref.branch, stage=ref.stage, scheduled=state.scheduled, time=now
-                )
-                self._missed.append(
-                    CheckpointSaved(at=at, checkpoint=ref.id, cause=ref.cause, seconds=0.0, bytes=size)
-                )
-        for id in sorted(told - {ref.id for ref in there}):
-            self._missed.append(CheckpointRemoved(at=At(time=now), checkpoint=id))
-
-    def _build(
-        self, origin: CheckpointRef | None, lineage: Lineage, began_with: tuple[Source, ...] = ()
-    ) -> Loop:
-        saved = checkpoint.model_folder(self._path(origin)) if origin else None
-        parts = assemble(self.config, saved, began_with)
-        loop = Loop(self.config, self.folder, parts, self._inbox, self, lineage)
-        if origin:
-            loop.restore(origin.id)
-        return loop
-
-    def _last_good(self, lineage: Lineage) -> tuple[CheckpointRef | None, list[CheckpointRef]]:
-        """The latest checkpoint that verifies, None when none was ever finished, and later ones that do not.
-
-        The damaged ones are noted, and those whose place cannot even be read.
-        """
-        rejected: list[CheckpointRef] = []
-        known = {ref.id for ref in lineage.checkpoints}
-        for path in sorted((self.folder / checkpoint.FOLDER).glob("b*")):
-            if path.name not in known:
-                self._damaged.append(f"{path}: {checkpoint.STATE} cannot be read")
-        for ref in reversed(lineage.checkpoints):
-            try:
-                checkpoint.verify(self._path(ref))
-            except CheckpointError as error:
-                self._damaged.append(str(error))
-                rejected.append(ref)
-            else:
-                return ref, rejected
-        if self._damaged:
-            raise RunError(f"{self.folder} has no good checkpoint to go on from: {'; '.join(self._damaged)}")
-        return None, []
-
-    def _path(self, ref: CheckpointRef) -> Path:
-        return self.folder / checkpoint.FOLDER / ref.id
 
     # The threads ------------------------------------------------------------------------------------------
 
@@ -423,10 +343,9 @@ class Run:
         return True
 
     def _tell_news(self, loop: Loop) -> None:
-        for event in self._missed:
-            self.tell(event)
-        for message in self._damaged:
-            self.tell(Notice(at=loop.at, level="warning", message=message))
+        for event in self._news:
+            self.tell(event if event.at.time else replace(event, at=loop.at))
+        self._news.clear()
         for remark in loop.parts.remarks:
             self.tell(Notice(at=loop.at, level=remark.level, message=remark.message))
         wanted, free = self._room(loop)
@@ -434,8 +353,6 @@ class Run:
         short = room.shortage(wanted, free)
         if short is not None:
             self.tell(Notice(at=loop.at, level="warning", message=short))
-        self._missed.clear()
-        self._damaged.clear()
 
     def _taken_up(self) -> bool:
         """After a crash: answer until training can go on, or the run is closed; whether it can."""
@@ -462,11 +379,11 @@ class Run:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         try:
-            self._loop, origin = self._prepare()
+            self._loop, before = self._prepare()
         except Exception as error:
             return False, explain(error)
-        self._tell_start(self._loop, origin)
-        return True, f"taken up again from {origin.id if origin else 'the start'}"
+        self._tell_start(self._loop, before.origin)
+        return True, f"taken up again from {before.place}"
 
     def _beat(self) -> None:
         while not self._ended.is_set():
@@ -573,6 +490,10 @@ class Run:
             # A full disk is told by the journal; the next beat tries again.
             return
         self._state_written = current.state
+
+
+def _warning(message: str) -> Notice:
+    return Notice(level="warning", message=message)
 
 
 def explain(error: Exception) -> str:
