@@ -69,6 +69,12 @@ COMMANDS: dict[str, CommandSpec] = {
 ONE_WAY = "this model answers one way only; method.explicit_share trains one that answers both"
 """Why it cannot be asked for its whole CoT."""
 
+LONGEST = 4_000
+"""Characters of a command. Python reads no number of more than 4,300 digits."""
+
+MOST_ANSWERS = 10_000
+"""Answers remembered, for those who ask again; the journal has all."""
+
 AFTER_THE_END = ("ask", "evaluate", "stop")
 """Commands that make sense when the run trains no more."""
 
@@ -93,6 +99,8 @@ class Command:
 
 def parse(text: str, *, id: str | None = None, source: str = "cockpit") -> Command:
     """The command a line means. Raises `CommandError` naming what was wrong and what is allowed."""
+    if len(text) > LONGEST:
+        raise CommandError(f"a command of {len(text):,} characters; {LONGEST:,} are allowed")
     name, _, rest = text.strip().partition(" ")
     rest = rest.strip()
     spec = COMMANDS.get(name)
@@ -431,6 +439,10 @@ class Inbox:
             except queue.Empty:
                 return commands
 
+    def waiting(self) -> int:
+        """How many commands have arrived and were not taken yet."""
+        return self._queue.qsize()
+
     def wake(self) -> None:
         """Let whoever waits look around, though no command came."""
         self._arrived.set()
@@ -449,3 +461,7 @@ class Inbox:
         with self._lock:
             self._seen.add(id)
             self._answers.setdefault(id, answer)
+            if len(self._answers) > MOST_ANSWERS:
+                oldest = next(iter(self._answers))
+                del self._answers[oldest]
+                self._seen.discard(oldest)

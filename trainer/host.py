@@ -31,6 +31,7 @@ LOOKS = 1.0  # seconds between two looks whether the socket is still there
 PAUSE = 0.05  # seconds between two looks for news
 MOST_CLIENTS = 64  # at once
 MOST_ANSWERS = 100  # to what could not be understood, waiting to be taken
+MOST_COMMANDS = 1_000  # waiting for the trainer
 
 
 class Host:
@@ -86,7 +87,7 @@ class Host:
             except TimeoutError:
                 self._look()
             except OSError:
-                return  # closed
+                self._closing.wait(LOOKS)  # closed, or no file can be opened at the moment
             else:
                 self._receive(connection)
 
@@ -117,17 +118,23 @@ class Host:
         telling = threading.Thread(target=self._tell, args=(client,), daemon=True)
         telling.start()
         connection.settimeout(PATIENCE)
-        with contextlib.suppress(OSError):
+        try:
             for line in _lines(connection):
                 self._hear(client, line)
-                while len(client.outbox) > MOST_ANSWERS and telling.is_alive():
+                while self._floods(client) and telling.is_alive():
                     telling.join(PAUSE)
-        client.gone.set()
-        telling.join()
-        if client.news is not None:
-            self._run.unsubscribe(client.news)
-        connection.close()
-        self._places.release()
+        except OSError:
+            pass  # gone
+        finally:
+            client.gone.set()
+            telling.join()
+            if client.news is not None:
+                self._run.unsubscribe(client.news)
+            connection.close()
+            self._places.release()
+
+    def _floods(self, client: _Client) -> bool:
+        return len(client.outbox) > MOST_ANSWERS or self._run.waiting > MOST_COMMANDS
 
     def _hear(self, client: _Client, line: bytes) -> None:
         """Do what one line says."""

@@ -208,6 +208,11 @@ class Run:
         if self._ended.is_set():
             self._refuse_the_rest()
 
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for the trainer."""
+        return self._inbox.waiting()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the run has finished, was stopped or crashed; whether it has.
 
