@@ -3,10 +3,10 @@
     PYTHONPATH=. python benchmarks/fuzz_socket.py --messages 100000
 
 A tiny model trains on a CPU. Clients send random bytes, torn, oversized, deeply nested and wrongly typed
-JSON, huge numbers, bad UTF-8, ids used twice, half a message; they go in the middle of a line, come hundreds at
-once, ask for everything and read nothing. What is well-formed among it are commands that change no weight.
-Meanwhile one good client pauses the run and lets it go on. At the end no thread of the process may have failed
-and the weights have to be those of a run that nobody disturbed; the memory is told.
+JSON, huge numbers, bad UTF-8, ids used twice, half a message; they go in the middle of a line, come hundreds
+at once, ask for everything and read nothing. What is well-formed among it are commands that change no weight.
+Meanwhile one good client pauses the run and lets it go on. At the end no thread of the process may have
+failed and the weights have to be those of a run that nobody disturbed; the memory is told.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def runs(out: Out = RUNS, as_json: Json = False) -> None:
         if as_json:
             output.document([asdict(row) for row in rows])
         elif rows:
-            typer.echo(output.runs_table(rows))
+            output.block(output.runs_table(rows))
         else:
             typer.echo(f"There is no run under {out} yet; `stepwise run preset mult2x2` starts one.")
 
@@ -169,7 +169,7 @@ def doctor(out: Out = RUNS, as_json: Json = False) -> None:
         if as_json:
             output.document([finding._asdict() for finding in findings])
         else:
-            typer.echo(output.findings(findings))
+            output.block(output.findings(findings))
         raise typer.Exit(doctor.exit_code(findings))
 
 

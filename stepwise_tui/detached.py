@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from stepwise_tui.output import block
 from trainer import config as configuration
 from trainer import status, wire
 from trainer.config import Config
@@ -46,7 +47,7 @@ def _launch(arguments: list[str], folder: Path) -> None:
     typer.echo(f"{folder.name}: loading torch …", err=True)
     while not _trains(folder, process.pid, began):
         if (code := process.poll()) is not None:
-            typer.echo(log.read_text(encoding="utf-8", errors="replace").rstrip(), err=True)
+            block(log.read_text(encoding="utf-8", errors="replace").rstrip(), err=True)
             raise typer.Exit(code)
         time.sleep(POLL_SECONDS)
     typer.echo(f"{folder.name} trains in process {process.pid}\nstepwise attach {folder}")

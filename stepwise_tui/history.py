@@ -357,7 +357,7 @@ def _set(history: History, event: SettingChanged) -> None:
         history.config = configuration.changed(history.config, event.key, event.new)
     except ConfigError as error:
         # A journal of another version may know other keys; the rest of it still counts.
-        _write(history, LogLine(event.at.time, f"{event.key}: {error}", "warning"))
+        _write(history, LogLine(event.at.time, clean(f"{event.key}: {error}"), "warning"))
 
 
 def _receive(history: History, event: CommandReceived) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from stepwise_tui.text import accuracy, clean, duration, size
+from stepwise_tui.text import accuracy, clean, clean_lines, duration, size
 
 if TYPE_CHECKING:
     from trainer.doctor import Finding
@@ -38,7 +38,14 @@ def progress(text: str) -> None:
 
 def document(value: Any) -> None:
     """Print one JSON document on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    # What a terminal would obey, or cannot be written, stays JSON in its escaped form.
+    typer.echo("".join(json.dumps(c)[1:-1] if c != "\n" and not c.isprintable() else c for c in text))
+
+
+def block(text: str, *, err: bool = False) -> None:
+    """Print lines that others may have written, without anything that a terminal would obey."""
+    typer.echo(clean_lines(text), err=err)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -157,7 +164,7 @@ def complain(message: str) -> None:
     else:
         items = (_wrapped(problem, sys.stderr, "  • ", "    ") for problem in problems)
         text = "\n".join([f"stepwise: {len(problems)} problems", *items])
-    typer.echo(text, err=True)
+    block(text, err=True)
 
 
 def _wrapped(text: str, out: TextIO, first: str, rest: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stepwise_tui.output import FAILURE, complain, turn
+from stepwise_tui.output import FAILURE, block, complain, turn
 from stepwise_tui.terminal import Borrowed, Terminal, split
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def chat(
         complain(caveat)
     prompt = sys.stdin.isatty()
     if prompt:
-        typer.echo(f"{inspection.greeting(loaded)} (Ctrl-D ends)", err=True)
+        block(f"{inspection.greeting(loaded)} (Ctrl-D ends)", err=True)
     for question in _questions(prompt):
         typer.echo(turn(inspection.ask(loaded, question, explicit=explicit)))
 
@@ -144,7 +144,7 @@ def _show(run: Run, terminal: Terminal, signals: _Signals) -> None:
 
 def _say(text: str, *, err: bool = False) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone
-        typer.echo(text, err=err)
+        block(text, err=err)
 
 
 def _stop(run: Run, terminal: Terminal, signals: _Signals) -> None:

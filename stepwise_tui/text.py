@@ -74,6 +74,11 @@ def clean(text: str) -> str:
 FORBIDDEN = ("Cc", "Cf", "Co", "Cs")
 
 
+def clean_lines(text: str) -> str:
+    """As `clean`, of each line."""
+    return "\n".join(map(clean, text.split("\n")))
+
+
 def wrapped(text: str, width: int, indent: int = 0) -> str:
     """`text` in lines of at most `width`, all but the first set in by `indent`; the first is as it comes."""
     width = max(width, indent + 10)

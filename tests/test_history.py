@@ -190,7 +190,7 @@ def test_memory_is_bounded() -> None:
     assert history.log_total == 3 * LIMIT - 1 + 1
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 3 * LIMIT), st.integers(0, 3 * LIMIT))
 def test_thinning_keeps_spikes_gaps_and_both_ends_in_order(spike: int, gap: int) -> None:
     grid = Grid()

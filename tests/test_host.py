@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stepwise_tui.link import LinkError, SocketLink, connect
 from tests.tiny import tiny_config
-from trainer import journal, wire
+from trainer import journal, status, wire
 from trainer.control import parse
 from trainer.events import CommandAcknowledged, Event, Metrics, Notice
 from trainer.host import Host
@@ -196,8 +197,11 @@ def test_a_detached_run_gives_the_shell_back_and_is_steered_from_it(tmp_path: Pa
     finally:
         ended = stepwise("send", "far", "stop", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    until = time.monotonic() + 30
-    while stepwise("send", "far", "pause", cwd=tmp_path).returncode == 0:
+    found = status.read(tmp_path / "runs" / "far")
+    assert found is not None
+    until = time.monotonic() + 60
+    while psutil.pid_exists(found.pid):
         assert time.monotonic() < until
+        time.sleep(0.05)
     gone = stepwise("send", "far", "pause", cwd=tmp_path)
     assert gone.returncode == 1 and "stepwise resume" in gone.stderr

@@ -66,7 +66,7 @@ def frontier(
 
         chosen, problems = measure.measurable(folder)
         for problem in problems:
-            typer.echo(f"left out: {problem}", err=True)
+            output.block(f"left out: {problem}", err=True)
         points = []
         for number, point in enumerate(measure.measure(folder, chosen, limit), start=1):
             points.append(point)

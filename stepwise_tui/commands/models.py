@@ -124,7 +124,7 @@ def evaluate(
                 empty = f", {report.empty:,} of them no text at all" if report.empty else ""
                 what = f"{report.unread:,} of {report.n:,} answers have no ####{empty}"
                 output.complain(f"{what}; they count as wrong")
-        output.document(asdict(report)) if as_json else typer.echo(output.report(report))
+        output.document(asdict(report)) if as_json else output.block(output.report(report))
 
 
 def chat(

@@ -10,6 +10,7 @@ from textual.content import Content
 
 from stepwise_tui import glyphs
 from stepwise_tui.charts.chart import AXIS, MARK
+from stepwise_tui.text import clean_lines
 
 COLOURS = ("cyan", "yellow", "magenta", "green", "red", "blue")
 """The terminal's own, so that they suit its background."""
@@ -31,6 +32,10 @@ class Screen:
 
     def print(self, text: Text | str = "") -> None:
         """Lines that are too long go on in the next one, as the terminal has it; nothing is cut."""
+        if isinstance(text, str):
+            text = clean_lines(text)
+        else:
+            text.plain = clean_lines(text.plain)
         self.console.print(text, soft_wrap=True, markup=False)
 
     def braille(self, lines: int) -> bool:

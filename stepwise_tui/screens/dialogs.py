@@ -11,7 +11,7 @@ from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from stepwise_tui.history import History
-from stepwise_tui.text import clip
+from stepwise_tui.text import clean, clean_lines, clip
 from trainer import config as configuration
 from trainer.config import ConfigError
 from trainer.control import CommandError, Control, Facts, RollBack, decide, describe_rollback, parse
@@ -32,7 +32,7 @@ class Confirm(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
             box.border_title = self._title
-            yield Static(self._text, markup=False)
+            yield Static(clean_lines(self._text), markup=False)
             with Horizontal(classes="buttons"):
                 yield Button(f"{self._yes} (y)", id="yes", variant="warning")
                 yield Button("cancel (n)", id="no")
@@ -117,7 +117,7 @@ class ChooseRollback(ModalScreen[str]):
             box.border_title = "roll back"
             yield OptionList(
                 *[
-                    Option(f"stage {entry.stage:>3}   step {entry.step:>7,}   {entry.id}", id=entry.id)
+                    Option(f"stage {entry.stage:>3}   step {entry.step:>7,}   {clean(entry.id)}", id=entry.id)
                     for entry in self._entries
                 ],
                 markup=False,
@@ -148,7 +148,9 @@ class ChooseRollback(ModalScreen[str]):
         chosen = self.query_one(OptionList).highlighted
         if chosen is not None:
             outlook = describe_rollback(self._entries[chosen], self._keep, self._facts)
-            self.query_one("#outlook", Static).update(f"{outlook}. The data order will be a fresh one.")
+            self.query_one("#outlook", Static).update(
+                f"{clean(outlook)}. The data order will be a fresh one."
+            )
             kept = "yes, only the CoT tokens come back" if self._keep else "no, those of the checkpoint"
             self.query_one("#keep", Static).update(f"[k] keep the present weights: {kept}")
 

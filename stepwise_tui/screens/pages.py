@@ -14,7 +14,7 @@ from textual.widgets import DataTable, Static
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History
 from stepwise_tui.keymap import KEYS, TITLES
-from stepwise_tui.text import clip, clock, wrapped
+from stepwise_tui.text import clean, clip, clock, wrapped
 from stepwise_tui.widgets import lines
 from trainer.lineage import CheckpointRef
 
@@ -133,7 +133,7 @@ class Timeline(ModalScreen[CheckpointRef]):
                 f"{row.at.step:>7,}",
                 str(row.at.branch),
                 str(row.at.stage),
-                held,
+                clean(held),
                 clip(row.text, 200),
             )
             table.add_row(*[Text(cell, style) for cell in cells])

@@ -84,7 +84,7 @@ def _following(title: str) -> str:
 
 
 def _rows(head: list[Content], rows: list[tuple[str, str]]) -> Content:
-    table = [Content.assemble((f"{name:<9}", "bold $accent"), text) for name, text in rows]
+    table = [Content.assemble((f"{name:<9}", "bold $accent"), clean(text)) for name, text in rows]
     return Content("\n").join([*head, *table])
 
 

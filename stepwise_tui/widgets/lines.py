@@ -279,7 +279,7 @@ def alarm(history: History, glyphs: Glyphs) -> Content | None:
     held = "the schedule is held" if history.control.held else "hold the schedule"
     return Content.assemble(
         (f"{glyphs.alarm} {clean(raised.message)}\n", "bold"),
-        (f" {raised.key} " if raised.key else "", "bold reverse"),
+        (f" {clean(raised.key)} " if raised.key else "", "bold reverse"),
         f" {clean(raised.remedy)}   ",
         (" h ", "bold reverse"),
         f" {held}   ",
