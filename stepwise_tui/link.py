@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
@@ -18,6 +19,7 @@ from trainer import config as configuration
 from trainer import journal, runs, status, wire
 from trainer.config import Config
 from trainer.control import Command
+from trainer.digest import Digest
 from trainer.events import DecodeError, Event, HistoryTold, Notice, decode
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ class LinkError(ValueError):
     exit_code = 1
 
 
+LOOK_SECONDS = 1.0
+"""Between two looks into a journal that another machine writes."""
 MOST_WAITING = 20_000
 """Events taken from the socket before anyone drains them."""
 
@@ -171,6 +175,53 @@ class SocketLink:
 
     def _say(self, message: str) -> None:
         self._events.append(Notice(message=message, level="warning"))
+
+
+class JournalLink:
+    """A run of another machine that shares its folder with this one: its journal to read, and no control."""
+
+    owner = False
+
+    def __init__(self, folder: Path, host: str) -> None:
+        self.name = f"{folder.name} on {host}"
+        self.folder = folder
+        self.config = configuration.build(configuration.load(folder / runs.CONFIG_FILE))
+        self._elsewhere = (
+            f"read only: it runs on {host}; `stepwise attach` there, or --ssh {host}, has control"
+        )
+        self._reader = journal.Reader(folder)
+        self._looked = time.monotonic()
+        digest = Digest()
+        while lines := self._reader.take():
+            for line in lines.split(b"\n"):
+                digest.add(line)
+        self._events = [*_decoded(digest.lines()), Notice(message=self._elsewhere, level="warning")]
+
+    def drain(self) -> list[Event]:
+        events, self._events = self._events, []
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            events += _decoded(self._reader.take().split(b"\n"))
+        return events
+
+    def send(self, command: Command) -> None:
+        self._events.append(Notice(message=f"not sent: {command.text}; {self._elsewhere}", level="warning"))
+
+
+def _decoded(lines: Iterable[bytes]) -> list[Event]:
+    events = []
+    for line in lines:
+        with contextlib.suppress(DecodeError):
+            events.append(decode(line))
+    return events
+
+
+def attach(folder: Path) -> SocketLink | JournalLink:
+    """The way to a run from this machine. Raises `LinkError` when nobody trains it."""
+    found = runs.lives(folder)
+    if found is not None and found.host != status.host():
+        return JournalLink(folder, found.host)
+    return SocketLink(folder)
 
 
 def connect(folder: Path) -> socket.socket:

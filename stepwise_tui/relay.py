@@ -105,11 +105,13 @@ class Line:
         assert self._process.stdout is not None
         self._lines = self._process.stdout
         self._said: list[bytes] = []
-        threading.Thread(target=self._hear, name="stepwise-ssh", daemon=True).start()
+        hearing = threading.Thread(target=self._hear, name="stepwise-ssh", daemon=True)
+        hearing.start()
         for line in self._lines:
             if (head := _head(line)) is not None:  # before it a shell may have greeted
                 self.head = head
                 return
+        hearing.join()
         raise LinkError(self._trouble(host, self._process.wait()))
 
     def _hear(self) -> None:

@@ -13,16 +13,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from stepwise_tui.link import LinkError, SocketLink, connect
+from stepwise_tui.link import JournalLink, LinkError, SocketLink, attach, connect
 from tests.tiny import tiny_config
 from trainer import journal, status, wire
 from trainer.control import parse
-from trainer.events import CommandAcknowledged, Event, Metrics, Notice
+from trainer.events import CommandAcknowledged, Evaluated, Event, Metrics, Notice, encode
 from trainer.host import Host
 from trainer.run import Run
 
@@ -205,3 +206,35 @@ def test_a_detached_run_gives_the_shell_back_and_is_steered_from_it(tmp_path: Pa
         time.sleep(0.05)
     gone = stepwise("send", "far", "pause", cwd=tmp_path)
     assert gone.returncode == 1 and "stepwise resume" in gone.stderr
+
+
+def test_from_another_host_the_whole_history_is_shown_and_nothing_is_steered(run: Run) -> None:
+    link = SocketLink(run.folder)
+    answer(link, "evaluate")
+    run.close()
+    found = status.read(run.folder)
+    assert found is not None
+    elsewhere = replace(found, host="gpu7", state="training", heartbeat=time.time())
+    status.write(run.folder, elsewhere)
+
+    far = attach(run.folder)
+    assert isinstance(far, JournalLink)
+    events = far.drain()
+    assert [e.seq for e in events if isinstance(e, Evaluated)] == [
+        e.seq for e in journal.read(run.folder) if isinstance(e, Evaluated)
+    ]
+    assert "read only: it runs on gpu7" in str(events[-1])
+    far.send(parse("pause"))
+    (refused,) = far.drain()
+    assert "not sent: pause; read only" in str(refused)
+    with (run.folder / journal.FILE).open("a") as file:
+        file.write(encode(Notice(seq=10**6, message="and it goes on")) + "\n")
+    until = time.monotonic() + 20
+    while not (news := far.drain()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert isinstance(news[0], Notice) and news[0].message == "and it goes on"
+
+    status.write(run.folder, replace(elsewhere, heartbeat=time.time() - 1000))
+    with pytest.raises(LinkError, match="runs on gpu7"):
+        attach(run.folder)

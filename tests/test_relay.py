@@ -22,7 +22,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     an endless run `far` trains."""
     (tmp_path / "box").mkdir()
     script = tmp_path / "ssh"
-    script.write_text(f'#!/bin/sh\necho "Welcome to $1"\ncd {tmp_path / "box"}\nexec sh -c "$2"\n')
+    script.write_text(f'#!/bin/sh\necho "Welcome to $1"\ncd {tmp_path / "box"}\nexec sh -c "exec $2"\n')
     script.chmod(0o755)
     monkeypatch.setenv("STEPWISE_SSH", str(script))
     monkeypatch.setenv("STEPWISE_REMOTE", shlex.join(STEPWISE))
@@ -81,7 +81,7 @@ def test_a_run_of_another_host_is_told_in_lines(box: Path, tmp_path: Path) -> No
 
 def test_what_is_not_there_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "ssh"
-    script.write_text('#!/bin/sh\nexec sh -c "$2"\n')
+    script.write_text('#!/bin/sh\nexec sh -c "exec $2"\n')
     script.chmod(0o755)
     monkeypatch.setenv("STEPWISE_SSH", str(script))
     monkeypatch.setenv("STEPWISE_REMOTE", str(tmp_path / "nothing"))

@@ -29,17 +29,16 @@ def attach(
 ) -> None:
     """See and steer a run that another process trains."""
     with explained():
-        from stepwise_tui import session
-        from stepwise_tui.link import SocketLink
+        from stepwise_tui import link, session
+        from stepwise_tui.relay import RelayLink
         from trainer import runs
 
+        there: Link
         if ssh is not None:
-            from stepwise_tui.relay import RelayLink
-
-            link: Link = RelayLink(ssh, run, out)
+            there = RelayLink(ssh, run, out)
         else:
-            link = SocketLink(runs.find(run, out) if run else runs.find_live(out))
-        session.watch(link, plain=plain)
+            there = link.attach(runs.find(run, out) if run else runs.find_live(out))
+        session.watch(there, plain=plain)
 
 
 def relay(
