@@ -129,7 +129,7 @@ def presets(name: Annotated[str | None, typer.Argument(help="Print this one.")] 
         if name is None:
             typer.echo(output.presets_table(presets.listing()))
         else:
-            typer.echo(presets.explain(name), nl=False)
+            typer.echo(output.explanation(presets.explain(name)), nl=False)
             figures.stages(name)
 
 

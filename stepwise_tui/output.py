@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import sys
 import tempfile
 import textwrap
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 USER, FAILURE = 2, 1
 WIDTH = 100
+EXPLAINED = 44
+"""The column in which `trainer.presets.explain` has the meaning of a value."""
 
 
 def progress(text: str) -> None:
@@ -163,8 +166,24 @@ def complain(message: str) -> None:
         text = _wrapped(f"stepwise: {problems[0]}", sys.stderr, "", "  ")
     else:
         items = (_wrapped(problem, sys.stderr, "  • ", "    ") for problem in problems)
-        text = "\n".join([f"stepwise: {len(problems)} problems", *items])
+        # Where only the first are named there are more than are listed.
+        count = "problems" if problems[-1].startswith("and ") else f"{len(problems)} problems"
+        text = "\n".join([f"stepwise: {count}", *items])
     block(text, err=True)
+
+
+def explanation(text: str) -> str:
+    """That of a preset; on a terminal its comments are broken into lines where they begin to explain."""
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size((80, 24)).columns
+    indent = "#".ljust(EXPLAINED)
+    return "".join(
+        textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False) + "\n"
+        if line.startswith("#   ") and len(line) > width
+        else f"{line}\n"
+        for line in text.splitlines()
+    )
 
 
 def _wrapped(text: str, out: TextIO, first: str, rest: str) -> str:

@@ -136,6 +136,22 @@ def test_colours_are_for_terminals_that_want_them(
     assert "seed 1" in terminal.text
 
 
+def test_the_explanation_of_a_preset_fits_a_terminal() -> None:
+    terminal = Terminal("presets", "mult2x2", cwd=Path.cwd(), columns=80, rows=400)
+    try:
+        assert terminal.leave() == 0
+    finally:
+        terminal.close()
+    lines = [line.rstrip() for line in terminal.screen.display]
+    at = next(i for i, line in enumerate(lines) if line.startswith("#   method.smoothing"))
+    assert lines[at].startswith("#   method.smoothing = ") and lines[at + 1].startswith("#" + " " * 43)
+    first, last = (
+        next(i for i, line in enumerate(lines) if line.startswith(start))
+        for start in ("# All values", "# One")
+    )
+    assert all(line.startswith("#") for line in lines[first:last])
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run that removed three tokens."""

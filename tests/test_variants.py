@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import small_pretrained
 from tests.tiny import tiny_config
 from trainer.config import ConfigError
 from trainer.events import Evaluated, Metrics, StageEntered
@@ -299,3 +300,11 @@ def test_every_variant_trains_evaluates_and_comes_back(tmp_path: Path, changes: 
 def test_what_cannot_go_together_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         tiny_config(**changes)
+
+
+def test_a_model_that_is_lengthened_says_so(tmp_path: Path) -> None:
+    short = small_pretrained.gpt2(tmp_path / "short", positions=16)
+    [told] = parts_of(model__init=str(short), model__vocab="full").remarks
+    assert told.level == "warning" and "has 16 positions, and the longest example takes " in told.message
+    long = small_pretrained.gpt2(tmp_path / "long", positions=64)
+    assert parts_of(model__init=str(long), model__vocab="full").remarks == ()

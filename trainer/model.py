@@ -63,11 +63,17 @@ def build_tokenizer(config: Config, task: Task) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def build_model(config: Config, tokenizer: PreTrainedTokenizerBase, positions: int) -> Model:
+def build_model(
+    config: Config,
+    tokenizer: PreTrainedTokenizerBase,
+    positions: int,
+    told: Callable[[str], None] = lambda message: None,
+) -> Model:
     """The model a run starts with, in train mode, on the CPU.
 
     positions: the longest row in tokens; a pretrained model with fewer is lengthened. Its generation
     configuration is greedy and has no stop token, since a row has two EOS; the caller sets max_new_tokens.
+    told: called with a sentence when a pretrained model is lengthened.
 
     Raises `ValueError` when a pretrained model cannot be loaded or lengthened.
     """
@@ -82,7 +88,13 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase, positions: i
             )
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        _lengthen(model, config.model.init, positions)
+        known: int = model.config.max_position_embeddings
+        if positions > known:
+            _lengthen(model, config.model.init, positions)
+            told(
+                f"model.init = {config.model.init} has {known:,} positions, and the longest example takes "
+                f"{positions:,}: it is lengthened, and what lies beyond has to be learnt"
+            )
     set_tokens(model, tokenizer)
     return model.train()
 
@@ -182,8 +194,6 @@ def _lengthen(model: Model, init: str, positions: int) -> None:
     (arXiv 2004.05150, section 5).
     """
     known: int = model.config.max_position_embeddings
-    if positions <= known:
-        return
     if model.config.model_type == "gpt2":
         old = model.transformer.wpe
         new = torch.nn.Embedding(positions, old.embedding_dim)

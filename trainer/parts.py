@@ -62,12 +62,13 @@ def assemble(config: Config, saved_model: Path | None = None, began_with: Sequen
             raise
         raise DataError(f"{changed}: {error}") from None
     method = methods.build(config.method, tokenizer, splits["train"], separator_id(tokenizer))
-    unfitting = fitting.check(config, method, splits["train"]) if saved_model is None else []
+    remarks = [*task.remarks]
     longest = max(method.positions(split) for split in splits.values())
     room = answer_room(splits["train"])
     if saved_model is None:
+        remarks += fitting.check(config, method, splits["train"])
         torch.manual_seed(derive(config.seed, "weights"))
-        model = build_model(config, tokenizer, longest)
+        model = build_model(config, tokenizer, longest, lambda text: remarks.append(Remark(text)))
         model.generation_config.max_new_tokens = room
     else:
         model = AutoModelForCausalLM.from_pretrained(saved_model, dtype=dtype(config))
@@ -84,6 +85,6 @@ def assemble(config: Config, saved_model: Path | None = None, began_with: Sequen
         model=model.to(device).train(),
         method=method,
         room=room,
-        remarks=(*task.remarks, *unfitting),
+        remarks=tuple(remarks),
         changed=changed,
     )
