@@ -42,9 +42,8 @@ def numbered(*events: Event) -> list[Event]:
     return [replace(event, seq=seq) for seq, event in enumerate(events, start=1)]
 
 
-def deed(line: str, id: str, step: int, branch: int = 1, *, answered: int = 0) -> Deed:
-    command = replace(parse(line, id=id, source="test"))
-    return Deed(Place(branch, step), command, answered)
+def deed(line: str, id: str, step: int, seq: int, *, answered: bool = True) -> Deed:
+    return Deed(Place(1, step), parse(line, id=id, source="test"), seq, answered)
 
 
 def test_acknowledged_commands_are_done_again_at_their_steps() -> None:
@@ -54,10 +53,10 @@ def test_acknowledged_commands_are_done_again_at_their_steps() -> None:
         received("advance 99", "c"), answered("advance 99", "c", 8, ok=False),
         received("pause", "d"), answered("pause", "d", 9),
     )  # fmt: skip
-    assert plan(events, 2, "").script == (deed("set optim.lr 1e-4", "b", 7, answered=4),)
+    assert plan(events, 2, "").script == (deed("set optim.lr 1e-4", "b", 7, 4),)
     assert plan(events, 0, "").script == (
-        deed("hold", "a", 3, answered=2),
-        deed("set optim.lr 1e-4", "b", 7, answered=4),
+        deed("hold", "a", 3, 2),
+        deed("set optim.lr 1e-4", "b", 7, 4),
     )
     assert plan(events, len(events), "") == Plan()
 
@@ -84,11 +83,25 @@ def test_a_command_that_was_begun_is_finished_and_one_that_was_not_is_refused() 
     changed = SettingChanged(at=at(6), key="optim.lr", old=1.0, new=2.0)
     events = numbered(received("set optim.lr 2.0", "a"), received("advance", "b"), changed)
     assert plan(events, 0, "") == Plan(
-        script=(deed("set optim.lr 2.0", "a", 6),),
+        script=(deed("set optim.lr 2.0", "a", 6, 3, answered=False),),
         lost=(parse("advance", id="b", source="test"),),
     )
     assert plan(events[:2], 0, "").script == ()
     assert [c.id for c in plan(events[:2], 0, "").lost] == ["a", "b"]
+
+
+def test_a_checkpoint_made_while_all_is_done_again_holds_what_was_done_before_it() -> None:
+    """The answer may be told after events that are still to be done again, or in a later process."""
+    entered = StageEntered(at=at(5), text="", cause="operator")
+    prompt = numbered(received("advance", "a"), entered, answered("advance", "a", 5))
+    assert plan(prompt, 2, "") == Plan()
+    metrics = SettingChanged(at=at(8), key="optim.lr", old=1.0, new=2.0)
+    refused = answered("save", "b", 6, ok=False)
+    late = numbered(received("advance", "a"), entered, metrics, refused, answered("advance", "a", 9))
+    assert plan(late, 2, "") == Plan()
+    assert plan(late, 1, "").script == (deed("advance", "a", 5, 2),)
+    assert plan(late[:4], 1, "").script == (deed("advance", "a", 5, 2, answered=False),)
+    assert plan(late[:4], 2, "").done == parse("advance", id="a", source="test")
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=30), st.integers(0, 30))

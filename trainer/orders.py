@@ -145,11 +145,10 @@ class Orders:
 
     def _repeat(self, deed: Deed) -> None:
         ok, message = self._worker.do(deed.command)
+        self._record.passed(deed.seq)
         if not deed.answered:
             self.unanswered.append((deed.command, ok, message))
-            return
-        self._record.passed(deed.answered)
-        if not ok:
+        elif not ok:
             text = f"{deed.command.text}: done before the interruption, and not possible again: {message}"
             self._record.tell(Notice(at=self._worker.at, level="error", message=text))
             if deed.command.name == "rollback":

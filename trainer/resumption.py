@@ -57,11 +57,15 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """A command to carry out again at its place. answered: the event that was its answer, 0 for none."""
+    """A command to carry out again at its place.
+
+    seq: the event that tells what it did, or that it was done. answered: whether it got its answer.
+    """
 
     place: Place
     command: Command
-    answered: int
+    seq: int
+    answered: bool = True
 
     def is_due(self, place: Place) -> bool:
         return self.place.branch == place.branch and self.place.step <= place.step
@@ -81,65 +85,73 @@ class Plan:
 
 
 def plan(events: Sequence[Event], seq: int, during: str) -> Plan:
-    """What follows a checkpoint taken after `seq` events in the course of command `during` ("": of none)."""
+    """What follows a checkpoint taken after `seq` events in the course of command `during` ("": of none).
+
+    A command is done where its effect is told. Its answer may have come much later: when all that was lost
+    with the process it was given to had been done again.
+    """
     received = {e.id: e for e in events if isinstance(e, CommandReceived)}
-    answered = {e.id for e in events if isinstance(e, CommandAcknowledged)}
-    script: list[Deed] = []
-    rolled: RolledBack | None = None
-    for event in events:
-        if event.seq <= seq:
-            continue
-        if isinstance(event, RolledBack):
-            rolled = event
-        elif isinstance(event, CommandAcknowledged):
-            if event.ok and event.id != during:
-                script += _deed(_command(event), event, rolled, answered=event.seq)
-            rolled = None
-    waiting = [_command(e) for id, e in received.items() if id not in answered]
+    answers = {e.id: e for e in events if isinstance(e, CommandAcknowledged)}
+    waiting = [_command(e) for id, e in received.items() if id not in answers]
     # Commands are carried out one after the other, so only the first unanswered one can have begun.
-    trace = _trace(events, waiting[0]) if waiting else None
-    if trace is None:
-        return Plan(tuple(script), None, tuple(waiting))
-    begun, *lost = waiting
-    if trace.seq <= seq:
-        return Plan(tuple(script), begun, tuple(lost))
-    rolled = trace if isinstance(trace, RolledBack) else None
-    return Plan((*script, *_deed(begun, trace, rolled, answered=0)), None, tuple(lost))
+    effects = _effects(events, waiting[:1])
+    done = [e for e in answers.values() if e.ok and e.id != during]
+    deeds = [_deed(_command(e), effects.get(e.id, e), answered=True) for e in done]
+    begun = [_deed(c, effects[c.id], answered=False) for c in waiting[:1] if c.id in effects]
+    script = [d for d in (*deeds, *begun) if d.command.name in DONE_AGAIN and d.seq > seq]
+    script.sort(key=lambda deed: deed.seq)
+    ended = next((d.command for d in begun if d.seq <= seq), None)
+    return Plan(tuple(script), ended, tuple(waiting[len(begun) :]))
 
 
 def _command(event: CommandReceived | CommandAcknowledged) -> Command:
     return parse(event.command, id=event.id, source=event.source)
 
 
-def _deed(command: Command, event: Event, rolled: RolledBack | None, *, answered: int) -> list[Deed]:
-    if command.name not in DONE_AGAIN:
-        return []
-    if rolled is not None and command.name == "rollback":
+def _deed(command: Command, event: Event, *, answered: bool) -> Deed:
+    """The command, to be done again where `event` says that it was done."""
+    if isinstance(event, RolledBack):
         # By name: what "the stage before" means depends on what retention has kept since.
-        command = replace(command, target=rolled.checkpoint)
-        return [Deed(Place(rolled.from_branch, rolled.from_step), command, answered)]
-    return [Deed(Place(event.at.branch, event.at.step), command, answered)]
+        command = replace(command, target=event.checkpoint)
+        return Deed(Place(event.from_branch, event.from_step), command, event.seq, answered)
+    return Deed(Place(event.at.branch, event.at.step), command, event.seq, answered)
 
 
-def _trace(events: Sequence[Event], command: Command) -> Event | None:
-    """What the journal has of an unanswered command's effect."""
-    answers = (e for e in events if isinstance(e, CommandAcknowledged) and _command(e).name in DONE_AGAIN)
-    last = max((e.seq for e in answers), default=0)
+def _effects(events: Iterable[Event], waiting: Iterable[Command]) -> dict[str, Event]:
+    """What the journal tells of what commands did, by their ids; not all do something that is told.
+
+    waiting: unanswered ones.
+    """
+    effects: dict[str, Event] = {}
+    told: list[Event] = []
+
+    def find(command: Command) -> None:
+        effect = next((event for event in told if _is_effect(command, event)), None)
+        if effect is not None:
+            effects[command.id] = effect
+
     for event in events:
-        if event.seq <= last:
-            continue
-        match command.name, event:
-            case "rollback", RolledBack():
-                return event
-            case "advance", StageEntered(cause="operator"):
-                return event
-            case "evaluate", Evaluated(cause="operator"):
-                return event
-            case "set", SettingChanged():
-                return event
-            case "save", CheckpointSaved(cause="manual"):
-                return event
-    return None
+        if not isinstance(event, CommandAcknowledged):
+            told.append(event)
+        elif event.ok and (command := _command(event)).name in DONE_AGAIN:
+            find(command)
+            told.clear()
+    for command in waiting:
+        find(command)
+    return effects
+
+
+def _is_effect(command: Command, event: Event) -> bool:
+    match command.name, event:
+        case (
+            ("rollback", RolledBack())
+            | ("advance", StageEntered(cause="operator"))
+            | ("evaluate", Evaluated(cause="operator"))
+            | ("set", SettingChanged())
+            | ("save", CheckpointSaved(cause="manual"))
+        ):
+            return True
+    return False
 
 
 class Retold:
