@@ -16,8 +16,9 @@ from stepwise_tui.charts.canvas import Canvas, Floats, Joined
 SMALLEST = (20, 5)
 """Below this there is no room for axes and a line."""
 
-CLOSEST = 5
-"""Cells between marks that are too many to draw them all: behind a fence nobody sees the curves."""
+CLOSEST, APART = 3, 5
+"""Cells that marks have on average before some are left out, and cells between those that are then drawn:
+behind a fence nobody sees the curves."""
 
 AXIS, MARK, MARK_TEXT = "$foreground-muted", "$surface-lighten-2", "$foreground-muted"
 
@@ -139,7 +140,7 @@ class _Plot:
         return [(v, ticks.label(v, step)) for v in values] or [(low, ticks.label(low, step))]
 
     def _draw_marks(self, marks: Sequence[Mark]) -> None:
-        free, apart = 0, CLOSEST if len(marks) * CLOSEST > self.plot_width else 0
+        free, apart = 0, APART if len(marks) * CLOSEST > self.plot_width else 0
         nearest = -apart
         for mark in marks:
             cell = self._cell(mark.x)

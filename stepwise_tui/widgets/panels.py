@@ -87,6 +87,9 @@ class LogPanel(RichLog):
         if not new or not self._width:
             return
         kept = len(history.log)
+        if not self._written and history.log_total > kept:
+            earlier = f"… {history.log_total - kept:,} earlier lines are in journal.jsonl"
+            self.write(Text(earlier, "dim"), width=self._width)
         for line in islice(history.log, max(0, kept - new), kept):
             self.write(self._line(line), width=self._width)
         self._written = history.log_total
@@ -181,7 +184,10 @@ class ChatPanel(Vertical):
             )
         side = history.config.method.side
         recent = list(history.chat)[-SHOWN_TURNS:]
-        return Content("\n\n").join([lines.turn(turn, side, width, self._glyphs) for turn in recent])
+        turns = [lines.turn(turn, side, width, self._glyphs) for turn in recent]
+        if earlier := history.chat_total - len(recent):
+            turns.insert(0, Content.styled(f"… {earlier:,} earlier turns are in journal.jsonl", lines.FAINT))
+        return Content("\n\n").join(turns)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
