@@ -7,6 +7,7 @@ command; what came of it arrives as an event like any other.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -56,6 +57,10 @@ Departure = Literal["stop", "leave"]
 """How a cockpit ended: the run shall end too, or go on without it."""
 
 
+class _TerminalLostError(Exception):
+    """It did not come back after a stop."""
+
+
 class Cockpit(App[Departure]):
     """A run's screen. Ends when the person leaves; what becomes of the run is the caller's matter."""
 
@@ -95,7 +100,7 @@ class Cockpit(App[Departure]):
         if self._asked:
             self._obey(self._asked.popleft())
         if self._terminal is not None and not self._terminal.there:
-            self.exit("leave")
+            self._abandon()
             return
         self._follow_terminal()
         events = self.link.drain()
@@ -324,11 +329,20 @@ class Cockpit(App[Departure]):
         """Give the shell back for a while, as ctrl+z does everywhere; the run goes on meanwhile."""
         if self._terminal is None:
             return
-        with self.suspend():
+        with contextlib.suppress(_TerminalLostError), self.suspend():
             if not self._terminal.stop(self._keep_up):
-                self._terminal.give_up()
+                self._abandon()
+                raise _TerminalLostError  # so that nothing is drawn again
         if self._asked and self._asked[0] == "redraw":
             self._asked.popleft()  # that was the signal which brought it back
+
+    def _abandon(self) -> None:
+        """End without the terminal, which is gone or the shell's."""
+        assert self._terminal is not None
+        assert isinstance(self._driver, Driver)
+        self._terminal.give_up()
+        self._driver.abandon()
+        self.exit("stop" if "stop" in self._asked else "leave")
 
     def _keep_up(self) -> bool:
         """Take in what happens while nothing is drawn; False when the cockpit shall end."""

@@ -25,6 +25,17 @@ class Driver(LinuxDriver):
         signal.signal(signal.SIGTSTP, lambda *_: app.ask("suspend"))
         signal.signal(signal.SIGCONT, lambda *_: app.ask("redraw"))
 
+    _abandoned = False
+
+    def abandon(self) -> None:
+        """Neither draw nor read any more: at a terminal that is gone Textual reads its end over and over."""
+        self._abandoned = True
+        self.exit_event.set()
+
+    def write(self, data: str) -> None:
+        if not self._abandoned:
+            super().write(data)
+
     def redraw(self) -> None:
         """Take the terminal anew: after a stop that nobody could foresee the shell has set it its own way."""
         self.suspend_application_mode()
