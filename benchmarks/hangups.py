@@ -26,6 +26,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -40,7 +41,7 @@ from trainer import control, runs, status  # noqa: E402
 from trainer.events import CommandAcknowledged, Event, StateChanged  # noqa: E402
 
 NAME = "run"
-STEPS, PAIRS = 500, 3
+STEPS, PAIRS = 200, 7
 PATIENCE = 120.0  # seconds
 
 
@@ -76,7 +77,7 @@ def window_closed_while_loading(folder: Path) -> None:
 
 
 def window_closed_while_suspended(folder: Path) -> None:
-    script = f'{shlex.join(STEPWISE)} "$@"; echo "it stopped"; read'
+    script = f'{shlex.join(STEPWISE)} "$@"; echo "it stopped"; exec sleep 1000'
     with in_a_terminal(folder, program=("bash", "-m", "-c", script, "stepwise")) as terminal:
         terminal.press("ctrl+z")
         terminal.until("it stopped", PATIENCE)
@@ -95,7 +96,7 @@ def plain_window_closed(folder: Path) -> None:
     terminal = Terminal(*arguments(folder, "--plain"), cwd=folder)
     terminal.until("loss", PATIENCE)
     terminal.hang_up()
-    orphans.append(terminal)
+    terminals.append(terminal)
 
 
 def hung_up_by_signal(folder: Path) -> None:
@@ -136,7 +137,7 @@ def vanished_without_a_signal(folder: Path) -> None:
 
 
 def tmux_session_killed(folder: Path) -> None:
-    tmux = ["tmux", "-L", f"hangups-{os.getpid()}", "-f", os.devnull]
+    tmux = ["tmux", "-L", f"hangups-{os.getpid()}-{folder.name}", "-f", os.devnull]
     subprocess.run(
         [*tmux, "new-session", "-d", "-x", "120", "-y", "40", shlex.join([*STEPWISE, *arguments(folder)])],
         cwd=folder,
@@ -163,7 +164,8 @@ WAYS: tuple[Callable[[Path], None], ...] = (
     vanished_without_a_signal,
     tmux_session_killed,
 )
-orphans: list[Terminal] = []
+terminals: list[Terminal] = []
+"""Whose program is the run itself, and ends with it."""
 
 
 class Steering:
@@ -227,21 +229,19 @@ def cpu(pid: int, seconds: float) -> float:
     return (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began)
 
 
-def costs(folder: Path, pid: int) -> dict[str, float]:
-    """CPU time of a run's process: a second while paused, a step while training."""
-    steering = Steering(folder / NAME)
-    process = psutil.Process(pid)
+def paused(steering: Steering, pid: int) -> float:
+    """CPU seconds a second."""
     steering.ask("pause")
-    paused = cpu(pid, 5.0)
+    return cpu(pid, 5.0)
+
+
+def training(steering: Steering, pid: int) -> float:
+    """CPU milliseconds a step."""
+    process = psutil.Process(pid)
     before = sum(process.cpu_times()[:2])
     first = steering.ask(f"run {STEPS}")
     last = steering.hear(lambda e: isinstance(e, StateChanged) and e.state == "paused").at.step
-    spent = sum(process.cpu_times()[:2]) - before
-    steering.ask("stop")
-    return {
-        "paused_cpu_per_second": round(paused, 4),
-        "cpu_ms_per_step": round(1000 * spent / (last - first), 3),
-    }
+    return 1000 * (sum(process.cpu_times()[:2]) - before) / (last - first)
 
 
 def plain(folder: Path) -> int:
@@ -258,19 +258,26 @@ def plain(folder: Path) -> int:
     return run.pid
 
 
-def compare(folder: Path) -> dict[str, list[dict[str, float]]]:
-    """Orphans of closed windows beside runs with `--plain`, in turn."""
-    found: dict[str, list[dict[str, float]]] = {"orphan": [], "plain": []}
-    for number in range(PAIRS):
-        for name, costly in found.items():
-            here = folder / f"costs-{name}-{number}"
-            here.mkdir()
-            if name == "orphan":
-                window_closed(here)
-                pid = let_go(here)
-            else:
-                pid = plain(here)
-            costly.append(costs(here, pid))
+def compare(folder: Path) -> dict[str, dict[str, list[float]]]:
+    """The orphan of a closed window beside a run with `--plain`: both are there, and are measured in turn."""
+    pids = {}
+    for name in ("orphan", "plain"):
+        here = folder / f"costs-{name}"
+        here.mkdir()
+        if name == "plain":
+            pids[name] = plain(here)
+        else:
+            window_closed(here)
+            pids[name] = let_go(here)
+        Steering(here / NAME).ask("pause")
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in pids}
+    for _ in range(PAIRS):
+        for name, pid in pids.items():
+            steering = Steering(folder / f"costs-{name}" / NAME)
+            found[name].setdefault("paused_cpu_per_second", []).append(round(paused(steering, pid), 4))
+            found[name].setdefault("cpu_ms_per_step", []).append(round(training(steering, pid), 2))
+    for name in pids:
+        kill(folder / f"costs-{name}" / NAME)
     return found
 
 
@@ -287,26 +294,31 @@ def main() -> int:
     ways = [way for way in WAYS if way is not tmux_session_killed or shutil.which("tmux")]
     compared = compare(base)
     print(json.dumps(compared), flush=True)
-    failed, idle, count = [], [], 0
-    for number in range(options.rounds):
-        for way in ways:
-            folder = base / f"{way.__name__}-{number}"
-            folder.mkdir()
-            count += 1
-            try:
-                way(folder)
-                idle.append(reattach(folder))
-            except Exception as problem:
-                traceback.print_exc()
-                failed.append(f"{folder.name}: {problem}".splitlines()[0])
-            finally:
-                kill(folder / NAME)
-                while orphans:
-                    orphans.pop().close()
-            print(f"{count:>3} {folder.name}, {len(failed)} failed so far", flush=True)
+    failed: list[str] = []
+    idle: list[float] = []
+
+    def lose(name: str, way: Callable[[Path], None]) -> None:
+        folder = base / name
+        folder.mkdir()
+        try:
+            way(folder)
+            idle.append(reattach(folder))
+        except Exception as problem:
+            traceback.print_exc()
+            failed.append(f"{name}: {problem}".splitlines()[0])
+        finally:
+            kill(folder / NAME)
+        print(f"{name}: {len(idle)} reattached, {len(failed)} failed so far", flush=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(options.rounds):
+            for way in ways:
+                pool.submit(lose, f"{way.__name__}-{number}", way)
+    for terminal in terminals:
+        terminal.close()
     result = {
-        "hangups": count,
-        "reattached": count - len(failed),
+        "hangups": options.rounds * len(ways),
+        "reattached": len(idle),
         "failed": failed,
         "ways": [way.__name__ for way in ways],
         "costs": compared,
