@@ -161,11 +161,11 @@ def fuzz(run: Run, count: int, seed: int = 0) -> Outcome:
         while any(fuzzer.is_alive() for fuzzer in fuzzers):
             # A little at a time, so that it trains for as long as the messages last.
             left = run.config.stop.steps - run.at.step if run.config.stop.steps else 1
-            answered += ask(good, f"run {max(1, left // 200)}")
+            answered += ask(good, f"run {left // 100}" if left > 100 else "save")
             if answered % 20 == 0:
                 crowd(run.folder)
             time.sleep(0.05)
-        answered += ask(good, "pause") + ask(good, "resume")
+        answered += ask(good, "resume")
     finally:
         threading.excepthook = before
     sent = sum((fuzzer.sent for fuzzer in fuzzers), Counter())
