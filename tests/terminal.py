@@ -52,6 +52,7 @@ class Terminal:
         self.pid, self._master = pty.fork()
         if self.pid == 0:
             os.chdir(cwd)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also where nohup began the tests
             os.execvpe(program[0], [*program, *arguments], environment)
         self.resize(columns, rows)
 
