@@ -77,7 +77,7 @@ def window_closed_while_loading(folder: Path) -> None:
 
 
 def window_closed_while_suspended(folder: Path) -> None:
-    script = f'{shlex.join(STEPWISE)} "$@"; echo "it stopped"; exec sleep 1000'
+    script = f'{shlex.join(STEPWISE)} "$@"; echo "it stopped"; read'
     with in_a_terminal(folder, program=("bash", "-m", "-c", script, "stepwise")) as terminal:
         terminal.press("ctrl+z")
         terminal.until("it stopped", PATIENCE)

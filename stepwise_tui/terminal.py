@@ -16,6 +16,7 @@ import socket
 import sys
 import termios
 import threading
+import time
 from collections.abc import Callable
 
 DESCRIPTORS = (0, 1, 2)
@@ -26,6 +27,8 @@ YOURS = b"y"
 """From the parent: the terminal is yours. Anything else is the number of a signal that it was sent."""
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 1.0
+SHELL_ENDS_SECONDS = 1.0
+"""A shell that ends sends SIGTERM to its stopped jobs first, and its terminal is gone a moment later."""
 
 RESTORE = (
     "\x1b[?2004l\x1b[?7h\x1b[?2048l\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?1004l"
@@ -152,6 +155,8 @@ class _Front:
         self._asked = 0
         self._drawn = False
         self._undone = False
+        self._stopped = False
+        self._later = 0
 
     def stand(self) -> int:
         """Serve the child until it has ended or needs the terminal no more; the exit code."""
@@ -174,8 +179,8 @@ class _Front:
                 self._undone = True
                 continue
             self._drawn = True
-            if message == STOP:
-                stop_job()
+            if message == STOP and self._end_while_stopped():
+                continue
             if not in_foreground():
                 self._channel.shutdown(socket.SHUT_RDWR)  # it goes on without
                 return 0
@@ -201,8 +206,25 @@ class _Front:
         except OSError:
             return b""
 
+    def _end_while_stopped(self) -> bool:
+        """Stop until the shell continues this job; whether it was told to end then, and not by a shell that
+        ends itself: that one takes the terminal away, and training goes on."""
+        self._stopped = True
+        stop_job()
+        self._stopped = False
+        number, self._later = self._later, 0
+        if number:
+            time.sleep(SHELL_ENDS_SECONDS)
+            if os.isatty(0):
+                self._end(number, None)
+                return True
+        return False
+
     def _end(self, number: int, frame: object) -> None:
         """The first time ask the child to end; the second time end it."""
+        if self._stopped:
+            self._later = number
+            return
         if self._asked:
             self._kill(signal.SIGKILL)
         self._asked = number

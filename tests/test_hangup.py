@@ -222,3 +222,29 @@ def test_ctrl_z_gives_the_shell_back_for_a_while_and_training_goes_on(
     shell.until("it stopped: 0")
     assert shell.text.splitlines()[1].strip() == "stepwise attach run"
     goes_on(run, process_of(run))
+
+
+@SLOW
+def test_a_shell_that_ends_while_the_screen_is_stopped_ends_no_run(
+    begin: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    """Bash sends its stopped jobs SIGTERM and is gone."""
+    script = f'{sys.executable} -m stepwise_tui "$@"; echo "it stopped"; read'
+    shell = begin(program=("bash", "-m", "-c", script, "stepwise"))
+    shell.until("tok/s")
+    pid = process_of(tmp_path / "run")
+    shell.press("ctrl+z")
+    shell.until("it stopped")
+    shell.hang_up()
+    shell.leave()
+    goes_on(tmp_path / "run", pid)
+
+
+@SLOW
+def test_a_stopped_screen_can_be_told_to_end(begin: Callable[..., Terminal], tmp_path: Path) -> None:
+    script = f'{sys.executable} -m stepwise_tui "$@"; echo "it stopped"; kill %1; read'
+    shell = begin(program=("bash", "-m", "-c", script, "stepwise"))
+    shell.until("tok/s")
+    shell.press("ctrl+z")
+    shell.until("it stopped")
+    until(lambda: runs.row(tmp_path / "run").state == "interrupted")
