@@ -387,17 +387,14 @@ def _acknowledge(history: History, event: CommandAcknowledged) -> None:
 
 def _hear(history: History, event: ChatToken | ChatAnswered) -> None:
     turn = _turn(history, event.id)
+    if turn is None:
+        return  # so many came after it that it is not shown any more
     if isinstance(event, ChatToken):
-        if turn is None:
-            return
         if event.part == "cot":
             turn.cot += clean(event.text)
         else:
             turn.answer += clean(event.text)
         return
-    if turn is None:
-        turn = Turn(event.id, clean(event.asked))
-        _open_turn(history, turn)
     turn.answered, turn.cot, turn.answer, turn.refused = event, "", "", ""
 
 

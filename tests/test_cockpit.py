@@ -21,7 +21,7 @@ from tests import scripted
 from tests.scripted import Script, ScriptedLink
 from tests.tiny import tiny_config
 from trainer import config as configuration
-from trainer.events import AlarmRaised, CommandAcknowledged, Event, StateChanged
+from trainer.events import AlarmRaised, CommandAcknowledged, CommandReceived, Event, StateChanged
 from trainer.run import Run
 
 STATES: dict[str, Callable[[], Script]] = {
@@ -140,7 +140,7 @@ async def test_a_question_goes_up_as_typed_and_the_answer_appears() -> None:
         assert app.main.query_one(ChatInput).value == ""
         await pilot.press("enter")
         assert sent(link) == ["ask 12*34"], "an empty question is no question"
-        await tell(app, pilot, *scripted.training().chat().events[-12:])
+        await tell(app, pilot, *scripted.training().chat().events[len(scripted.training().events) :])
         said = str(app.main.query_one("#conversation", Static).render())
         assert "408 ✓" in said
         assert "8352 ✗ 8342 is right" in said
@@ -149,6 +149,7 @@ async def test_a_question_goes_up_as_typed_and_the_answer_appears() -> None:
 
 async def test_what_the_model_wrote_is_never_markup() -> None:
     script = scripted.training()
+    script.say(CommandReceived(at=script.at, id="q", command="ask [red]x[/]", source="cockpit"))
     script.say(
         scripted.answer("q", "[b]hi[/b]", script.at, question="[red]x[/]", cot=("[/]", "[@click=quit]"),
                         answer="[link]", correct=None)  # type: ignore[arg-type]

@@ -237,7 +237,7 @@ class Digest:
         assert isinstance(event, ChatAnswered | CommandReceived | CommandAcknowledged)
         if event.id in self._turns:
             self._turns[event.id].append(line)
-        elif not isinstance(event, CommandAcknowledged):
+        elif isinstance(event, CommandReceived):
             line = line._replace(asks=True)
             self._asked += 1
             self._turns[event.id] = [line]
