@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    config = tiny_config(stop__steps=options.steps)
+    config = tiny_config(stop__steps=options.steps, stop__epochs=1e9)
     with tempfile.TemporaryDirectory(prefix="fuzz") as out:
         outcome = disturbed(config, Path(out) / "disturbed", options.messages, options.seed)
         undisturbed(config, Path(out) / "quiet")
