@@ -33,7 +33,7 @@ class Link(Protocol):
     folder: Path
     config: Config
     owner: bool
-    """Whether the run lives in this process, and ends with it."""
+    """Whether the run lives in this process."""
 
     def drain(self) -> list[Event]:
         """What has happened since the last call, in order, at once; the first call tells all so far."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedTokenizerBase
@@ -44,8 +45,7 @@ def encode_lines(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> E
 
 def folder() -> Path:
     """Where they lie."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "stepwise" / "tokenised"
+    return user_cache_path("stepwise") / "tokenised"
 
 
 def _digest(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> str:
