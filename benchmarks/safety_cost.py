@@ -26,6 +26,7 @@ WARM_UP = 10  # steps that are not counted; as many as between two metrics event
 SETTINGS: dict[str, Any] = {
     "data": {"digits": 4, "train": 50_000, "valid": 100, "test": 100},
     "model": {"init": "scratch", "vocab": "task", "layers": 4, "heads": 4, "width": 256},
+    "compute": {"threads": os.cpu_count()},
     "eval": {"every": 10**9},
     "device": "cpu",
 }
@@ -36,15 +37,24 @@ def bare(seconds: float) -> dict[str, float]:
     import torch
 
     from trainer import config
+    from trainer.compute import choose
+    from trainer.heap import keep_memory
     from trainer.meter import Meter
     from trainer.parts import assemble
+    from trainer.passes import Passes
     from trainer.seeds import Order, derive, generator
     from trainer.update import Updater
 
+    keep_memory()
     settings = config.build(SETTINGS)
     parts = assemble(settings)
     train = parts.splits["train"]
     order = Order(settings.seed, len(train), settings.optim.batch)
+    chance = generator(settings.seed, "offset", 1, 0)
+    batch = parts.method.rows(train[: settings.optim.batch], 0, chance)
+    compute, _ = choose(settings.compute, parts.device, parts.method, parts.model, batch)
+    torch.set_num_threads(compute.threads)
+    passes = Passes(parts.method, parts.model, compute.path, compute.precision)
     updater, meter = Updater(parts.model, settings.optim), Meter()
     step = 0
     started = counted = time.perf_counter()
@@ -55,7 +65,7 @@ def bare(seconds: float) -> dict[str, float]:
             train[order.batch(1, step)], 0, generator(settings.seed, "offset", 1, step), pretraining=False
         )
         torch.manual_seed(derive(settings.seed, "dropout", 1, step))
-        meter.add(*updater.step(parts.method, [batch], 1.0), tokens=batch.tokens)
+        meter.add(*updater.step(passes, [batch], 1.0), tokens=batch.tokens)
         step += 1
         if step % settings.log.every == 0:
             meter.read()

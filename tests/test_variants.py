@@ -22,6 +22,7 @@ from trainer.journal import read
 from trainer.methods import tokens
 from trainer.methods.stepwise import IGNORED
 from trainer.parts import Parts, assemble
+from trainer.passes import Passes
 from trainer.run import Run
 from trainer.seeds import Order
 from trainer.update import Updater
@@ -186,7 +187,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole() -> None:
             parts.method.rows(rows[i : i + 16 // accumulate], 2, None) for i in range(0, 16, 16 // accumulate)
         ]
         for _ in range(3):
-            applied = updater.step(parts.method, chunks, 1 / len(chunks))
+            applied = updater.step(Passes(parts.method, parts.model), chunks, 1 / len(chunks))
         assert bool(applied.finite)
         weights.append(torch.cat([p.detach().flatten() for p in parts.model.parameters()]))
     assert torch.allclose(*weights, atol=1e-5)

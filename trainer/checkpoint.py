@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from trainer.compute import Compute
 from trainer.events import SaveCause
 from trainer.files import replace_text, sync_file, sync_folder
 from trainer.lineage import CheckpointRef
@@ -54,6 +55,7 @@ class TrainState:
     seconds: trained so far. seq: events of the journal that came before. during: id of the command that
     was being carried out, "" for none; its effect is in. accuracy: the last on validation. meter: what was
     measured since the last metrics event. evaluation_owed: whether a stop interrupted the one due here.
+    compute: how steps are computed on this machine.
     """
 
     step: int
@@ -71,6 +73,7 @@ class TrainState:
     accuracy: float | None
     meter: list[float]
     evaluation_owed: bool
+    compute: Compute
 
     def ref(self, id: str, bytes: int) -> CheckpointRef:
         return CheckpointRef(id, self.branch, self.step, self.stage, self.cause, bytes)
@@ -196,7 +199,8 @@ def load_state(path: Path) -> TrainState:
     """The counters of a checkpoint. Raises `CheckpointError`."""
     try:
         document: Any = json.loads((path / STATE).read_text(encoding="utf-8"))
-        return TrainState(**{f.name: document[f.name] for f in fields(TrainState)})
+        known = {f.name: document[f.name] for f in fields(TrainState)}
+        return TrainState(**known | {"compute": Compute(**known["compute"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: {STATE} cannot be read: {error}") from None
 

@@ -240,6 +240,29 @@ class OptimConfig(Section):
         return self
 
 
+class ComputeConfig(Section):
+    path: Literal["auto", "eager", "compiled", "graphs"] = Field(
+        "auto",
+        description="how a step is run; auto: eager on a CPU, on a GPU what proves fastest at the start",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="of the matrix products of training; auto: bfloat16 where the device has units for it "
+        "and the model is wide enough to gain by them. "
+        "Weights, moments and evaluation have model.dtype",
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads; none: $OMP_NUM_THREADS, else what proves fastest at the first start",
+    )
+    parts: Positive = Field(
+        1,
+        description="parts that a batch is computed in to fit into memory, the mathematics staying the same; "
+        "when it does not fit there are more",
+    )
+
+
 class EvalConfig(Section):
     every: Positive = Field(500, json_schema_extra=LIVE, description="steps between evaluations")
     examples: Positive = Field(
@@ -333,6 +356,7 @@ class Config(Section):
     method: MethodConfig = MethodConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     optim: OptimConfig = OptimConfig()
+    compute: ComputeConfig = ComputeConfig()
     eval: EvalConfig = EvalConfig()
     log: LogConfig = LogConfig()
     save: SaveConfig = SaveConfig()

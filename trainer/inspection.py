@@ -246,7 +246,7 @@ def read_examples(file: Path, parts: Parts) -> Examples:
                 problems[number] = f"{file}, line {number}: {error}"
     _complain([problems[number] for number in sorted(problems)])
     assert examples is not None
-    return examples.to(parts.device)
+    return examples
 
 
 def _complain(problems: list[str]) -> None:
@@ -272,7 +272,7 @@ def _split(loaded: Loaded, split: Split) -> Examples:
             "it on"
         )
     sizes = {"valid": config.data.valid, "test": config.data.test}
-    return load_task(config).splits(sizes, config.seed, parts.tokenizer)[split].to(parts.device)
+    return load_task(config).splits(sizes, config.seed, parts.tokenizer)[split]
 
 
 def _find(run_or_folder: str, id: str | None, out: Path) -> Path:

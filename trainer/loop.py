@@ -8,9 +8,11 @@ what a stage, a batch and a loss are is the method's matter.
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -20,6 +22,7 @@ import torch
 from trainer import checkpoint, evaluate, schedule
 from trainer.chat import answer_question
 from trainer.checkpoint import CheckpointError, TrainState
+from trainer.compute import Compute
 from trainer.config import Config, get
 from trainer.control import (
     Advance,
@@ -60,12 +63,14 @@ from trainer.files import PATIENCE
 from trainer.keeper import Keeper
 from trainer.lineage import Fork, Lineage
 from trainer.meter import Meter
+from trainer.methods.base import Batch
 from trainer.orders import Orders, Record
 from trainer.parts import Parts
+from trainer.passes import Passes
 from trainer.past import Past
 from trainer.schedule import Progress
 from trainer.seeds import Order, derive, generator
-from trainer.update import Updater
+from trainer.update import Applied, Updater
 from trainer.watch import Watch, watch
 
 SHOWN = 8
@@ -80,7 +85,14 @@ class Loop:
     """A run while it trains. Build it, `restore` it when it goes on from a checkpoint, then `run` it."""
 
     def __init__(
-        self, config: Config, folder: Path, parts: Parts, inbox: Inbox, record: Record, lineage: Lineage
+        self,
+        config: Config,
+        folder: Path,
+        parts: Parts,
+        compute: Compute,
+        inbox: Inbox,
+        record: Record,
+        lineage: Lineage,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -98,6 +110,7 @@ class Loop:
         self.order = Order(config.seed, len(self.train), config.optim.batch)
         self.pace = self._pace(config)
         self.updater = Updater(self.model, config.optim)
+        self._compute(compute)
         self.meter = Meter()
         self.watch = Watch()
 
@@ -119,6 +132,7 @@ class Loop:
 
     def run(self) -> None:
         """Train to the end, then answer questions until closed. However it ends, what is being saved is."""
+        torch.set_num_threads(self.compute.threads)
         try:
             self._run()
         finally:
@@ -171,14 +185,38 @@ class Loop:
             for part in rows
         ]
         short = [part for part in parts if longest is None or part.longest <= longest]
-        torch.manual_seed(derive(seed, "dropout", self.stream, self.step))
         if short:
-            applied = self.updater.step(self.method, short, 1 / len(parts))
+            applied = self._update(short, 1 / len(parts))
             self.meter.add(*applied, tokens=sum(part.tokens for part in short))
         self.meter.left_out += len(parts) - len(short)
         self.step += 1
         self.cot_free = all(part.cot_free for part in parts)
         self.meter.seconds += time.monotonic() - started
+
+    def _update(self, parts: Sequence[Batch], share: float) -> Applied:
+        """Update on a batch; in more parts, from now on, if it does not fit into the device's memory."""
+        while True:
+            torch.manual_seed(derive(self.config.seed, "dropout", self.stream, self.step))
+            try:
+                return self.updater.step(self.passes, parts, share)
+            except torch.OutOfMemoryError:
+                rows, more = len(parts[0].length_B), 2 * self.compute.parts
+                if more > rows:
+                    raise
+            self.passes.clear()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._compute(replace(self.compute, parts=more))
+            message = (
+                f"{rows} examples do not fit into the memory of {self.parts.device}; now in {more} parts"
+            )
+            self._emit(Notice(at=self.at, level="warning", message=message, of_step=True))
+
+    def _compute(self, compute: Compute) -> None:
+        """Compute so from now on."""
+        self.compute = compute
+        self.passes = Passes(self.method, self.model, compute.path, compute.precision, compute.parts)
 
     def _log_when_due(self) -> None:
         if self.step % self.config.log.every or not (self.meter.steps or self.meter.left_out):
@@ -505,6 +543,7 @@ class Loop:
             accuracy=self.accuracy,
             meter=self.meter.state(),
             evaluation_owed=self.evaluation_owed,
+            compute=self.compute,
         )
 
     def restore(self, id: str) -> None:

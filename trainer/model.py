@@ -18,8 +18,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from trainer import attention
 from trainer.config import Config
 from trainer.data.task import Task
+from trainer.dropout import replace_dropout
 from trainer.methods import tokens
 from trainer.methods.base import Model
 from trainer.pretrained import T, UnavailableError, fetch, read_tokenizer, silence
@@ -97,6 +99,13 @@ def build_model(
             )
     set_tokens(model, tokenizer)
     return model.train()
+
+
+def quicken(model: Model) -> Model:
+    """The same model with our attention and dropout: the same mathematics and weights, less time."""
+    model.set_attn_implementation(attention.NAME)
+    replace_dropout(model)
+    return model
 
 
 def set_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -18,7 +18,7 @@ from trainer.data.task import Remark
 from trainer.evaluate import answer_room
 from trainer.events import Source
 from trainer.methods.base import Examples, Method, Model
-from trainer.model import build_model, build_tokenizer, dtype, resolve_device
+from trainer.model import build_model, build_tokenizer, dtype, quicken, resolve_device
 from trainer.pretrained import read_tokenizer
 from trainer.seeds import derive
 
@@ -81,8 +81,8 @@ def assemble(config: Config, saved_model: Path | None = None, began_with: Sequen
         device=device,
         task=task,
         tokenizer=tokenizer,
-        splits={name: split.to(device) for name, split in splits.items()},
-        model=model.to(device).train(),
+        splits=splits,
+        model=quicken(model).to(device).train(),
         method=method,
         room=room,
         remarks=tuple(remarks),

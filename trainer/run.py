@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import torch
 
 from trainer import checkpoint, control, journal, past, room, runs, status
 from trainer import config as configuration
+from trainer.compute import Compute, choose
 from trainer.config import Config
 from trainer.control import Answer, Command, Inbox
 from trainer.data import sources
@@ -45,9 +47,10 @@ from trainer.events import (
     StateChanged,
 )
 from trainer.files import replace_text, sync_folder
+from trainer.heap import keep_memory
 from trainer.lineage import CheckpointRef
 from trainer.loop import Loop
-from trainer.parts import assemble
+from trainer.parts import Parts, assemble
 from trainer.past import Past
 from trainer.resumption import Place, Retold
 from trainer.room import Room
@@ -118,13 +121,12 @@ class Run:
         self._story = Story(self.folder)
         stood = status.read(self.folder)
         self._write_status()
+        begun: Future[None] = Future()
+        threading.Thread(target=self._live, args=(begun,), name="stepwise-trainer", daemon=True).start()
         try:
-            loop, before = self._prepare()
-            if not self._resume:
-                self._check_room(loop)
-            self._tell_start(loop, before.origin)
-            self._journal.flush()  # whoever subscribes next must not take an earlier end for this run's own
+            begun.result()
         except BaseException as error:
+            self._inbox.closing.set()
             self._journal.close()
             self._story.close()
             if not self._resume:
@@ -137,16 +139,36 @@ class Run:
             if isinstance(error, OSError):
                 raise RunError(str(error)) from None
             raise
-        self._loop = loop
-        self._stages = loop.method.stages
+        self._beating = threading.Thread(target=self._beat, name="stepwise-status", daemon=True)
+        self._beating.start()
+
+    def _live(self, begun: Future[None]) -> None:
+        """The training thread, from loading on: no other may compute with torch.
+
+        Each that does gets workers of its own from OpenMP, and where these are more than the cores, all of
+        them sleep between two operations: half as long a step again for a small model (docs/log.md).
+        """
+        try:
+            self._begin()
+        except BaseException as error:
+            begun.set_exception(error)
+            return
+        begun.set_result(None)
+        self._train()
+
+    def _begin(self) -> None:
+        keep_memory()
+        loop, before = self._prepare()
+        if not self._resume:
+            self._check_room(loop)
+        self._tell_start(loop, before.origin)
+        self._journal.flush()  # whoever subscribes next must not take an earlier end for this run's own
         if loop.orders.repeating:
             loop.orders.afterwards = replace(loop.orders.afterwards, paused=self._paused)
         else:
             loop.control = replace(loop.control, paused=self._paused)
-        self._thread = threading.Thread(target=self._train, name="stepwise-trainer", daemon=True)
-        self._thread.start()
-        self._beating = threading.Thread(target=self._beat, name="stepwise-status", daemon=True)
-        self._beating.start()
+        self._stages = loop.method.stages
+        self._loop = loop
 
     def _taken(self) -> str:
         """Who holds the journal; that process may have begun this very moment."""
@@ -282,7 +304,8 @@ class Run:
                 f"{parts.changed}. What was held out may be among what it would train on now: put the "
                 f"file back as it was, or begin anew with `stepwise run config {self.folder / CONFIG}`"
             )
-        loop = Loop(self.config, self.folder, parts, self._inbox, self, before.lineage)
+        compute = self._compute(parts, before)
+        loop = Loop(self.config, self.folder, parts, compute, self._inbox, self, before.lineage)
         loop.take_up(before)
         if loop.orders.repeating:
             tip = max((e.at.step for e in before.events if e.at.branch == loop.branch), default=0)
@@ -293,6 +316,17 @@ class Run:
                 )
             )
         return loop, before
+
+    def _compute(self, parts: Parts, before: Past) -> Compute:
+        """How steps are computed: as they were, or as is best here, found out before the first."""
+        if before.state is not None:
+            self._news.append(Notice(message=f"computed as before: {before.state.compute}"))
+            return before.state.compute
+        rows = parts.splits["train"][: self.config.optim.batch // self.config.optim.accumulate]
+        batch = parts.method.rows(rows, parts.method.start, None)
+        compute, reason = choose(self.config.compute, parts.device, parts.method, parts.model, batch)
+        self._news.append(Notice(message=reason))
+        return compute
 
     def _room(self, loop: Loop) -> tuple[Room, int]:
         """What the run's checkpoints will take, and what its disk has for them."""

@@ -1,4 +1,4 @@
-"""One optimiser step: forward and backward of each part of a batch, clip, update.
+"""One optimiser step: the gradients of each part of a batch, clip, update.
 
 Nothing here waits for the device: what came out is returned as tensors on it.
 """
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from trainer import schedule
 from trainer.config import OptimConfig
-from trainer.methods.base import Batch, Losses, Method, Model
+from trainer.methods.base import Batch, Losses, Model
+from trainer.passes import Passes
 
 
 class Applied(NamedTuple):
@@ -46,16 +47,12 @@ class Updater:
         """The learning rate of the next update."""
         return self._config.lr * schedule.warm(self.updates, self._config.warmup)
 
-    def step(self, method: Method, parts: Sequence[Batch], share: float) -> Applied:
+    def step(self, passes: Passes, parts: Sequence[Batch], share: float) -> Applied:
         """Update on the sum over `parts` of their mean loss times `share`; on nothing that is not finite.
 
         With `share` = 1 / parts it is the mean of the parts' means, as the official code accumulates.
         """
-        losses = []
-        for batch in parts:
-            part = method.loss(self._model, batch)
-            (part.mean * share).backward()
-            losses.append(part._replace(mean=part.mean.detach() * share))
+        losses = [passes(batch, share) for batch in parts]
         total = Losses(*(torch.stack(values).sum(0) for values in zip(*losses, strict=True)))
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip)
         finite = torch.isfinite(norm) & torch.isfinite(total.mean)
@@ -65,6 +62,6 @@ class Updater:
         # The fused optimiser leaves the update out on the device: no one waits to look at the number.
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        passes.clear()
         self.updates += 1
         return Applied(total, norm, finite)

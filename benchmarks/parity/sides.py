@@ -118,8 +118,8 @@ def caught(offsets: Sequence[Sequence[int]]) -> Iterator[tuple[list[Step], list[
         made.append(batch)
         return batch
 
-    def caught_loss(self: Stepwise, model: Any, batch: Batch) -> Losses:
-        losses = loss(self, model, batch)
+    def caught_loss(self: Stepwise, model: Any, batch: Batch, labels: Tensor | None = None) -> Losses:
+        losses = loss(self, model, batch, labels)
         if training:
             step = next(i for i, other in enumerate(made) if other is batch)
             steps[step].loss = losses.mean.item()
@@ -162,6 +162,7 @@ def _config(case: Case, lines: Lines, init: Path) -> Config:
             "reset_optimizer": case.reset and case.side == "left",
         },
         "schedule": {"tokens_per_epoch": case.per_epoch, "pretrain_epochs": float(case.pretrain)},
+        "compute": {"precision": "float32"},
         "optim": {
             "lr": LEARNING if case.trained else STANDSTILL,
             "batch": BATCH * case.accumulate,

@@ -15,7 +15,8 @@ stages are phases) supply the same things and leave the loop alone:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -30,9 +31,9 @@ Model = Any  # a transformers PreTrainedModel; its own annotations are too loose
 class Examples:
     """A split, tokenised: row i is question, its EOS, CoT, its EOS, answer, its EOS, then padding.
 
-    ids_NT: token ids, any integer dtype, on the CPU or the device. question_N: length of the question
-    with its EOS. cot_N: length of the CoT without its EOS. length_N: length of the row without padding.
-    The three lengths stay on the CPU, so that batches are planned without asking the device.
+    ids_NT: token ids, any integer dtype. question_N: length of the question with its EOS. cot_N: length of
+    the CoT without its EOS. length_N: length of the row without padding. All of it stays on the CPU, where
+    batches are made, so that nobody waits for the device.
     """
 
     ids_NT: Tensor
@@ -44,14 +45,8 @@ class Examples:
         return self.ids_NT.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Examples:
-        """Rows by a slice or by indices on the CPU."""
-        ids_index = index.to(self.ids_NT.device) if isinstance(index, Tensor) else index
-        return Examples(
-            self.ids_NT[ids_index], self.question_N[index], self.cot_N[index], self.length_N[index]
-        )
-
-    def to(self, device: torch.device) -> Examples:
-        return replace(self, ids_NT=self.ids_NT.to(device))
+        """Rows by a slice or by indices."""
+        return Examples(self.ids_NT[index], self.question_N[index], self.cot_N[index], self.length_N[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +66,28 @@ class Batch:
     first: int
     length_B: Tensor
     cot_free: bool
+
+    def to(self, device: torch.device) -> Batch:
+        """What the model reads goes to the device, behind the host's back."""
+        if device.type == "cpu":
+            return self
+        return self.each(lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What of it the device reads, by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "length_B"}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with each of `tensors` changed."""
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in self.tensors.items()}
+        return replace(self, **changed)
+
+    def split(self, parts: int) -> list[Batch]:
+        """The same rows in up to so many batches of the same columns."""
+        rows = torch.arange(len(self.length_B)).chunk(parts)
+        return [replace(self.each(itemgetter(part)), length_B=self.length_B[part]) for part in rows]
 
     @property
     def longest(self) -> int:
@@ -136,8 +153,8 @@ class Method(Protocol):
         """
         ...
 
-    def loss(self, model: Model, batch: Batch) -> Losses:
-        """One forward pass."""
+    def loss(self, model: Model, batch: Batch, labels: Tensor | None = None) -> Losses:
+        """One forward pass. labels: what the sum is divided by; how many this batch has when not given."""
         ...
 
     def generate(

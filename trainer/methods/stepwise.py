@@ -16,12 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trainer.config import MethodConfig
+from trainer.cross_entropy import IGNORED, linear_cross_entropy, plain_head
 from trainer.decode import greedy
 from trainer.methods import tokens
 from trainer.methods.base import Batch, Decoded, Examples, Losses, Model
 from trainer.schedule import offset_distribution
-
-IGNORED = -100
 
 
 class Stepwise:
@@ -121,28 +120,31 @@ class Stepwise:
             keep_positions=self.keep_positions,
         )
 
-    def loss(self, model: Model, batch: Batch) -> Losses:
-        length = batch.input_ids_BT.shape[1]
-        keep = torch.arange(batch.first, length - 1, device=batch.input_ids_BT.device)
-        positions: dict[str, Tensor] = {}
-        if batch.position_ids_BT is not None:
-            # Without a mask transformers takes positions that jump for several texts packed into one row.
-            mask_BT = torch.ones_like(batch.input_ids_BT)
-            positions = {"position_ids": batch.position_ids_BT, "attention_mask": mask_BT}
-        output = model(input_ids=batch.input_ids_BT, logits_to_keep=keep, use_cache=False, **positions)
-        losses_BL = F.cross_entropy(
-            output.logits.float().flatten(0, 1),
-            batch.labels_BL.flatten(),
-            ignore_index=IGNORED,
-            reduction="none",
-        ).view_as(batch.labels_BL)
+    def loss(self, model: Model, batch: Batch, labels: Tensor | None = None) -> Losses:
+        positions = {} if batch.position_ids_BT is None else {"position_ids": batch.position_ids_BT}
+        given = {"input_ids": batch.input_ids_BT, "use_cache": False, **positions}
+        head_VD = plain_head(model)
+        if head_VD is None:
+            keep = torch.arange(batch.first, batch.input_ids_BT.shape[1] - 1, device=batch.labels_BL.device)
+            logits_BLV = model(logits_to_keep=keep, **given).logits
+            losses_N = F.cross_entropy(
+                logits_BLV.float().flatten(0, 1),
+                batch.labels_BL.flatten(),
+                ignore_index=IGNORED,
+                reduction="none",
+            )
+            total = losses_N.sum()
+        else:
+            hidden_BTD = model.base_model(**given).last_hidden_state
+            hidden_ND = hidden_BTD[:, batch.first : -1].flatten(0, 1)
+            total, losses_N = linear_cross_entropy(hidden_ND, head_VD, batch.labels_BL.flatten())
+        losses_BL = losses_N.detach().view_as(batch.labels_BL)
         labelled_BL = batch.labels_BL != IGNORED
         answer_sum = (losses_BL * batch.answer_BL).sum()
-        cot_sum = losses_BL.sum() - answer_sum
         answer_count = (labelled_BL & batch.answer_BL).sum()
-        cot_count = labelled_BL.sum() - answer_count
-        mean = (answer_sum + cot_sum) / (answer_count + cot_count)
-        return Losses(mean, answer_sum.detach(), answer_count, cot_sum.detach(), cot_count)
+        count = labelled_BL.sum()
+        mean = total / (count if labels is None else labels)
+        return Losses(mean, answer_sum, answer_count, losses_BL.sum() - answer_sum, count - answer_count)
 
     def generate(
         self,
@@ -211,14 +213,13 @@ def move_positions(model: Model, rows: slice, by: int) -> None:
 
 
 def with_control(examples: Examples, control_B: Tensor) -> Examples:
-    """Each row with a token of its own before the EOS of its question. control_B: on the CPU."""
+    """Each row with a token of its own before the EOS of its question, that of `control_B`."""
     ids_BT = examples.ids_NT
     column_T = torch.arange(ids_BT.shape[1] + 1)
     place_B1 = examples.question_N[:, None] - 1
     source_BT = (column_T - (column_T > place_B1).long()).clamp(max=ids_BT.shape[1] - 1)
-    moved_BT = ids_BT.gather(1, source_BT.to(ids_BT.device)).long()
-    is_control_BT = (column_T == place_B1).to(ids_BT.device)
-    marked_BT = torch.where(is_control_BT, control_B[:, None].to(ids_BT.device), moved_BT)
+    moved_BT = ids_BT.gather(1, source_BT).long()
+    marked_BT = torch.where(column_T == place_B1, control_B[:, None], moved_BT)
     return Examples(marked_BT, examples.question_N + 1, examples.cot_N, examples.length_N + 1)
 
 
@@ -234,16 +235,14 @@ def remove(
 ) -> Batch:
     """Delete `removals_B` CoT tokens (at most all) of each row and make the batch of what is left.
 
-    Left deletes right after the question's EOS, right deletes right before the CoT's EOS. Tensor
-    operations only, without a look at any value on the device. Rows are padded to one width per stage:
-    the longest row after `planned_B` removals, which an offset only shortens.
+    Left deletes right after the question's EOS, right deletes right before the CoT's EOS. Rows are
+    padded to one width per stage: the longest row after `planned_B` removals, which an offset only shortens.
 
     filler_id: stands, on the left, where each removed token was; a CoT shorter than planned gets as many
     as a long one, since nobody knows its length while decoding. keep_positions: position ids stay as if
     nothing had been removed; they jump at the token before the first removed one (official code).
 
-    removals_B, planned_B: on the CPU; none planned when not given. Shapes: B rows, T tokens,
-    L = T − 1 − first labels.
+    planned_B: none when not given. Shapes: B rows, T tokens, L = T − 1 − first labels.
     """
     if planned_B is None:
         planned_B = torch.zeros_like(removals_B)
@@ -260,28 +259,27 @@ def remove(
     column_T = torch.arange(width)
     source_BT = column_T + (removed_B - fillers_B)[:, None] * (column_T >= end_B1)
     real_BT = column_T < length_B[:, None]
-    device = examples.ids_NT.device
-    source_BT = source_BT.clamp(0, examples.ids_NT.shape[1] - 1).to(device)
+    source_BT = source_BT.clamp(0, examples.ids_NT.shape[1] - 1)
     ids_BT = examples.ids_NT.gather(1, source_BT).long()
     if filler_id is not None:
-        ids_BT = torch.where(((column_T >= cut_B1) & (column_T < end_B1)).to(device), filler_id, ids_BT)
-    input_ids_BT = torch.where(real_BT.to(device), ids_BT, pad_id)
+        ids_BT = torch.where((column_T >= cut_B1) & (column_T < end_B1), filler_id, ids_BT)
+    input_ids_BT = torch.where(real_BT, ids_BT, pad_id)
 
     first = int((examples.question_N + planned_fillers_B).min()) - 1
     target_T = column_T[first + 1 :]
     after_question_B = examples.question_N + fillers_B
     labelled_BL = real_BT[:, first + 1 :] & (target_T >= after_question_B[:, None])
-    labels_BL = torch.where(labelled_BL.to(device), input_ids_BT[:, first + 1 :], IGNORED)
+    labels_BL = torch.where(labelled_BL, input_ids_BT[:, first + 1 :], IGNORED)
     answer_BL = target_T >= (after_question_B + examples.cot_N - removed_B)[:, None]
     position_ids_BT = None
     if keep_positions:
         kept_BT = column_T + removed_B[:, None] * (column_T >= cut_B1 - 1)
-        position_ids_BT = kept_BT.clamp(max=examples.ids_NT.shape[1] - 1).to(device)
+        position_ids_BT = kept_BT.clamp(max=examples.ids_NT.shape[1] - 1)
     return Batch(
         input_ids_BT,
         position_ids_BT,
         labels_BL,
-        answer_BL.to(device),
+        answer_BL,
         first,
         length_B,
         cot_free=bool((removed_B == examples.cot_N).all()),

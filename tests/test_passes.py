@@ -1,0 +1,253 @@
+"""Whatever way a step is computed, it computes the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
+
+from tests import small_pretrained
+from tests.tiny import tiny_config
+from trainer import checkpoint, cross_entropy
+from trainer.attention import NAME
+from trainer.compute import Compute, choose
+from trainer.config import ComputeConfig
+from trainer.cross_entropy import IGNORED, linear_cross_entropy, plain_head
+from trainer.dropout import Dropout, drop
+from trainer.events import Event, Notice
+from trainer.methods.base import Batch, Losses
+from trainer.methods.stepwise import Stepwise
+from trainer.parts import Parts, assemble
+from trainer.passes import Passes
+from trainer.run import Run
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    return assemble(tiny_config(model__dropout=0.0, data__digits=3, data__train=200))
+
+
+def gradients(passes: Passes, parts: Parts, batch: Batch) -> tuple[Losses, torch.Tensor]:
+    passes.clear()
+    losses = passes(batch, 1.0)
+    gradient = torch.cat([p.grad.flatten() for p in parts.model.parameters()])
+    passes.clear()
+    return losses, gradient
+
+
+def batch_of(parts: Parts, rows: int = 12, scheduled: int = 3) -> Batch:
+    return parts.method.rows(parts.splits["train"][:rows], scheduled, torch.Generator().manual_seed(1))
+
+
+# The loss ----------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(2, 60), st.integers(4, 600), st.randoms())
+def test_the_loss_in_slices_is_the_loss(rows: int, size: int, symbols: int, held: int, random: Any) -> None:
+    """Value and gradients, whatever number of logits exists at once, and whichever labels count."""
+    torch.manual_seed(random.randrange(2**31))
+    hidden = torch.randn(rows, size, dtype=torch.double, requires_grad=True)
+    weight = torch.randn(symbols, size, dtype=torch.double, requires_grad=True)
+    labels = torch.tensor([random.choice([IGNORED, random.randrange(symbols)]) for _ in range(rows)])
+    before = cross_entropy.LOGITS["cpu"]
+    cross_entropy.LOGITS["cpu"] = held
+    try:
+        total, losses = linear_cross_entropy(hidden, weight, labels)
+        (0.3 * total).backward()
+    finally:
+        cross_entropy.LOGITS["cpu"] = before
+    assert hidden.grad is not None
+    assert weight.grad is not None
+    got = hidden.grad.clone(), weight.grad.clone()
+    hidden.grad = weight.grad = None
+    wanted = F.cross_entropy(hidden @ weight.t(), labels, ignore_index=IGNORED, reduction="none")
+    (0.3 * wanted.sum()).backward()
+    assert torch.allclose(losses, wanted.float(), atol=1e-5)
+    assert total.item() == pytest.approx(wanted.sum().item(), abs=1e-4)
+    assert torch.allclose(got[0], hidden.grad, atol=1e-5)
+    assert torch.allclose(got[1], weight.grad, atol=1e-5)
+
+
+def test_a_head_that_does_more_than_multiply_is_left_to_the_model() -> None:
+    sizes: dict[str, Any] = {
+        "vocab_size": 30, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8,
+        "num_attention_heads": 2, "num_key_value_heads": 1,
+    }  # fmt: skip
+    capped = AutoModelForCausalLM.from_config(Gemma2Config(**sizes, final_logit_softcapping=0.1))
+    plain = AutoModelForCausalLM.from_config(MistralConfig(**sizes)).train()
+    assert plain_head(capped) is None
+    assert plain_head(plain) is plain.lm_head.weight
+    assert plain.training
+
+
+# Dropout and attention ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from([0.02, 0.1, 0.25, 0.5, 0.9]), st.integers(0, 2**31))
+def test_dropout_drops_its_share_and_keeps_the_mean(p: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    x = torch.ones(400, 301, requires_grad=True)
+    y = drop(x, p)
+    kept = (y != 0).float().mean().item()
+    assert kept == pytest.approx(1 - p, abs=0.006)
+    assert y.max().item() == pytest.approx(1 / (1 - p), rel=1e-3)
+    assert len(y.unique()) <= 2
+    y.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, y.detach())
+    # Neighbours, which share a draw, are dropped independently of one another.
+    both = ((y[:, 1:] == 0) & (y[:, :-1] == 0)).float().mean().item()
+    assert both == pytest.approx(p * p, abs=0.01)
+    torch.manual_seed(seed)
+    assert torch.equal(drop(x, p), y)
+
+
+def test_a_model_drops_by_ours_in_training_only_and_its_weights_keep_their_names() -> None:
+    config = tiny_config()
+    parts = assemble(config)
+    replaced = [m for m in parts.model.modules() if isinstance(m, torch.nn.Dropout)]
+    assert replaced
+    assert {type(m) for m in replaced} == {Dropout}
+    ids = torch.randint(17, (2, 9))
+    parts.model.eval()
+    assert torch.equal(parts.model(ids).logits, parts.model(ids).logits)
+    parts.model.train()
+    assert not torch.equal(parts.model(ids).logits, parts.model(ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral"])
+@pytest.mark.parametrize("lowered", [False, True])
+def test_our_attention_is_the_models_own(kind: str, lowered: bool, tmp_path: Path) -> None:
+    """Written out (dropout so small that it drops nothing) and as SDPA has it; grouped heads; a window."""
+    if kind == "gpt2":
+        path = small_pretrained.gpt2(tmp_path / kind, positions=64)
+    else:
+        path = small_pretrained.llama(tmp_path / kind, 64, bos=False)
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="sdpa")
+    if kind == "mistral":
+        sizes = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 4}
+        model = AutoModelForCausalLM.from_config(MistralConfig(**sizes, **heads), attn_implementation="sdpa")
+    ids = torch.randint(10, (3, 11))
+    for name in ("attention_dropout", "attn_pdrop"):
+        if hasattr(model.config, name):
+            setattr(model.config, name, 0.0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    with torch.autocast("cpu", torch.bfloat16, enabled=lowered):
+        expected = model.train()(ids, use_cache=False).logits
+        model.set_attn_implementation(NAME)
+        got = model(ids, use_cache=False).logits
+        for module in model.modules():
+            if isinstance(getattr(module, "attention_dropout", None), float):
+                module.attention_dropout = 1e-9
+        written_out = model(ids, use_cache=False).logits
+    bound = 0.05 if lowered else 1e-5
+    assert torch.allclose(got, expected, atol=bound)
+    assert torch.allclose(written_out, expected, atol=bound)
+
+
+# Ways to compute ---------------------------------------------------------------------------------------
+
+
+def test_a_batch_in_parts_is_the_same_batch(parts: Parts) -> None:
+    batch = batch_of(parts)
+    losses, gradient = gradients(Passes(parts.method, parts.model), parts, batch)
+    for count in (2, 5, 12):
+        others, other = gradients(Passes(parts.method, parts.model, parts=count), parts, batch)
+        assert torch.allclose(gradient, other, atol=1e-6)
+        assert torch.allclose(torch.stack(losses).float(), torch.stack(others).float(), rtol=1e-5)
+
+
+def test_bfloat16_is_close_and_leaves_weights_and_gradients_in_float32(parts: Parts) -> None:
+    batch = batch_of(parts)
+    losses, gradient = gradients(Passes(parts.method, parts.model), parts, batch)
+    lowered = Passes(parts.method, parts.model, precision="bfloat16")
+    others, other = gradients(lowered, parts, batch)
+    assert losses.mean.item() == pytest.approx(others.mean.item(), rel=0.01)
+    assert torch.nn.functional.cosine_similarity(gradient, other, dim=0).item() > 0.999
+    assert not torch.equal(gradient, other)
+    assert {p.dtype for p in parts.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same_at_every_stage_and_not_compiled_anew_at_each(parts: Parts) -> None:
+    compiled = Passes(parts.method, parts.model, "compiled")
+    frames = torch._dynamo.utils.counters["frames"]
+    for scheduled in (0, 4, 9, 14, 20, 26):
+        batch = batch_of(parts, scheduled=scheduled)
+        _, gradient = gradients(Passes(parts.method, parts.model), parts, batch)
+        _, other = gradients(compiled, parts, batch)
+        assert torch.allclose(gradient, other, atol=1e-5)
+        if scheduled == 4:
+            compilations = dict(frames)
+    assert dict(frames) == compilations
+    assert frames["ok"] == frames["total"]
+
+
+def test_the_choice_keeps_to_what_was_asked(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    batch, cpu = batch_of(parts), torch.device("cpu")
+    before = [p.detach().clone() for p in parts.model.parameters()]
+    asked = ComputeConfig(path="eager", precision="bfloat16", threads=3, parts=2)
+    compute, reason = choose(asked, cpu, parts.method, parts.model, batch)
+    assert compute == Compute("eager", "bfloat16", 3, 2)
+    assert "bfloat16, eager, 3 CPU threads, batches in 2 parts" in reason
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        compute, reason = choose(ComputeConfig(), cpu, parts.method, parts.model, batch)
+    finally:
+        torch.set_num_threads(threads)
+    assert compute.threads in (1, 2)
+    assert "tried: eager with 2" in reason
+    assert all(p.grad is None for p in parts.model.parameters())
+    assert all(torch.equal(p, q) for p, q in zip(parts.model.parameters(), before, strict=True))
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory for five rows: eight are halved once, and the run that is killed and resumed knows of it."""
+    loss = Stepwise.loss
+
+    def scarce(self: Stepwise, model: Any, batch: Batch, labels: torch.Tensor | None = None) -> Losses:
+        if len(batch.length_B) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return loss(self, model, batch, labels)
+
+    monkeypatch.setattr(Stepwise, "loss", scarce)
+    config = tiny_config(optim__batch=8, stop__steps=12, compute__threads=1)
+    events: list[Event] = []
+    run = Run(config, tmp_path / "run")
+    run.start(on_event=events.append)
+    run.wait()
+    run.close()
+    told = [e for e in events if isinstance(e, Notice) and "do not fit" in e.message]
+    assert [(e.message, e.at.step) for e in told] == [
+        ("8 examples do not fit into the memory of cpu; now in 2 parts", 0)
+    ]
+    last = checkpoint.list_checkpoints(tmp_path / "run")[-1]
+    state = checkpoint.load_state(tmp_path / "run" / checkpoint.FOLDER / last.id)
+    assert state.compute.parts == 2
+    resumed: list[Event] = []
+    again = Run(
+        tiny_config(optim__batch=8, compute__threads=1, stop__steps=20), tmp_path / "run", resume=True
+    )
+    again.start(on_event=resumed.append)
+    again.wait()
+    again.close()
+    notices = [e.message for e in resumed if isinstance(e, Notice)]
+    assert any(m.startswith("computed as before") and "in 2 parts" in m for m in notices)
+    assert not any("do not fit" in m for m in notices)

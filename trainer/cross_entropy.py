@@ -1,0 +1,99 @@
+"""The loss of a large vocabulary without its logits: a head and its cross-entropy, some rows at a time.
+
+With 50,257 symbols the logits of a batch take more memory than all else together, and moving them takes much
+of a step's time. Here only a few exist at once; the gradients are made with them, while they are at hand. The
+same products, no more of them. Idea: Liger Kernel (arXiv 2410.10989, section 3.2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+IGNORED = -100
+"""A label that predicts nothing."""
+LOGITS = {"cpu": 2**25, "cuda": 2**30}
+"""Bytes of logits that exist at once: what the caches of a CPU hold, what keeps a GPU busy."""
+
+_plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def plain_head(model: Any) -> Tensor | None:
+    """The weights of a head whose logits are the last hidden states times them, and nothing else; or None.
+
+    Some models scale or cap their logits or add to them. So it is tried, once for each model.
+    """
+    head = model.get_output_embeddings()
+    if model not in _plain:
+        _plain[model] = isinstance(head, nn.Linear) and head.bias is None and _says_the_same(model, head)
+    return head.weight if _plain[model] else None
+
+
+def _says_the_same(model: Any, head: nn.Linear) -> bool:
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        ids = torch.tensor([[0, 1]], device=head.weight.device)
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        logits = model(input_ids=ids, use_cache=False).logits
+        same = torch.allclose(logits, head(hidden), rtol=1e-3, atol=1e-3)
+    model.train(training)
+    return same
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        losses_N = torch.empty(len(labels_N), device=hidden_ND.device)
+        grad_ND = torch.empty_like(hidden_ND) if wanted else None
+        grad_VD = torch.zeros_like(weight_VD) if wanted else None
+        factor_VD = weight_VD.to(dtype)
+        count = max(1, LOGITS[hidden_ND.device.type] // (4 * len(weight_VD)))
+        for start in range(0, len(labels_N), count):
+            rows = slice(start, start + count)
+            hidden_RD, labels_R = hidden_ND[rows].to(dtype), labels_N[rows]
+            ignored_R = labels_R == IGNORED
+            targets_R1 = labels_R.masked_fill(ignored_R, 0)[:, None]
+            logits_RV = (hidden_RD @ factor_VD.t()).float()
+            norm_R1 = logits_RV.logsumexp(1, keepdim=True)
+            losses_R = (norm_R1 - logits_RV.gather(1, targets_R1))[:, 0]
+            losses_N[rows] = losses_R.masked_fill(ignored_R, 0.0)
+            if grad_ND is not None and grad_VD is not None:
+                # Of the sum of the losses: softmax − one at the label, nothing where it is ignored.
+                slope_RV = logits_RV.sub_(norm_R1).exp_()
+                slope_RV.scatter_add_(1, targets_R1, torch.full_like(norm_R1, -1.0))
+                slope_RV = slope_RV.masked_fill_(ignored_R[:, None], 0.0).to(dtype)
+                grad_ND[rows] = (slope_RV @ factor_VD).to(grad_ND.dtype)
+                if dtype == grad_VD.dtype:
+                    grad_VD.addmm_(slope_RV.t(), hidden_RD)
+                else:
+                    grad_VD += slope_RV.t() @ hidden_RD
+        ctx.save_for_backward(grad_ND, grad_VD)
+        ctx.mark_non_differentiable(losses_N)
+        return losses_N.sum(), losses_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_ND, grad_VD = ctx.saved_tensors
+        return grad_ND * grads[0], grad_VD * grads[0], None, None
+
+
+def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of −log P(label), to be minimised, and each row's part of it, 0 where it is `IGNORED`.
+
+    The logits are hidden_ND @ weight_VDᵀ, multiplied in autocast's precision where that is on; nats in fp32.
+    """
+    device = hidden_ND.device.type
+    lowered = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if lowered else weight_VD.dtype
+    with torch.autocast(device, enabled=False):
+        total, losses_N = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            hidden_ND, weight_VD, labels_N, dtype
+        )
+    return total, losses_N

@@ -1,0 +1,28 @@
+"""Memory that training frees stays with the process: each step asks for the same again.
+
+glibc gives large blocks back to the kernel as soon as they are freed, which then has to clear them anew, page
+by page: some 10 % of a small model's step on a CPU (docs/log.md). Elsewhere nothing is done.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
+"""Parameters of mallopt(3), by their numbers in malloc.h."""
+KEPT = 2**30
+"""Bytes that stay with the process when they are free."""
+LARGEST = 2**25
+"""Blocks up to this size are taken from what was kept; glibc allows no more."""
+
+
+def keep_memory() -> None:
+    """For this process, from now on. Other threads share one heap with the training thread."""
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(ARENA_MAX, 1)
+        mallopt(TRIM_THRESHOLD, KEPT)
+        mallopt(MMAP_THRESHOLD, LARGEST)
