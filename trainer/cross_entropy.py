@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 IGNORED = -100
 """A label that predicts nothing."""
-LOGITS = {"cpu": 2**25, "cuda": 2**30}
-"""Bytes of logits that exist at once: what the caches of a CPU hold, what keeps a GPU busy."""
+ROWS_PER_WIDTH = 1.5
+"""Rows whose logits exist at once, for each column of the hidden states: the wider the model, the more it costs
+to add up the gradient of its head, slice by slice (docs/log.md)."""
+LEAST_ROWS = {"cpu": 128, "cuda": 4_096}
+"""What keeps the units of a device busy."""
 
 _plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -54,7 +57,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_ND = torch.empty_like(hidden_ND) if wanted else None
         grad_VD = torch.zeros_like(weight_VD) if wanted else None
         factor_VD = weight_VD.to(dtype)
-        count = max(1, LOGITS[hidden_ND.device.type] // (4 * len(weight_VD)))
+        count = max(LEAST_ROWS[hidden_ND.device.type], int(ROWS_PER_WIDTH * hidden_ND.shape[1]))
         for start in range(0, len(labels_N), count):
             rows = slice(start, start + count)
             hidden_RD, labels_R = hidden_ND[rows].to(dtype), labels_N[rows]
