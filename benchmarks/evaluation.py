@@ -1,10 +1,10 @@
-"""1,000 examples with no CoT left: ours beside the official generate.py at batch 1, as documented, and at 32.
+"""1,000 examples with no CoT left, beside the official generate.py at batch 1, as documented, and at 32.
 
-    python benchmarks/evaluation.py --official CHECKOUT --tokenizer GPT2_TOKENIZER --json docs/results/evaluation.json
+    python benchmarks/evaluation.py --official CHECKOUT --tokenizer TOKENIZER --json docs/results/evaluation.json
 
-GPT-2 Small with random weights, 4×4, the full vocabulary. Such a model never ends by itself, so each side is told
-to stop after as many tokens as the answer has; the official code's default is 800, which a trained model does
-not reach either. The official side does some examples only (--singles, --batched), ours all 1,000; what is
+GPT-2 Small with random weights, 4×4, the full vocabulary. Such a model never ends by itself, so each side is
+told to stop after as many tokens as the answer has; the official code's default is 800, which a trained model
+does not reach either. The official side does some examples only (--singles, --batched), ours all 1,000; what is
 compared is the time for one. They take turns, each in a new process.
 """
 
@@ -77,14 +77,11 @@ def official(checkout: Path, init: Path, count: int, batch: int) -> float:
     generate = importlib.import_module("generate")
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder) / "lines.txt"
-        bare = [
-            f"{q}|| #### {rest.split('#### ')[1]}"
-            for q, rest in (x.split("||") for x in make_lines("4x4", count, None))
-        ]
+        parted = (line.split("||") for line in make_lines("4x4", count, None))
+        bare = [f"{question}|| ####{rest.split('####')[1]}" for question, rest in parted]
         lines.write_text("".join(f"{line}\n" for line in bare))
-        model = train.ImplicitModel(
-            train.ImplicitModelConfig(base_model=str(init), tokenizer_name=str(init))
-        ).eval()
+        names = train.ImplicitModelConfig(base_model=str(init), tokenizer_name=str(init))
+        model = train.ImplicitModel(names).eval()
         data = generate.CoTDataset(model.tokenizer, str(lines), -1)
         loader = DataLoader(data, batch_size=batch, collate_fn=generate.CoTDataCollator(model.tokenizer))
         started = time.perf_counter()

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 IGNORED = -100
 """A label that predicts nothing."""
 ROWS_PER_WIDTH = 1.5
-"""Rows whose logits exist at once, for each column of the hidden states: the wider the model, the more it costs
-to add up the gradient of its head, slice by slice (docs/log.md)."""
+"""Rows whose logits exist at once, for each column of the hidden states: the wider the model, the more it
+costs to add up the gradient of its head, slice by slice (docs/log.md)."""
 LEAST_ROWS = {"cpu": 128, "cuda": 4_096}
 """What keeps the units of a device busy."""
 
