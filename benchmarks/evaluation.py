@@ -1,11 +1,11 @@
 """1,000 examples with no CoT left, beside the official generate.py at batch 1, as documented, and at 32.
 
-    python benchmarks/evaluation.py --official CHECKOUT --tokenizer TOKENIZER --json docs/results/evaluation.json
+    python benchmarks/evaluation.py --official CHECKOUT --tokenizer DIR --json docs/results/evaluation.json
 
 GPT-2 Small with random weights, 4×4, the full vocabulary. Such a model never ends by itself, so each side is
 told to stop after as many tokens as the answer has; the official code's default is 800, which a trained model
-does not reach either. The official side does some examples only (--singles, --batched), ours all 1,000; what is
-compared is the time for one. They take turns, each in a new process.
+does not reach either. The official side does some examples only (--singles, --batched), ours all 1,000; what
+is compared is the time for one. They take turns, each in a new process.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def ours(init: Path, count: int) -> float:
 
     from trainer import config as configuration
     from trainer import evaluate
-    from trainer.compute import choose
+    from trainer.choosing import choose
     from trainer.heap import keep_memory
     from trainer.parts import assemble
 
@@ -130,10 +130,9 @@ def main() -> int:
     }  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"ours: {middle['ours'] * 1e3:,.2f} ms an example")
     for side, ratio in result["times_faster"].items():
-        print(
-            f"{side}: {middle[side] * 1e3:,.1f} ms an example, ours {middle['ours'] * 1e3:,.2f}: {ratio:.1f} ×"
-        )
+        print(f"official, {side}: {middle[side] * 1e3:,.1f} ms, {ratio:.1f} times as long")
     return 0
 
 

@@ -37,7 +37,7 @@ def bare(seconds: float) -> dict[str, float]:
     import torch
 
     from trainer import config
-    from trainer.compute import choose
+    from trainer.choosing import choose
     from trainer.heap import keep_memory
     from trainer.meter import Meter
     from trainer.parts import assemble
@@ -54,7 +54,7 @@ def bare(seconds: float) -> dict[str, float]:
     batch = parts.method.rows(train[: settings.optim.batch], 0, chance)
     compute, _ = choose(settings.compute, parts.device, parts.method, parts.model, batch)
     torch.set_num_threads(compute.threads)
-    passes = Passes(parts.method, parts.model, compute.path, compute.precision)
+    passes = Passes(parts.method, parts.model, compute)
     updater, meter = Updater(parts.model, settings.optim), Meter()
     step = 0
     started = counted = time.perf_counter()

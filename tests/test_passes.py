@@ -17,7 +17,8 @@ from tests import small_pretrained
 from tests.tiny import tiny_config
 from trainer import checkpoint, cross_entropy
 from trainer.attention import NAME
-from trainer.compute import Compute, choose
+from trainer.choosing import choose
+from trainer.compute import Compute
 from trainer.config import ComputeConfig
 from trainer.cross_entropy import IGNORED, linear_cross_entropy, plain_head
 from trainer.dropout import Dropout, drop
@@ -163,17 +164,17 @@ def test_our_attention_is_the_models_own(kind: str, lowered: bool, tmp_path: Pat
 
 def test_a_batch_in_parts_is_the_same_batch(parts: Parts) -> None:
     batch = batch_of(parts)
-    losses, gradient = gradients(Passes(parts.method, parts.model), parts, batch)
+    losses, gradient = gradients(Passes(parts.method, parts.model, Compute()), parts, batch)
     for count in (2, 5, 12):
-        others, other = gradients(Passes(parts.method, parts.model, parts=count), parts, batch)
+        others, other = gradients(Passes(parts.method, parts.model, Compute(parts=count)), parts, batch)
         assert torch.allclose(gradient, other, atol=1e-6)
         assert torch.allclose(torch.stack(losses).float(), torch.stack(others).float(), rtol=1e-5)
 
 
 def test_bfloat16_is_close_and_leaves_weights_and_gradients_in_float32(parts: Parts) -> None:
     batch = batch_of(parts)
-    losses, gradient = gradients(Passes(parts.method, parts.model), parts, batch)
-    lowered = Passes(parts.method, parts.model, precision="bfloat16")
+    losses, gradient = gradients(Passes(parts.method, parts.model, Compute()), parts, batch)
+    lowered = Passes(parts.method, parts.model, Compute(precision="bfloat16"))
     others, other = gradients(lowered, parts, batch)
     assert losses.mean.item() == pytest.approx(others.mean.item(), rel=0.01)
     assert torch.nn.functional.cosine_similarity(gradient, other, dim=0).item() > 0.999
@@ -183,11 +184,11 @@ def test_bfloat16_is_close_and_leaves_weights_and_gradients_in_float32(parts: Pa
 
 @pytest.mark.slow
 def test_compiled_is_the_same_at_every_stage_and_not_compiled_anew_at_each(parts: Parts) -> None:
-    compiled = Passes(parts.method, parts.model, "compiled")
+    compiled = Passes(parts.method, parts.model, Compute("compiled"))
     frames = torch._dynamo.utils.counters["frames"]
     for scheduled in (0, 4, 9, 14, 20, 26):
         batch = batch_of(parts, scheduled=scheduled)
-        _, gradient = gradients(Passes(parts.method, parts.model), parts, batch)
+        _, gradient = gradients(Passes(parts.method, parts.model, Compute()), parts, batch)
         _, other = gradients(compiled, parts, batch)
         assert torch.allclose(gradient, other, atol=1e-5)
         if scheduled == 4:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests import small_pretrained
 from tests.tiny import tiny_config
+from trainer.compute import Compute
 from trainer.config import ConfigError
 from trainer.events import Evaluated, Metrics, StageEntered
 from trainer.fitting import FittingError, kept_batches
@@ -187,7 +188,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole() -> None:
             parts.method.rows(rows[i : i + 16 // accumulate], 2, None) for i in range(0, 16, 16 // accumulate)
         ]
         for _ in range(3):
-            applied = updater.step(Passes(parts.method, parts.model), chunks, 1 / len(chunks))
+            applied = updater.step(Passes(parts.method, parts.model, Compute()), chunks, 1 / len(chunks))
         assert bool(applied.finite)
         weights.append(torch.cat([p.detach().flatten() for p in parts.model.parameters()]))
     assert torch.allclose(*weights, atol=1e-5)

@@ -216,7 +216,7 @@ class Loop:
     def _compute(self, compute: Compute) -> None:
         """Compute so from now on."""
         self.compute = compute
-        self.passes = Passes(self.method, self.model, compute.path, compute.precision, compute.parts)
+        self.passes = Passes(self.method, self.model, compute)
 
     def _log_when_due(self) -> None:
         if self.step % self.config.log.every or not (self.meter.steps or self.meter.left_out):

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.compute import Compute
 from trainer.cross_entropy import IGNORED
 from trainer.methods.base import Batch, Losses, Method, Model
 
@@ -30,38 +31,30 @@ Run = Callable[[Batch, "Tensor | None", float], Losses]
 class Passes:
     """What turns a batch into gradients. Called with it and its share of the step's loss."""
 
-    def __init__(
-        self,
-        method: Method,
-        model: Model,
-        path: Literal["eager", "compiled", "graphs"] = "eager",
-        precision: Literal["float32", "bfloat16"] = "float32",
-        parts: int = 1,
-    ) -> None:
-        self._method, self._model, self._path, self._parts = method, model, path, parts
-        self._lowered = precision == "bfloat16" and model.dtype == torch.float32
-        self._seen = _Compiled(model) if path == "compiled" else model
-        self._run: Run = _Graphs(self._eager, model) if path == "graphs" else self._eager
+    def __init__(self, method: Method, model: Model, compute: Compute) -> None:
+        self._method, self._model, self._compute = method, model, compute
+        self._seen = _Compiled(model) if compute.path == "compiled" else model
+        self._run: Run = _Graphs(self._eager, model) if compute.path == "graphs" else self._eager
 
     def __call__(self, batch: Batch, share: float) -> Losses:
         """Add the gradients of the mean loss times `share`; the mean comes back so multiplied, too."""
         batch = batch.to(self._model.device)
-        if self._parts == 1:
+        if self._compute.parts == 1:
             return self._run(batch, None, share)
         labels = (batch.labels_BL != IGNORED).sum()
-        losses = [self._run(part, labels, share) for part in batch.split(self._parts)]
+        losses = [self._run(part, labels, share) for part in batch.split(self._compute.parts)]
         return Losses(*(torch.stack(values).sum(0) for values in zip(*losses, strict=True)))
 
     def clear(self) -> None:
         """Forget the gradients."""
         for parameter in self._model.parameters():
-            if self._path == "graphs" and parameter.grad is not None:
+            if self._compute.path == "graphs" and parameter.grad is not None:
                 parameter.grad.zero_()  # a captured graph writes where it was
             else:
                 parameter.grad = None
 
     def _eager(self, batch: Batch, labels: Tensor | None, share: float) -> Losses:
-        with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._lowered):
+        with self._compute.autocast(self._model.device):
             losses = self._method.loss(self._seen, batch, labels)
         (losses.mean * share).backward()
         return losses._replace(mean=losses.mean.detach() * share)

@@ -27,7 +27,8 @@ import torch
 
 from trainer import checkpoint, control, journal, past, room, runs, status
 from trainer import config as configuration
-from trainer.compute import Compute, choose
+from trainer.choosing import choose
+from trainer.compute import Compute
 from trainer.config import Config
 from trainer.control import Answer, Command, Inbox
 from trainer.data import sources
