@@ -31,7 +31,7 @@ ANSWER = 13
 """Tokens from the CoT's EOS to the last: ` ####` is two, eight digits, a blank, two EOS."""
 
 
-def ours(init: Path, count: int) -> float:
+def ours(init: Path, count: int, device: str) -> float:
     """Seconds for one of `count` examples, as an evaluation during a run does them."""
     import torch
 
@@ -47,6 +47,7 @@ def ours(init: Path, count: int) -> float:
             "data": {"digits": 4, "train": 2_000, "valid": count, "test": 10},
             "model": {"init": str(init), "vocab": "full"},
             "method": {"start_from": 47},
+            "device": device,
             "compute": {"threads": os.cpu_count()},
         }
     )
@@ -64,7 +65,7 @@ def ours(init: Path, count: int) -> float:
     return times[-1]
 
 
-def official(checkout: Path, init: Path, count: int, batch: int) -> float:
+def official(checkout: Path, init: Path, count: int, batch: int, device: str) -> float:
     """Seconds for one of `count` examples by the official evaluate() of generate.py."""
     import importlib
 
@@ -81,13 +82,13 @@ def official(checkout: Path, init: Path, count: int, batch: int) -> float:
         bare = [f"{question}|| ####{rest.split('####')[1]}" for question, rest in parted]
         lines.write_text("".join(f"{line}\n" for line in bare))
         names = train.ImplicitModelConfig(base_model=str(init), tokenizer_name=str(init))
-        model = train.ImplicitModel(names).eval()
+        model = train.ImplicitModel(names).to(device).eval()
         data = generate.CoTDataset(model.tokenizer, str(lines), -1)
         loader = DataLoader(data, batch_size=batch, collate_fn=generate.CoTDataCollator(model.tokenizer))
         started = time.perf_counter()
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             generate.evaluate(
-                loader, model.tokenizer, torch.device("cpu"), contextlib.nullcontext(), model, ANSWER
+                loader, model.tokenizer, torch.device(device), contextlib.nullcontext(), model, ANSWER
             )
         return (time.perf_counter() - started) / count
 
@@ -97,6 +98,7 @@ def main() -> int:
     parser.add_argument("--official", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--model", default="small")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--singles", type=int, default=16, help="examples at batch 1")
     parser.add_argument("--batched", type=int, default=96, help="examples at batch 32")
@@ -106,9 +108,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.one:
         sides = {
-            "ours": lambda: ours(options.init, EXAMPLES),
-            "single": lambda: official(options.official, options.init, options.singles, 1),
-            "batched": lambda: official(options.official, options.init, options.batched, 32),
+            "ours": lambda: ours(options.init, EXAMPLES, options.device),
+            "single": lambda: official(options.official, options.init, options.singles, 1, options.device),
+            "batched": lambda: official(options.official, options.init, options.batched, 32, options.device),
         }
         print(json.dumps(sides[options.one]()))
         return 0

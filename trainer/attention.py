@@ -36,10 +36,9 @@ def attend(
     **more: Any,
 ) -> tuple[Tensor, None]:
     """Attention over heads, shapes and arguments as transformers has them: (batch, heads, length, size)."""
-    length = query.shape[2]
-    bf16 = query.dtype == torch.bfloat16 and query.requires_grad
-    slow = query.device.type == "cpu" and (dropout > 0 or bf16)
-    if not slow or attention_mask is not None or key.shape[2] != length:
+    length, context = query.shape[2], key.shape[2]
+    slow = query.device.type == "cpu" and (dropout > 0 or query.dtype == torch.bfloat16)
+    if not slow or attention_mask is not None or length not in (1, context):
         output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
@@ -47,9 +46,9 @@ def attend(
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     size = query.shape[-1]
-    future_TT = torch.full((length, length), -torch.inf, dtype=query.dtype).triu_(1)
+    future = torch.full((length, context), -torch.inf, dtype=query.dtype).triu_(1 + context - length)
     scores = torch.baddbmm(
-        future_TT,
+        future,
         query.flatten(0, 1),
         key.flatten(0, 1).transpose(1, 2),
         alpha=size**-0.5 if scaling is None else scaling,

@@ -65,7 +65,7 @@ def greedy(
                 use_cache=True,
                 logits_to_keep=1,
             ).logits
-            next_B = torch.where(ends_B < ENDS, logits_BLV[:, -1].argmax(-1), pad_id)
+            next_B = torch.where(ends_B < ENDS, logits_BLV[:, -1].max(-1).indices, pad_id)
             if on_token is not None and int(ends_B[0]) < ENDS:
                 on_token(int(next_B[0]))
             written.append(next_B)

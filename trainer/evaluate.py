@@ -83,7 +83,10 @@ def evaluate(
         seconds += part.seconds
     true = true_answers(examples, tokenizer)
     pairs = list(zip(answers, true, strict=True))
-    correct = sum(answer_text(given, tokenizer) == answer_text(answer, tokenizer) for given, answer in pairs)
+    correct = sum(
+        given == answer or answer_text(given, tokenizer) == answer_text(answer, tokenizer)
+        for given, answer in pairs
+    )
     right = sum(x == y for given, answer in pairs for x, y in zip(given, answer, strict=False))
     return Result(
         accuracy=correct / len(examples),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,6 +18,7 @@ from transformers import (
     GPT2Config,
     PreTrainedTokenizerBase,
 )
+from transformers.activations import NewGELUActivation
 
 from trainer import attention
 from trainer.config import Config
@@ -102,9 +104,16 @@ def build_model(
 
 
 def quicken(model: Model) -> Model:
-    """The same model with our attention and dropout: the same mathematics and weights, less time."""
+    """The same model with our attention and dropout, and GPT-2's GELU in one kernel instead of seven.
+
+    The same mathematics and weights, less time and memory.
+    """
     model.set_attn_implementation(attention.NAME)
     replace_dropout(model)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
     return model
 
 
@@ -129,7 +138,6 @@ def _from_scratch(config: Config, tokenizer: PreTrainedTokenizerBase, positions:
         embd_pdrop=config.model.dropout,
         resid_pdrop=config.model.dropout,
         attn_pdrop=config.model.dropout,
-        activation_function="gelu_pytorch_tanh",  # GPT-2's own function, in one kernel instead of seven
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
