@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.app import App, SystemCommand
@@ -23,11 +24,11 @@ from textual.screen import Screen
 from textual.theme import Theme
 
 from stepwise_tui import keymap
-from stepwise_tui.charts.curves import X_AXES, X_LABELS, View
 from stepwise_tui.driver import Driver
 from stepwise_tui.glyphs import ASCII, Glyphs, detect
 from stepwise_tui.history import History, apply
 from stepwise_tui.link import Link
+from stepwise_tui.looking import Looking
 from stepwise_tui.screens.main import Main, Tab
 from stepwise_tui.terminal import Terminal
 from stepwise_tui.widgets.panels import ChatInput, ChatPanel
@@ -61,15 +62,22 @@ class _TerminalLostError(Exception):
     """It did not come back after a stop."""
 
 
-class Cockpit(App[Departure]):
+class Cockpit(Looking, App[Departure]):
     """A run's screen. Ends when the person leaves; what becomes of the run is the caller's matter."""
 
     CSS_PATH = "styles.tcss"
     TITLE = "stepwise"
     BINDINGS: ClassVar[list[BindingType]] = keymap.urgent()
 
-    def __init__(self, link: Link, terminal: Terminal | None = None, *, glyphs: Glyphs | None = None) -> None:
-        """terminal: what it is drawn on; None in a test."""
+    def __init__(
+        self,
+        link: Link,
+        terminal: Terminal | None = None,
+        *,
+        glyphs: Glyphs | None = None,
+        beside: Path | None = None,
+    ) -> None:
+        """terminal: what it is drawn on; None in a test. beside: another run, to compare with."""
         super().__init__(driver_class=Driver if terminal is not None else None)
         self._terminal = terminal
         self._asked: deque[Departure | Literal["suspend", "redraw"]] = deque()
@@ -81,8 +89,7 @@ class Cockpit(App[Departure]):
         self.history = History(config=link.config)
         self.glyphs = glyphs or detect()
         self.set_class(self.glyphs is ASCII, "-ascii")
-        self.view = View(braille=self.glyphs.braille)
-        self.main = Main(link.name, link.folder, self.glyphs)
+        self.main = Main(link.name, link.folder, self.glyphs, beside)
         self._leaving = False
         self._charts_shown = 0.0
 
@@ -138,7 +145,7 @@ class Cockpit(App[Departure]):
     def show_charts(self) -> None:
         """Draw the charts anew, where there is anything new."""
         self._charts_shown = time.monotonic()
-        self.main.show_charts(self.history, self.view)
+        self.main.show_charts(self.history)
 
     def _answer(self, event: Event) -> None:
         match event:
@@ -276,16 +283,14 @@ class Cockpit(App[Departure]):
     def action_next_panel(self) -> None:
         self.main.next_panel()
 
-    def action_log_scale(self) -> None:
-        self.view = self.view._replace(log=not self.view.log)
-        self.main.say(f"loss on a {'logarithmic' if self.view.log else 'linear'} scale", "plain")
-        self.show_charts()
+    def action_beside(self) -> None:
+        from stepwise_tui.screens.beside import ChooseRun
 
-    def action_x_axis(self) -> None:
-        following = X_AXES[(X_AXES.index(self.view.x_axis) + 1) % len(X_AXES)]
-        self.view = self.view._replace(x_axis=following)
-        self.main.say(f"charts by {X_LABELS[following]}", "plain")
-        self.show_charts()
+        self.push_screen(ChooseRun(self.link.folder.parent), self._lay_beside)
+
+    def _lay_beside(self, chosen: tuple[Path | None] | None) -> None:
+        if chosen is not None:
+            self.lay_beside(*chosen)
 
     def action_help(self) -> None:
         from stepwise_tui.screens.pages import Help

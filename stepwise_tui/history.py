@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from stepwise_tui.series import Series
+from stepwise_tui.series import Kept, Series
 from stepwise_tui.text import accuracy, clean
 from stepwise_tui.words import words
 from trainer import config as configuration
@@ -48,7 +48,7 @@ from trainer.events import (
 )
 from trainer.lineage import CheckpointRef, Fork, Lineage
 from trainer.schedule import Pace, Progress
-from trainer.thinning import Grid, Thinned
+from trainer.thinning import Thinned
 
 Tone = Literal["plain", "faint", "stage", "operator", "good", "warning", "error"]
 
@@ -95,11 +95,35 @@ class Branch:
     all is gone and the schedule counts on; thinned.
     """
 
-    def __init__(self, steps: Grid, beyond: Grid) -> None:
-        self.loss, self.loss_answer, self.loss_cot = Series(steps), Series(steps), Series(steps)
-        self.accuracy, self.token_accuracy = Series(steps), Series(steps)
+    def __init__(self, number: int, kept: Kept) -> None:
+        self._number, self._kept = number, kept
+        losses = [Series(kept.steps, kept.metrics, number, value) for value in range(3)]
+        others = [Series(kept.coarse, kept.metrics, number, value) for value in range(3, 6)]
+        scores = [Series(kept.steps, kept.evaluations, number, value) for value in range(2)]
+        self.loss, self.loss_answer, self.loss_cot = losses
+        self.grad_norm, self.lr, self.speed = others
+        self.accuracy, self.token_accuracy = scores
         self.stages: list[At] = []
-        self.beyond: Thinned[At] = beyond.curve()
+        self.beyond: Thinned[At] = kept.beyond.curve()
+
+    def measured(self, event: Metrics) -> None:
+        """Take in what training measured."""
+        kept, at = self._kept, event.at
+        kept.steps.reach(self._number, at.step)
+        kept.coarse.reach(self._number, at.step)
+        losses = event.loss, event.loss_answer, event.loss_cot
+        values = *losses, event.grad_norm, event.lr, event.tokens_per_second
+        kept.metrics.add(self._number, at, *values)
+        curves = self.loss, self.loss_answer, self.loss_cot, self.grad_norm, self.lr, self.speed
+        for curve, value in zip(curves, values, strict=True):
+            curve.add(at, value)
+
+    def evaluated(self, event: Evaluated) -> None:
+        """Take in what an evaluation found."""
+        self._kept.steps.reach(self._number, event.at.step)
+        self._kept.evaluations.add(self._number, event.at, event.accuracy, event.token_accuracy)
+        self.accuracy.add(event.at, event.accuracy)
+        self.token_accuracy.add(event.at, event.token_accuracy)
 
     @property
     def removals(self) -> list[At]:
@@ -152,8 +176,7 @@ class History:
     crashed: RunCrashed | None = None
     born: float = 0.0
     drawn: int = 0
-    grid: Grid = field(default_factory=Grid)
-    beyond: Grid = field(default_factory=Grid)
+    kept: Kept = field(default_factory=Kept)
 
     def __post_init__(self) -> None:
         self.open_branch(1)
@@ -161,7 +184,7 @@ class History:
     def open_branch(self, number: int) -> Branch:
         """The branch of that number, a new one if need be."""
         if number not in self.branches:
-            self.branches[number] = Branch(self.grid, self.beyond)
+            self.branches[number] = Branch(number, self.kept)
         return self.branches[number]
 
     @property
@@ -254,26 +277,22 @@ def apply(history: History, event: Event) -> None:
             history.state = event.state
             history.control = replace(history.control, paused=event.state == "paused")
         case Metrics():
-            branch = history.branch
             history.metrics = event
-            history.grid.reach(event.at.branch, event.at.step)
-            branch.loss.add(event.at, event.loss)
-            branch.loss_answer.add(event.at, event.loss_answer)
-            branch.loss_cot.add(event.at, event.loss_cot)
+            history.branch.measured(event)
             history.drawn += 1
         case Evaluated(split="valid"):
             history.evaluated = event
-            history.grid.reach(event.at.branch, event.at.step)
-            history.branch.accuracy.add(event.at, event.accuracy)
-            history.branch.token_accuracy.add(event.at, event.token_accuracy)
+            history.branch.evaluated(event)
             history.drawn += 1
         case ExamplesShown():
             history.shown, history.shown_at = event.examples, event.at
         case CheckpointSaved():
             history.saves.pop(event.checkpoint, None)
             history.saves[event.checkpoint] = event
+            history.drawn += 1
         case CheckpointRemoved():
             history.saves.pop(event.checkpoint, None)
+            history.drawn += 1
         case RolledBack():
             _fork(history, event)
         case SettingChanged():
@@ -310,7 +329,7 @@ def _move(history: History, event: Event) -> None:
     branch = history.open_branch(at.branch)
     if at.scheduled > branch.scheduled:
         if at.scheduled > at.stage:
-            history.beyond.reach(at.branch, at.scheduled - at.stage)
+            history.kept.beyond.reach(at.branch, at.scheduled - at.stage)
             branch.beyond.add(at.scheduled - at.stage, 0.0, at)
         else:
             branch.stages.append(at)
@@ -461,6 +480,7 @@ def _remember(history: History, event: Event) -> None:
     """The timeline's rows that stay; those of checkpoints are there for as long as these are."""
     if is_row(event):
         history.happenings.append(Happening(event.at, KINDS[type(event)], words(event) or ""))
+        history.drawn += 1
 
 
 _Kind = Literal["start", "stage", "save", "operator", "branch", "alarm", "end"]

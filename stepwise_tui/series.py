@@ -1,45 +1,123 @@
-"""A line of a chart while it grows: values with the places they were measured at, in bounded memory."""
+"""The curves of a chart while they grow: values with the places they were measured at, in bounded memory.
+
+Of the whole a thinned outline is kept (`trainer.thinning`), and of the newest points all.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer import thinning
 from trainer.events import At
 from trainer.thinning import Grid, Thinned
 
+Floats = NDArray[np.float64]
+
 
 class Columns(NamedTuple):
-    """Steps, seconds since the epoch, and values; one of each for a point."""
+    """Steps, seconds since the epoch, and values; one of each for a point, in the order of the steps.
 
-    step: NDArray[np.float64]
-    time: NDArray[np.float64]
-    value: NDArray[np.float64]
+    fair: whether a point was kept whatever its value; the others are extremes, which would pull a mean.
+    """
+
+    step: Floats
+    time: Floats
+    value: Floats
+    fair: NDArray[np.bool_]
+
+
+NOTHING = Columns(np.empty(0), np.empty(0), np.empty(0), np.empty(0, dtype=np.bool_))
+
+
+class Recent:
+    """The newest `thinning.RECENT` rows of one kind of event, of all branches, as they came."""
+
+    def __init__(self, values: int) -> None:
+        self._most = thinning.RECENT
+        self._rows = np.empty((2 * self._most, 3 + values))
+        self._end = 0
+        self.added = 0
+
+    def add(self, branch: int, at: At, *values: float | None) -> None:
+        """Take in a row; None stands for a value that does not exist there."""
+        if self._end == len(self._rows):
+            self._rows[: self._most] = self._rows[-self._most :]
+            self._end = self._most
+        self._rows[self._end] = branch, at.step, at.time, *(math.nan if v is None else v for v in values)
+        self._end += 1
+        self.added += 1
+
+    def of(self, branch: int, value: int) -> tuple[Floats, Floats, Floats]:
+        """Steps, times and values of one branch, in the order of the steps."""
+        rows = self._rows[max(0, self._end - self._most) : self._end]
+        rows = rows[rows[:, 0] == branch]
+        if (np.diff(rows[:, 1]) < 0).any():
+            rows = rows[np.argsort(rows[:, 1], kind="stable")]
+        return rows[:, 1], rows[:, 2], rows[:, 3 + value]
 
 
 class Series:
-    """Values in the order of their steps. Non-finite values are kept: charts show them as gaps."""
+    """One value of one kind of event of one branch. Values that are not finite are kept: charts show them as
+    gaps."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, recent: Recent, branch: int, value: int) -> None:
+        """value: which of the event's values it is, from 0."""
         self._points: Thinned[float] = grid.curve()
-        self._grid = grid
-        self._columns: Columns | None = None
-        self._level = 0
+        self._grid, self._recent, self._branch, self._value = grid, recent, branch, value
+        self._thinned = NOTHING
+        self._columns = self._thinned
+        self._seen: tuple[int, int] | None = None
+        self._level, self._stale = 0, False
 
     def add(self, at: At, value: float | None) -> None:
-        """Append a value, None for one that does not exist there. The grid has been told of it."""
+        """Append a value, None for one that does not exist there. The grid has been told of it, and the row
+        is among the recent."""
         self._points.add(at.step, math.nan if value is None else value, at.time)
-        self._columns = None
+        self._stale = True
 
     @property
     def columns(self) -> Columns:
-        """What is kept."""
-        if self._columns is None or self._level != self._grid.level:
-            self._level = self._grid.level
-            points = self._points.points()
-            rows = np.array([(p.step, p.item, p.value) for p in points], dtype=np.float64).reshape(-1, 3)
-            self._columns = Columns(*rows.T)
+        """What is kept: the outline up to the newest points, then these."""
+        seen = (self._grid.level, self._recent.added)
+        if self._seen != seen:
+            self._seen = seen
+            self._columns = self._joined(self._outline())
         return self._columns
+
+    def _outline(self) -> Columns:
+        if self._stale or self._level != self._grid.level:
+            self._stale, self._level = False, self._grid.level
+            points, sample = self._points.points(), self._points.sample()
+            rows = np.array([(p.step, p.item, p.value) for p in points], dtype=np.float64).reshape(-1, 3)
+            fair = np.fromiter((p.number in sample for p in points), np.bool_, len(points))
+            self._thinned = Columns(rows[:, 0], rows[:, 1], rows[:, 2], fair)
+        return self._thinned
+
+    def _joined(self, outline: Columns) -> Columns:
+        step, time, value = self._recent.of(self._branch, self._value)
+        if not len(step):
+            return outline
+        before = int(np.searchsorted(outline.step, step[0]))
+        return Columns(
+            np.concatenate([outline.step[:before], step]),
+            np.concatenate([outline.time[:before], time]),
+            np.concatenate([outline.value[:before], value]),
+            np.concatenate([outline.fair[:before], np.ones(len(step), dtype=np.bool_)]),
+        )
+
+
+@dataclass
+class Kept:
+    """What the curves of all branches share. steps: of losses and accuracies. coarse: of what is looked at
+    less closely. beyond: of removals when all is gone. metrics, evaluations: their newest."""
+
+    steps: Grid = field(default_factory=Grid)
+    coarse: Grid = field(default_factory=lambda: Grid(thinning.COARSE))
+    beyond: Grid = field(default_factory=Grid)
+    metrics: Recent = field(default_factory=lambda: Recent(6))
+    evaluations: Recent = field(default_factory=lambda: Recent(2))

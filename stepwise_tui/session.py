@@ -63,8 +63,11 @@ def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, pa
         raise typer.Exit(FAILURE)
 
 
-def watch(link: Link, *, plain: bool) -> None:
-    """Follow a run of another process until the person leaves. With `plain` lines it exits as the run did."""
+def watch(link: Link, *, plain: bool, beside: Path | None = None) -> None:
+    """Follow a run of another process until the person leaves. With `plain` lines it exits as the run did.
+
+    beside: another run, whose curves are drawn too.
+    """
     terminal = Terminal()
     if plain or not terminal.whole:
         from stepwise_tui import plain as lines
@@ -73,7 +76,7 @@ def watch(link: Link, *, plain: bool) -> None:
     from stepwise_tui.app import Cockpit
 
     terminal.take()
-    app = Cockpit(link, terminal)
+    app = Cockpit(link, terminal, beside=beside)
     with _signals() as signals:
         signals.stop = signals.hang_up = lambda: app.ask("leave")
         app.run()

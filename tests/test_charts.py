@@ -10,13 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from textual.content import Content
 
 from stepwise_tui.charts import ticks
 from stepwise_tui.charts.chart import Axes, Line, Mark, draw, reduced
-from stepwise_tui.charts.curves import View, accuracy_chart, loss_chart
+from stepwise_tui.charts.curves import Beside, chart, positive
+from stepwise_tui.charts.quantities import ACCURACY, LOSS, QUANTITIES, RATE, Quantity
+from stepwise_tui.charts.view import SMOOTHINGS, WINDOWS, X_AXES, Span, View
 from stepwise_tui.history import History, replay
 from tests import scripted
 from tests.scripted import SCRIPTED
+from trainer.events import At, Metrics
 
 ANY = arrays(np.float64, st.integers(0, 40), elements=st.floats(width=64))
 
@@ -40,6 +44,14 @@ def test_equal_lines_that_lie_on_each_other_are_all_seen(braille: bool) -> None:
     assert cells["dim"] == 0 and max(shares) - min(shares) <= 2 and min(shares) > 15
     if not braille:
         assert "**ooxx**ooxx" in chart.plain
+
+
+def loss_chart(history: History, size: tuple[int, int], view: View) -> Content:
+    return chart(LOSS, history, size, view).text
+
+
+def accuracy_chart(history: History, size: tuple[int, int], view: View) -> Content:
+    return chart(ACCURACY, history, size, view).text
 
 
 def drawn(text: str) -> int:
@@ -130,9 +142,9 @@ def test_later_lines_cover_earlier_ones() -> None:
 def test_without_braille_a_chart_is_plain_ascii() -> None:
     history = replay(scripted.saved().events, SCRIPTED)
     view = View(braille=False)
-    for chart in (loss_chart(history, (60, 16), view), accuracy_chart(history, (60, 16), view)):
-        assert chart.plain.isascii()
-        assert "*" in chart.plain
+    for text in (loss_chart(history, (60, 16), view), accuracy_chart(history, (60, 16), view)):
+        assert text.plain.isascii()
+        assert "*" in text.plain
 
 
 def test_each_stage_is_marked_and_the_last_one_says_that_all_is_gone() -> None:
@@ -143,7 +155,7 @@ def test_each_stage_is_marked_and_the_last_one_says_that_all_is_gone() -> None:
 
 def test_the_axis_says_what_it_shows() -> None:
     history = replay(scripted.training().events, SCRIPTED)
-    for x_axis, word in (("step", "step"), ("removed", "tokens removed"), ("time", "minutes")):
+    for x_axis, word in (("step", "step"), ("removed", "tokens removed"), ("time", "seconds")):
         assert word in loss_chart(history, (80, 16), View(x_axis)).plain  # type: ignore[arg-type]
 
 
@@ -169,3 +181,110 @@ def test_ticks_are_round_and_within(low: float, span: float, count: int) -> None
     assert len(marks) <= count + 2
     assert all(low - step * 1e-6 <= mark <= high + step * 1e-6 for mark in marks)
     assert f"{step:.0e}"[0] in "125"
+
+
+# What part of a run is drawn, and what stands beside it ---------------------------------------------------
+
+
+def metrics(step: int, value: float, time: float = 1.0, stage: int = 0) -> Metrics:
+    return Metrics(
+        at=At(step, 1, stage, stage, stage, time), loss=value, loss_answer=value, loss_cot=None,
+        grad_norm=value, lr=value, steps=1, steps_per_second=1.0, tokens_per_second=value, epoch=0.0,
+    )  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 10**9), st.floats(), st.floats(0, 1e15)), max_size=30),
+    st.sampled_from(QUANTITIES),
+    st.builds(
+        View,
+        st.sampled_from(X_AXES),
+        st.sampled_from(WINDOWS),
+        st.sampled_from(SMOOTHINGS),
+        st.sampled_from([frozenset(), frozenset(q.id for q in QUANTITIES)]),
+        st.none() | st.builds(Span, st.floats(-1e9, 1e9), st.floats(2e9, 1e12), st.booleans()),
+        st.none() | st.integers(0, 10**9),
+        st.booleans(),
+    ),
+    st.sampled_from([(20, 5), (20, 24), (60, 16), (400, 60), (7, 3)]),
+)
+def test_any_run_draws_in_any_view(
+    rows: list[tuple[int, float, float]], quantity: Quantity, view: View, size: tuple[int, int]
+) -> None:
+    history = replay([metrics(step, value, time) for step, value, time in rows])
+    picture = chart(quantity, history, size, view, Beside("itself", history))
+    assert [len(row) for row in picture.text.plain.split("\n")] == [size[0]] * size[1]
+
+
+def test_a_closer_look_draws_only_its_part_and_costs_no_more() -> None:
+    x = np.arange(1e6)
+    wave = Line(x, np.sin(x / 50), "red")
+    text = draw([wave], [], (100, 20), Axes(x_range=(500_000.0, 500_010.0))).plain
+    assert drawn(text) and "500,005" in text
+    between = draw([line(0.0, 8.0)], [], (40, 10), Axes(x_range=(0.4, 0.6), whole=False))
+    assert drawn(between.plain), "a line that only crosses the part is seen"
+
+
+def test_the_newest_points_have_all_their_detail_on_a_long_run() -> None:
+    history = replay([metrics(step, step % 2) for step in range(60_000)])
+    columns = history.branch.loss_answer.columns
+    newest = columns.step >= 60_000 - 4_096
+    assert newest.sum() == 4_096
+    assert len(columns.step) < 4_096 + 4 * 2_048 + 2
+
+
+def test_what_happened_is_marked_below_the_curves() -> None:
+    script = scripted.lost()
+    script.train_to(1_700).command("set optim.lr 0.001", "set")
+    script.train_to(1_900).save("manual")
+    script.say(metrics(script.step + 100, math.nan, script.at.time + 5, stage=script.stage))
+    lost = replay(script.events, SCRIPTED)
+    saved = replay(script.roll_back(3, 1_000).train_to(1_700).events, SCRIPTED)
+    for history, view, wanted in (
+        (lost, View(), "▲●◆✗"),
+        (lost, View(braille=False), "!osx"),
+        (saved, View(), "←"),
+        (saved, View(braille=False), "<"),
+        (saved, View("time"), "▲●◆←"),
+    ):
+        row = chart(LOSS, history, (120, 16), view).text.plain.split("\n")[-2]
+        assert [sign for sign in row if sign in "▲●◆✗←!osx<"] == list(wanted), row
+
+
+def test_time_is_told_in_what_suits_it() -> None:
+    for length, word in ((30, "seconds"), (600, "minutes"), (40_000, "hours"), (600_000, "days")):
+        history = replay([metrics(step, 1.0, 1e9 + step * length / 50) for step in range(51)])
+        bottom = chart(LOSS, history, (90, 16), View("time")).text.plain.split("\n")[-1]
+        assert bottom.rstrip().endswith(word)
+        assert all(len(number) <= 4 for number in bottom.split()[:-1])
+
+
+def test_a_curve_is_smoothed_over_its_faint_self_and_begins_anew_at_each_removal() -> None:
+    history = replay(scripted.training().events, SCRIPTED)
+    styles = {str(span.style) for span in loss_chart(history, (120, 30), View()).spans}
+    assert {"bold $accent", "$accent 35%"} <= styles
+    styles = {str(span.style) for span in loss_chart(history, (120, 30), View(smoothing="off")).spans}
+    assert "bold $accent" in styles and not any("35%" in style for style in styles)
+    styles = {str(span.style) for span in accuracy_chart(history, (120, 30), View()).spans}
+    assert not any("35%" in style for style in styles), "accuracy is shown as it was measured"
+
+
+def test_another_run_is_drawn_in_one_other_style() -> None:
+    history, other = (replay(s.events, SCRIPTED) for s in (scripted.training(), scripted.lost()))
+    picture = chart(ACCURACY, history, (120, 16), View(), Beside("other", other))
+    assert "$primary" in {str(span.style) for span in picture.text.spans}
+    assert picture.x_range[1] >= other.at.step
+
+
+def test_only_what_is_above_zero_can_be_on_a_logarithmic_scale() -> None:
+    assert positive(replay([metrics(1, 0.5)]), LOSS)
+    assert not positive(replay([metrics(1, 0.0), metrics(2, math.nan)]), RATE)
+
+
+def test_a_place_under_the_mouse_is_the_x_that_is_drawn_there() -> None:
+    history = replay(scripted.training().events, SCRIPTED)
+    picture = chart(LOSS, history, (100, 16), View())
+    assert picture.x_at(picture.left) == picture.x_range[0]
+    assert picture.x_at(picture.left + picture.columns - 1) == picture.x_range[1]
+    assert picture.x_at(picture.left - 1) is None and picture.x_at(100) is None

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from benchmarks import long_journal
 from stepwise_tui import history as histories
-from stepwise_tui.charts.curves import View, accuracy_chart, loss_chart
+from stepwise_tui.charts.curves import chart
+from stepwise_tui.charts.quantities import QUANTITIES
+from stepwise_tui.charts.view import Span, View
 from stepwise_tui.history import History, apply, replay
 from tests.scripted import SCRIPTED
 from trainer import digest, thinning
@@ -46,7 +48,14 @@ from trainer.events import (
 )
 
 STAGES = 4
-VIEWS = (View(), View("removed", log=True), View("time"))
+VIEWS = (
+    View(),
+    View("removed", logs=frozenset({"loss", "gradient"})),
+    View("time", smoothing="off"),
+    View(window="recent", smoothing="strong"),
+    View(window="stage", cursor=7),
+    View(span=Span(5.0, 25.0, follows=True)),
+)
 VALUES = (0.5, 0.25, 0.75, 9.0, 0.5, float("nan"), float("inf"))
 STATES = ("training", "paused", "evaluating", "crashed", "finished")
 COMMANDS = ("pause", "resume", "hold", "release", "run 5", "save", "stop", "advance", "ask 1*1", "ask 2*2")
@@ -56,6 +65,7 @@ COMMANDS = ("pause", "resume", "hold", "release", "run 5", "save", "stop", "adva
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds so narrow that a short story meets them all."""
     monkeypatch.setattr(thinning, "LIMIT", 8)
+    monkeypatch.setattr(thinning, "RECENT", 6)
     for module in (digest, histories):
         monkeypatch.setattr(module, "LINES", 6)
         monkeypatch.setattr(module, "TURNS", 3)
@@ -94,8 +104,9 @@ class Teller:
         cot = None if self.scheduled >= STAGES else self.value()
         skipped = self.chance.choice([0, 0, 0, 1])
         yield Metrics(
-            at=self.at, loss=self.value(), loss_answer=self.value(), loss_cot=cot, grad_norm=1.0, lr=0.1,
-            steps=1, steps_per_second=10.0, tokens_per_second=100.0, epoch=0.1, skipped=skipped,
+            at=self.at, loss=self.value(), loss_answer=self.value(), loss_cot=cot, grad_norm=self.value(),
+            lr=0.1, steps=1, steps_per_second=10.0, tokens_per_second=self.value(), epoch=0.1,
+            skipped=skipped,
         )  # fmt: skip
 
     def evaluate(self) -> Iterator[Event]:
@@ -223,9 +234,9 @@ def known(history: History) -> dict[str, Any]:
         shown[name] = getattr(history, name)
     shown["metrics"] = repr(history.metrics)  # nan is not equal to itself
     for view in VIEWS:
-        for draw in (loss_chart, accuracy_chart):
-            chart = draw(history, (60, 16), view)
-            shown[f"{draw.__name__} by {view.x_axis}"] = chart.plain, chart.spans
+        for quantity in QUANTITIES:
+            drawn = chart(quantity, history, (60, 16), view).text
+            shown[f"{quantity.title} in {view}"] = drawn.plain, drawn.spans
     return shown
 
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepwise_tui.charts.curves import View, accuracy_chart, loss_chart
+from stepwise_tui.charts.curves import chart
+from stepwise_tui.charts.quantities import QUANTITIES
+from stepwise_tui.charts.view import View
 from stepwise_tui.history import History, apply, replay
-from stepwise_tui.series import Series
+from stepwise_tui.series import Kept, Series
 from tests import scripted
 from tests.scripted import SCRIPTED, Script
 from trainer import schedule
@@ -32,7 +34,9 @@ from trainer.events import (
     encode,
 )
 from trainer.schedule import Pace, Progress
-from trainer.thinning import LIMIT, Grid
+from trainer.thinning import LIMIT, RECENT
+
+LENGTH = 8 * LIMIT + RECENT
 
 
 @pytest.mark.parametrize("script", [scripted.lost, scripted.saved, scripted.finished, scripted.training])
@@ -48,9 +52,9 @@ def test_a_journal_replays_to_the_same_charts_log_and_chat(script: type[Script])
     assert again.chat == live.chat
     assert again.timeline == live.timeline
     assert again.lineage == live.lineage
-    for view in (View(), View("removed", log=True), View("time")):
-        for draw in (loss_chart, accuracy_chart):
-            one, other = draw(live, (90, 20), view), draw(again, (90, 20), view)
+    for view in (View(), View("removed", logs=frozenset({"loss"})), View("time")):
+        for quantity in QUANTITIES:
+            one, other = (chart(quantity, history, (90, 20), view).text for history in (live, again))
             assert (one.plain, one.spans) == (other.plain, other.spans)
 
 
@@ -182,26 +186,29 @@ def test_nothing_a_terminal_would_obey_gets_into_log_or_chat(text: str) -> None:
 
 def test_memory_is_bounded() -> None:
     history = replay([started()])
-    for step in range(1, 3 * LIMIT):
+    for step in range(1, LENGTH):
         apply(history, metrics(step, time=float(step)))
         apply(history, Notice(at=At(step, time=float(step)), message="x"))
-    assert len(history.branch.loss.columns.value) <= 3 * LIMIT
+    assert len(history.branch.loss.columns.value) <= 3 * LIMIT + RECENT
     assert len(history.log) == LINES
-    assert history.log_total == 3 * LIMIT - 1 + 1
+    assert history.log_total == LENGTH - 1 + 1
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(0, 3 * LIMIT), st.integers(0, 3 * LIMIT))
+@given(st.integers(0, LENGTH), st.integers(0, LENGTH))
 def test_thinning_keeps_spikes_gaps_and_both_ends_in_order(spike: int, gap: int) -> None:
-    grid = Grid()
-    series = Series(grid)
-    for step in range(3 * LIMIT + 1):
+    kept = Kept()
+    series = Series(kept.steps, kept.metrics, branch=1, value=0)
+    for step in range(LENGTH + 1):
         value = math.nan if step == gap else 9.0 if step == spike else (step % 7) / 10
-        grid.reach(1, step)
-        series.add(At(step, time=float(step)), value)
-    steps, _, values = series.columns
-    assert len(values) < 3 * LIMIT
+        at = At(step, time=float(step))
+        kept.steps.reach(1, step)
+        kept.metrics.add(1, at, *[value] * 6)
+        series.add(at, value)
+    steps, _, values, fair = series.columns
+    assert len(values) < 3 * LIMIT + RECENT
+    assert (steps[-RECENT:] == np.arange(LENGTH + 1 - RECENT, LENGTH + 1)).all() and fair[-RECENT:].all()
     assert list(steps) == sorted(steps)
-    assert steps[0] == 0 and steps[-1] == 3 * LIMIT
+    assert steps[0] == 0 and steps[-1] == LENGTH
     assert np.isnan(values).any()
     assert spike == gap or 9.0 in values

@@ -13,6 +13,7 @@ import re
 from collections import deque
 from typing import NamedTuple
 
+from trainer import thinning
 from trainer.events import (
     EVENTS,
     AlarmCleared,
@@ -48,7 +49,12 @@ HEAD = re.compile(
     rb'\{"seq":(\d+),"event":"(\w+)","step":(\d+),"branch":(\d+),"stage":(\d+),"scheduled":(\d+),'
     rb'"removed":\d+,"time":([^,}]+)'
 )
-LOSSES = re.compile(rb',"loss":([^,]+),"loss_answer":([^,]+),"loss_cot":([^,]+),')
+NUMBERS = re.compile(
+    rb',"loss":([^,]+),"loss_answer":([^,]+),"loss_cot":([^,]+),"grad_norm":([^,]+),"lr":([^,]+),"steps":\d+,'
+    rb'"steps_per_second":[^,]+,"tokens_per_second":([^,]+),'
+)
+NAMES = ("loss", "loss_answer", "loss_cot", "grad_norm", "lr", "speed")
+"""What is drawn of metrics: the losses, and what is drawn more coarsely."""
 ORDINARY = b'"skipped":0,"left_out":0}'
 SUPERSEDED = (b"state_changed", b"examples_shown")
 """Events of which only the last one matters."""
@@ -71,8 +77,10 @@ class Digest:
     def __init__(self) -> None:
         self.seq = 0
         """The last event that was taken in."""
-        self._grid, self._beyond = Grid(), Grid()
+        self._grid, self._coarse, self._beyond = Grid(), Grid(thinning.COARSE), Grid()
         self._curves: dict[tuple[str, int], Thinned[Line]] = {}
+        self._metrics: deque[Line] = deque(maxlen=thinning.RECENT)
+        self._evaluations: deque[Line] = deque(maxlen=thinning.RECENT)
         self._reached: dict[int, int] = {}
         self._structure: list[Line] = []
         self._counting: deque[Line] = deque(maxlen=LINES)
@@ -101,11 +109,13 @@ class Digest:
             assert head is not None
         self.seq = int(head[1])
         name, step, branch = head[2], int(head[3]), int(head[4])
-        losses = LOSSES.match(text, head.end()) if name == b"metrics" and text.endswith(ORDINARY) else None
-        if losses is not None:
+        numbers = None
+        if name == b"metrics" and text.endswith(ORDINARY):
+            numbers = NUMBERS.match(text, head.end())
+        if numbers is not None:
             line = Line(self.seq, text)
             self._place(line, head)
-            self._losses(line, step, branch, *map(_number, losses.groups()))
+            self._measure(line, step, branch, *map(_number, numbers.groups()))
         elif name in SUPERSEDED:
             line = Line(self.seq, text)
             self._place(line, head)
@@ -136,7 +146,8 @@ class Digest:
         kept = {p.item.seq: p.item for curve in self._curves.values() for p in curve.points()}
         singles = (self._structure, self._counting, self._latest.values(), self._unanswered.values())
         saved = (lines[-1] for lines in self._checkpoints.values())
-        more = (saved, self._rows, *self._log, *self._turns.values())
+        newest = (self._metrics, self._evaluations, self._rows)
+        more = (saved, *newest, *self._log, *self._turns.values())
         return kept | {line.seq: line for lines in (*singles, *more) for line in lines}
 
     def _place(self, line: Line, head: re.Match[bytes]) -> None:
@@ -161,10 +172,13 @@ class Digest:
             self._counting.append(line)
         self._scheduled = scheduled
 
-    def _losses(self, line: Line, step: int, branch: int, *losses: float) -> None:
+    def _measure(self, line: Line, step: int, branch: int, *values: float) -> None:
+        self._metrics.append(line)
         self._grid.reach(branch, step)
-        for name, value in zip(("loss", "loss_answer", "loss_cot"), losses, strict=True):
-            self._curve(name, branch, self._grid).add(step, value, line)
+        self._coarse.reach(branch, step)
+        for name, value in zip(NAMES, values, strict=True):
+            grid = self._grid if name.startswith("loss") else self._coarse
+            self._curve(name, branch, grid).add(step, value, line)
 
     def _curve(self, name: str, branch: int, grid: Grid) -> Thinned[Line]:
         curve = self._curves.get((name, branch))
@@ -179,8 +193,17 @@ class Digest:
         match event:
             case Metrics():
                 cot = float("nan") if event.loss_cot is None else event.loss_cot
-                self._losses(line, event.at.step, event.at.branch, event.loss, event.loss_answer, cot)
+                values = (
+                    event.loss,
+                    event.loss_answer,
+                    cot,
+                    event.grad_norm,
+                    event.lr,
+                    event.tokens_per_second,
+                )
+                self._measure(line, event.at.step, event.at.branch, *values)
             case Evaluated(split="valid"):
+                self._evaluations.append(line)
                 self._grid.reach(event.at.branch, event.at.step)
                 for name, value in (("exact", event.accuracy), ("token", event.token_accuracy)):
                     self._curve(name, event.at.branch, self._grid).add(event.at.step, value, line)

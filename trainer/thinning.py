@@ -1,9 +1,9 @@
 """Points of curves in bounded memory, with nothing lost that a chart could show. Pure, and light to import.
 
-The steps are cut into buckets of 2**level. Of each bucket the lowest, the highest and the first value that is
-no number are kept, and of the whole its two ends; so spikes, dips and gaps outlive any thinning. What is kept
-is a function of the points alone: not of when it was looked at, nor of whether points that are not kept were
-left out before.
+The steps are cut into buckets of 2**level. Of each bucket the first point, the lowest, the highest and the
+first value that is no number are kept, and of the whole its two ends; so spikes, dips and gaps outlive any
+thinning, and the first points are a fair sample of all. What is kept is a function of the points alone: not
+of when it was looked at, nor of whether points that are not kept were left out before.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 LIMIT = 2048
 """Buckets that all branches span together, at most; a chart is a few hundred dots wide."""
+RECENT = 4096
+"""Of the newest points of a curve, so many are kept as they came, whatever the level."""
+COARSE = 4
+"""How much coarser the outline of gradient norm, learning rate and speed is than that of the losses."""
 HIGHEST = 62
 
 T = TypeVar("T")
@@ -21,10 +25,11 @@ T = TypeVar("T")
 
 class Grid:
     """What the curves of all branches have in common: the lowest level at which they span at most `LIMIT`
-    buckets together."""
+    buckets together, or a `share`-th of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: int = 1) -> None:
         self.level = 0
+        self._share = share
         self._spans: dict[int, tuple[int, int]] = {}
         self._buckets = 0
         self._curves: list[Thinned[Any]] = []
@@ -43,12 +48,16 @@ class Grid:
         first, last = min(first, step), max(last, step)
         self._spans[branch] = first, last
         self._buckets += self._count(first, last) - before
-        if self._buckets > LIMIT and self.level < HIGHEST:
-            while self._buckets > LIMIT and self.level < HIGHEST:
+        if self._too_many:
+            while self._too_many:
                 self.level += 1
                 self._buckets = sum(self._count(a, b) for a, b in self._spans.values())
             for curve in self._curves:
                 curve.coarsen()
+
+    @property
+    def _too_many(self) -> bool:
+        return self._buckets > LIMIT // self._share and self.level < HIGHEST
 
     def _count(self, first: int, last: int) -> int:
         return (last >> self.level) - (first >> self.level) + 1
@@ -65,12 +74,15 @@ class Point(NamedTuple, Generic[T]):
 
 @dataclass(slots=True)
 class Bucket(Generic[T]):
+    first: Point[T]
     low: Point[T] | None = None
     high: Point[T] | None = None
     gap: Point[T] | None = None
 
     def take(self, point: Point[T]) -> None:
         """Keep it if it says more; of equals the one that came first stays."""
+        if point.number < self.first.number:
+            self.first = point
         if not math.isfinite(point.value):
             if self.gap is None or point.number < self.gap.number:
                 self.gap = point
@@ -79,6 +91,10 @@ class Bucket(Generic[T]):
             self.low = point
         if self.high is None or (-point.value, point.number) < (-self.high.value, self.high.number):
             self.high = point
+
+    def points(self) -> list[Point[T]]:
+        """What is kept, some of it twice."""
+        return [p for p in (self.first, self.low, self.high, self.gap) if p is not None]
 
 
 class Thinned(Generic[T]):
@@ -102,23 +118,26 @@ class Thinned(Generic[T]):
             self.last = point
         bucket = self._buckets.get(step >> self._level)
         if bucket is None:
-            bucket = self._buckets[step >> self._level] = Bucket()
+            bucket = self._buckets[step >> self._level] = Bucket(point)
         elif bucket.low is not None and bucket.low.value <= value <= bucket.high.value:  # type: ignore[union-attr]
             return
         bucket.take(point)
 
     def points(self) -> list[Point[T]]:
         """What is kept, in the order of the steps."""
-        kept = [point for b in self._buckets.values() for point in (b.low, b.high, b.gap)]
-        kept += [self._first, self.last]
-        return sorted({p.number: p for p in kept if p is not None}.values(), key=lambda point: point[:2])
+        kept = {point.number: point for b in self._buckets.values() for point in b.points()}
+        kept |= {point.number: point for point in (self._first, self.last) if point is not None}
+        return sorted(kept.values(), key=lambda point: point[:2])
+
+    def sample(self) -> set[int]:
+        """The numbers of those points that were kept whatever their value: one of each bucket."""
+        return {bucket.first.number for bucket in self._buckets.values()}
 
     def coarsen(self) -> None:
         """Come up to the grid's level."""
         finer, shift = self._buckets, self._grid.level - self._level
         self._buckets, self._level = {}, self._grid.level
         for number, bucket in finer.items():
-            wider = self._buckets.setdefault(number >> shift, Bucket())
-            for point in (bucket.low, bucket.high, bucket.gap):
-                if point is not None:
-                    wider.take(point)
+            wider = self._buckets.setdefault(number >> shift, Bucket(bucket.first))
+            for point in bucket.points():
+                wider.take(point)

@@ -21,6 +21,7 @@ CLOSEST, APART = 3, 5
 behind a fence nobody sees the curves."""
 
 AXIS, MARK, MARK_TEXT = "$foreground-muted", "$surface-lighten-2", "$foreground-muted"
+CURSOR = "$accent"
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,48 @@ class Dot(NamedTuple):
     sign: str = "●"
 
 
+class Sign(NamedTuple):
+    """A sign below the curves, where something happened at x. Of two in one cell the first counts."""
+
+    x: float
+    sign: str
+    style: str
+
+
 class Axes(NamedTuple):
     """How the numbers are laid out. x_label: what x is. y_range: fixed limits; None takes the data's.
 
     log: y logarithmic; values at or below zero are then gaps, and y_range is None. whole: x is a count.
+    x_range: the part of x that is shown; None shows all. unit: of x, in which its numbers are written.
+    steady: limits of y are round numbers, so that they seldom move.
     """
 
     x_label: str = ""
     y_range: tuple[float, float] | None = None
     log: bool = False
     whole: bool = True
+    x_range: tuple[float, float] | None = None
+    unit: float = 1.0
+    steady: bool = False
+
+
+class Picture(NamedTuple):
+    """A chart as text, and where in it x lies: `columns` cells from the cell `left` on show `x_range`.
+
+    columns is 0 where a sentence stands in place of a chart.
+    """
+
+    text: Content
+    left: int = 0
+    columns: int = 0
+    x_range: tuple[float, float] = (0.0, 1.0)
+
+    def x_at(self, cell: int) -> float | None:
+        """The x in the middle of a cell, counted from the chart's left; None beside the curves."""
+        if not 0 <= cell - self.left < self.columns:
+            return None
+        low, high = self.x_range
+        return low + (high - low) * (cell - self.left) / max(1, self.columns - 1)
 
 
 def draw(
@@ -77,25 +110,50 @@ def draw(
     braille: bool = True,
     empty: str = "nothing measured yet",
 ) -> Content:
+    """A chart of exactly `size` (width, height) cells; see `picture`."""
+    return picture(lines, marks, size, axes, dots=dots, braille=braille, empty=empty).text
+
+
+def picture(
+    lines: Sequence[Line],
+    marks: Sequence[Mark],
+    size: tuple[int, int],
+    axes: Axes,
+    *,
+    dots: Sequence[Dot] = (),
+    signs: Sequence[Sign] = (),
+    cursor: float | None = None,
+    braille: bool = True,
+    empty: str = "nothing measured yet",
+) -> Picture:
     """A chart of exactly `size` (width, height) cells.
 
     Later lines are drawn over earlier ones, unless they are equal, and dots over lines; of two dots in one
-    cell the first is seen. Values that are not finite are gaps. Never raises.
+    cell the first is seen. cursor: a line at this x, behind the curves. Values that are not finite are gaps.
+    Never raises.
     """
     width, height = size
     if width < SMALLEST[0] or height < SMALLEST[1]:
-        return _message("no room for a chart", size)
+        return Picture(_message("no room for a chart", size))
     lines = [_usable(line, axes.log) for line in lines]
     marks = [mark for mark in marks if abs(mark.x) < LARGEST]
     dots, points = _usable_dots(dots, axes.log)
+    if axes.x_range is not None:
+        lines = [cut(line, *axes.x_range) for line in lines]
+        marks = [mark for mark in marks if axes.x_range[0] <= mark.x <= axes.x_range[1]]
+        signs = [sign for sign in signs if axes.x_range[0] <= sign.x <= axes.x_range[1]]
     x_range = _range([line.x for line in (*lines, points)])
     y_range = axes.y_range or _range([line.y for line in (*lines, points)])
     if x_range is None or y_range is None:
-        return _message(empty, size)
+        return Picture(_message(empty, size))
     places = [mark.x for mark in marks]
-    x_range = _wide((min(x_range[0], *places), max(x_range[1], *places)) if places else x_range, 0.0)
-    y_range = y_range if axes.y_range else _wide(y_range, 0.05)
-    return _Plot(lines, marks, dots, size, axes, x_range, y_range, braille).content()
+    x_range = (min(x_range[0], *places), max(x_range[1], *places)) if places else x_range
+    x_range = _wide(axes.x_range or x_range, 0.0)
+    y_range = y_range if axes.y_range else _wide(y_range, 0.0 if axes.steady else 0.05)
+    if axes.steady and not axes.y_range:
+        y_range = ticks.around(*y_range, max(1, (height - 3) // 3), log=axes.log)
+    plot = _Plot(lines, marks, dots, size, axes, x_range, y_range, braille, signs, cursor)
+    return Picture(plot.content(), plot.left, plot.plot_width, x_range)
 
 
 class _Plot:
@@ -111,6 +169,8 @@ class _Plot:
         x_range: tuple[float, float],
         y_range: tuple[float, float],
         braille: bool,
+        signs: Sequence[Sign],
+        cursor: float | None,
     ) -> None:
         self.width, self.height = size
         self.axes, self.x_range, self.y_range, self.braille = axes, x_range, y_range, braille
@@ -122,9 +182,11 @@ class _Plot:
         self.sheet = Canvas(self.width, self.height)
         self.plot = Canvas(self.plot_width, self.plot_height, braille=braille)
         self._draw_marks(marks)
+        self._draw_cursor(cursor)
         self._draw_lines(lines)
         self._draw_dots(dots)
         self._draw_axes(y_marks)
+        self._draw_signs(signs)
 
     def content(self) -> Content:
         self.sheet.paste(self.plot, self.left, self.top)
@@ -153,6 +215,16 @@ class _Plot:
             if start >= free and mark.label:
                 self.sheet.text(self.left + start, 0, mark.label, MARK_TEXT)
                 free = start + len(mark.label) + 1
+
+    def _draw_cursor(self, x: float | None) -> None:
+        if x is not None and self.x_range[0] <= x <= self.x_range[1]:
+            self.plot.column(self._cell(x), "┃" if self.braille else "#", CURSOR)
+
+    def _draw_signs(self, signs: Sequence[Sign]) -> None:
+        for sign in reversed(signs):
+            self.sheet.text(
+                self.left + self._cell(sign.x), self.top + self.plot_height, sign.sign, sign.style
+            )
 
     def _draw_lines(self, lines: Sequence[Line]) -> None:
         low, high = self.y_range
@@ -210,11 +282,13 @@ class _Plot:
         room = self.plot_width - len(label) - 1
         if room < self.plot_width // 3:
             label, room = "", self.plot_width
-        values, step = ticks.linear(*self.x_range, max(1, room // 9), whole=self.axes.whole)
+        unit = self.axes.unit
+        low, high = self.x_range[0] / unit, self.x_range[1] / unit
+        values, step = ticks.linear(low, high, max(2, room // 8), whole=self.axes.whole)
         free = 0
         for value in values:
             text = ticks.label(value, step)
-            cell = self._cell(value)
+            cell = self._cell(value * unit)
             start = min(max(0, cell - len(text) // 2), self.plot_width - len(text))
             if start < free or start + len(text) > room:
                 continue
@@ -222,6 +296,38 @@ class _Plot:
             self.sheet.text(self.left + start, base + 1, text, AXIS)
             free = start + len(text) + 1
         self.sheet.text(self.width - len(label), base + 1, label, MARK_TEXT)
+
+
+def cut(line: Line, low: float, high: float) -> Line:
+    """The line from `low` to `high`, with the next point on either side moved to the edge along the line.
+
+    Where x goes back no part of the line joins, so there the caller has left a gap.
+    """
+    x, y = line.x, line.y
+    inside = (x >= low) & (x <= high)
+    kept = inside | ~np.isfinite(x)
+    kept[:-1] |= inside[1:]
+    kept[1:] |= inside[:-1]
+    crossing = np.flatnonzero((x[:-1] < low) & (x[1:] > high))
+    kept[crossing] = kept[crossing + 1] = True
+    x, y = x[kept], y[kept]
+    _move_to_edge(x, y, low, high)
+    outside = ~((x >= low) & (x <= high))
+    x[outside] = y[outside] = np.nan
+    return replace(line, x=x, y=y)
+
+
+def _move_to_edge(x: Floats, y: Floats, low: float, high: float) -> None:
+    """Move points beyond the edges to them, along the line to their neighbour."""
+    if len(x) < 2:
+        return
+    left = np.flatnonzero((x[:-1] < low) & (x[1:] >= low))
+    right = np.flatnonzero((x[:-1] <= high) & (x[1:] > high))
+    old_x, old_y = x.copy(), y.copy()
+    for points, others, edge in ((left, left + 1, low), (right + 1, right, high)):
+        share = (edge - old_x[points]) / (old_x[others] - old_x[points])
+        x[points] = edge
+        y[points] = old_y[points] + share * (old_y[others] - old_y[points])
 
 
 def reduced(x: Floats, y: Floats, columns: int) -> tuple[Floats, Floats]:

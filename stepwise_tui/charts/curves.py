@@ -1,159 +1,269 @@
-"""The curves of a run: which lines of which branches, over which x, with a mark for each stage.
+"""The charts of a run: which lines of which branches, over which x, with a mark for each stage and a sign for
+what happened.
 
 The live line of history is bright; what a roll back abandoned stays, dim, behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
-from textual.content import Content
 
+from stepwise_tui.charts import traces
 from stepwise_tui.charts.canvas import Floats
-from stepwise_tui.charts.chart import Axes, Line, Mark, draw
-from stepwise_tui.history import Branch, History
-from stepwise_tui.series import Columns, Series
+from stepwise_tui.charts.chart import Axes, Line, Mark, Picture, Sign, picture
+from stepwise_tui.charts.quantities import Curve, Quantity
+from stepwise_tui.charts.smoothing import smoothed
+from stepwise_tui.charts.traces import Trace
+from stepwise_tui.charts.view import Extent, View, XAxis, frame
+from stepwise_tui.history import History
 from trainer.events import At
 
-XAxis = Literal["step", "removed", "time"]
-X_AXES: tuple[XAxis, ...] = ("step", "removed", "time")
-X_LABELS: dict[XAxis, str] = {"step": "step", "removed": "tokens removed", "time": "minutes"}
-
 ABANDONED = "$foreground-disabled"
+BESIDE = "$primary"
+BESIDE_SIGN = "+"
+RAW_SIGN = "."
+
+UNITS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+"""Of time along x: the first that goes twice into what is in view."""
+
+HALVES = {"light": (0.01, 2.0), "strong": (0.05, 8.0)}
+"""The half-life of the smoothing: of the width in view, but no less than so many samples."""
+
+SIGNS: dict[str, tuple[str, str, str]] = {
+    "nan": ("✗", "x", "bold $error"),
+    "alarm": ("▲", "!", "bold $error"),
+    "branch": ("←", "<", "bold $accent"),
+    "operator": ("●", "o", "bold $accent"),
+    "save": ("◆", "s", "bold $success"),
+}
+"""What stands below the curves where it happened, with braille and without. The first of two wins."""
 
 
-class Curve(NamedTuple):
-    """How one quantity is drawn. name: what the legend calls it."""
+class Beside(NamedTuple):
+    """Another run, drawn for comparison."""
 
     name: str
-    of: Callable[[Branch], Series]
-    style: str
-    sign: str
+    history: History
 
 
-LOSS = (
-    Curve("all", lambda branch: branch.loss, "$foreground-muted", "."),
-    Curve("CoT", lambda branch: branch.loss_cot, "$secondary", "o"),
-    Curve("answer", lambda branch: branch.loss_answer, "bold $accent", "*"),
-)
-ACCURACY = (
-    Curve("per token", lambda branch: branch.token_accuracy, "$secondary", "."),
-    Curve("exact", lambda branch: branch.accuracy, "bold $success", "*"),
-)
+class _Scene(NamedTuple):
+    """What all lines of a chart have in common."""
+
+    view: View
+    log: bool
+    half: float
 
 
-class View(NamedTuple):
-    """How the person wants to see the charts."""
+def chart(
+    quantity: Quantity, history: History, size: tuple[int, int], view: View, beside: Beside | None = None
+) -> Picture:
+    """One quantity of a run, as the view has it."""
+    extent = traces.extent(history, view.x_axis, [beside.history] if beside is not None else [])
+    x_range = frame(view, extent)
+    unit, label = _unit(view.x_axis, x_range)
+    log = quantity.id in view.logs
+    scene = _Scene(view, log, _half(quantity, view, extent, x_range))
+    limits = traces.live(history)
+    main = quantity.curves[-1]
+    lines = [line for number in history.branches for line in _abandoned(history, number, limits, main, view)]
+    if beside is not None:
+        other = main._replace(style=BESIDE, sign=BESIDE_SIGN)
+        lines += _joined(beside.history, traces.live(beside.history), (other,), scene)
+    lines += _joined(history, limits, quantity.curves, scene)
+    at = sample(history, view)
+    nothing = not any(len(main.of(branch).columns.step) for branch in history.branches.values())
+    return picture(
+        lines,
+        [_mark(history, at, view.x_axis) for at in traces.entries(history, limits)],
+        size,
+        Axes(
+            label,
+            y_range=None if log else quantity.y_range,
+            log=log,
+            whole=view.x_axis != "time",
+            x_range=x_range,
+            unit=unit,
+            steady=True,
+        ),
+        signs=_signs(history, limits, main, view),
+        cursor=at.x if at is not None else None,
+        braille=view.braille,
+        empty=quantity.empty if nothing else "nothing measured here",
+    )
 
-    x_axis: XAxis = "step"
-    log: bool = False
-    braille: bool = True
+
+def _unit(x_axis: XAxis, x_range: tuple[float, float]) -> tuple[float, str]:
+    if x_axis != "time":
+        return 1.0, "step" if x_axis == "step" else "tokens removed"
+    span = x_range[1] - x_range[0]
+    return next((unit for unit in UNITS if span >= 2 * unit[0]), UNITS[-1])
 
 
-def loss_chart(history: History, size: tuple[int, int], view: View) -> Content:
-    """Training loss, nats per token: on the answer, on the CoT, on both."""
-    axes = Axes(X_LABELS[view.x_axis], log=view.log, whole=view.x_axis != "time")
-    return _chart(history, LOSS, size, view, axes, "no loss yet")
-
-
-def accuracy_chart(history: History, size: tuple[int, int], view: View) -> Content:
-    """Validation accuracy: exact answers, and single tokens."""
-    axes = Axes(X_LABELS[view.x_axis], y_range=(0.0, 1.0), whole=view.x_axis != "time")
-    return _chart(history, ACCURACY, size, view, axes, "not evaluated yet")
-
-
-def _chart(
-    history: History, curves: tuple[Curve, ...], size: tuple[int, int], view: View, axes: Axes, empty: str
-) -> Content:
-    limits = _live(history)
-    lines = [
-        line for number in history.branches for line in _abandoned(history, number, limits, curves, view)
-    ]
-    lines += [_joined(history, limits, curve, view) for curve in curves]
-    return draw(lines, _marks(history, limits, view.x_axis), size, axes, braille=view.braille, empty=empty)
+def _half(quantity: Quantity, view: View, extent: Extent, x_range: tuple[float, float]) -> float:
+    """The half-life of the smoothing, along x; 0 where nothing is smoothed."""
+    if view.smoothing == "off" or not quantity.smooth:
+        return 0.0
+    share, samples = HALVES[view.smoothing]
+    return max(share * (x_range[1] - x_range[0]), samples * extent.spacing)
 
 
 def _abandoned(
-    history: History, number: int, limits: Mapping[int, float], curves: tuple[Curve, ...], view: View
+    history: History, number: int, limits: Mapping[int, float], curve: Curve, view: View
 ) -> list[Line]:
-    """The last of the curves, from where its branch was left to its end."""
-    columns = curves[-1].of(history.branches[number]).columns
-    x, step = _x(history, number, columns, view.x_axis), columns.step
-    start = int(np.searchsorted(step, limits.get(number, -1.0), side="right"))
-    if start == len(step):
+    """A curve from where its branch was left to its end."""
+    columns = curve.of(history.branches[number]).columns
+    start = int(np.searchsorted(columns.step, limits.get(number, -1.0), side="right"))
+    if start == len(columns.step):
         return []
     kept = slice(max(0, start - 1), None)
+    x = traces.along(history, number, columns, view.x_axis)
     return [Line(x[kept], columns.value[kept], ABANDONED, "'")]
 
 
-def _joined(history: History, limits: Mapping[int, float], curve: Curve, view: View) -> Line:
-    """A curve along the live line of history, through all its branches; a gap where x goes back."""
-    xs, ys = [np.empty(0)], [np.empty(0)]
-    for number in sorted(limits):
-        if number in history.branches:
-            columns = curve.of(history.branches[number]).columns
-            live = columns.step <= limits[number]
-            x, y = _x(history, number, columns, view.x_axis)[live], columns.value[live]
-            if len(x) and len(xs[-1]) and x[0] < xs[-1][-1]:
-                xs.append(x[:1])
-                ys.append(np.array([np.nan]))
-            xs.append(x)
-            ys.append(y)
-    return Line(np.concatenate(xs), np.concatenate(ys), curve.style, curve.sign)
+def _joined(
+    history: History, limits: Mapping[int, float], curves: tuple[Curve, ...], scene: _Scene
+) -> list[Line]:
+    """Curves along the live line of history, through all its branches; those that are smoothed over what they
+    were before. A gap where x goes back."""
+    raw, means = [], []
+    entered = np.array([at.step for at in traces.entries(history, limits)], dtype=np.float64)
+    for curve in curves:
+        found = traces.trace(history, curve, scene.view.x_axis, limits)
+        back = found.begins & (np.diff(found.x, prepend=found.x[:1]) < 0)
+        x, y = _broken(found.x, found.value, back)
+        raw.append(Line(x, y, curve.style, curve.sign))
+        if scene.half:
+            raw[-1] = Line(x, y, curve.faint, RAW_SIGN)
+            means.append(Line(*_mean(found, entered, scene), curve.style, curve.sign))
+    return [*raw, *means]
 
 
-def _live(history: History) -> dict[int, float]:
-    """Each branch of the live line of history, with its last step on that line."""
-    number = history.at.branch
-    limits: dict[int, float] = {number: np.inf}
-    while (fork := history.forks.get(number)) is not None:
-        limits[fork.parent] = min(fork.step, limits[number])
-        number = fork.parent
-    return limits
+def _mean(found: Trace, entered: Floats, scene: _Scene) -> tuple[Floats, Floats]:
+    """The running mean of a curve, broken where it begins anew: at removals, at branches and after gaps."""
+    values = found.value
+    if scene.log:
+        values = np.log10(np.where(values > 0, values, np.nan))
+    stage = np.searchsorted(entered, found.step, side="left")
+    piece = stage + found.begins.cumsum() + (~np.isfinite(values)).cumsum()
+    x, values, piece = (column[found.fair] for column in (found.x, values, piece))
+    begins = np.diff(piece, prepend=-1) != 0
+    means = smoothed(x, values, begins, scene.half)
+    return _broken(x, np.power(10.0, means) if scene.log else means, begins)
 
 
-def _x(history: History, number: int, columns: Columns, x_axis: XAxis) -> Floats:
-    """The x of a series' points. By removals, a point stands between two as far as its stage has come."""
-    if x_axis == "step":
-        return columns.step
-    if x_axis == "time":
-        return (columns.time - history.born) / 60
-    branch = history.branches[number]
-    removals = branch.removals
-    if not removals:
-        return columns.step
-    steps = np.array([at.step for at in removals], dtype=np.float64)
-    scheduled = np.array([at.scheduled for at in removals], dtype=np.float64)
-    lengths = _stage_lengths(history, steps, live=number == history.at.branch)
-    # Of those that come when all is gone not all are kept: there the next may be further up.
-    heights = np.append(np.diff(scheduled), 1.0)
-    heights[: len(branch.stages)] = 1.0
-    stage = np.clip(np.searchsorted(steps, columns.step, side="right") - 1, 0, None)
-    progress = np.clip((columns.step - steps[stage]) / lengths[stage], 0, 0.999)
-    return np.asarray(scheduled[stage] + progress * heights[stage], dtype=np.float64)
-
-
-def _stage_lengths(history: History, steps: Floats, live: bool) -> Floats:
-    """Steps from each removal to the next; of the last, what is known or what the one before took."""
-    lengths = np.diff(steps)
-    to_next = history.steps_to_next if live else None
-    spent = history.at.step - steps[-1] if live else 0.0
-    last = spent + to_next if to_next is not None else max(spent, lengths[-1] if len(lengths) else 0.0)
-    return np.asarray(np.maximum(np.append(lengths, last), 1.0), dtype=np.float64)
-
-
-def _marks(history: History, limits: Mapping[int, float], x_axis: XAxis) -> list[Mark]:
-    """Where each stage of the live line was entered, and where the last token went."""
-    marks = []
-    for number, limit in sorted(limits.items()):
-        stages = history.branches[number].stages if number in history.branches else []
-        marks += [_mark(history, at, x_axis) for at in stages if at.step <= limit]
-    return marks
+def _broken(x: Floats, y: Floats, begins: np.ndarray) -> tuple[Floats, Floats]:
+    """A line with a gap before each point that begins anew."""
+    where = np.flatnonzero(begins[1:]) + 1
+    return np.insert(x, where, x[where]), np.insert(y, where, np.nan)
 
 
 def _mark(history: History, at: At, x_axis: XAxis) -> Mark:
-    x = {"step": at.step, "removed": at.scheduled, "time": (at.time - history.born) / 60}[x_axis]
     last = history.stages > 0 and at.stage == history.stages
-    return Mark(float(x), "all gone" if last else str(at.stage), strong=last)
+    return Mark(traces.mark_of(history, at, x_axis), "all gone" if last else str(at.stage), strong=last)
+
+
+def _signs(history: History, limits: Mapping[int, float], main: Curve, view: View) -> list[Sign]:
+    """What happened, of branches that are on the axis: by time all of them, else those of the live line."""
+    found = traces.trace(history, main, view.x_axis, limits)
+    signs = [_sign("nan", float(x), view) for x in found.x[~np.isfinite(found.value)]]
+    saves = [event.at for event in history.saves.values() if event.cause != "stage"]
+    happened = [(row.kind, row.at) for row in history.happenings if row.kind in SIGNS]
+    happened += [("save", at) for at in saves]
+    happened = [
+        (kind, at) for kind, at in happened if view.x_axis == "time" or at.step <= limits.get(at.branch, -1.0)
+    ]
+    order = list(SIGNS)
+    happened.sort(key=lambda one: order.index(one[0]))
+    xs = traces.places(history, [at for _, at in happened], view.x_axis)
+    return signs + [_sign(kind, x, view) for (kind, _), x in zip(happened, xs, strict=True)]
+
+
+def _sign(kind: str, x: float, view: View) -> Sign:
+    drawn, plain, style = SIGNS[kind]
+    return Sign(x, drawn if view.braille else plain, style)
+
+
+class Sample(NamedTuple):
+    """Where the cursor stands: on a measurement of the live line."""
+
+    step: int
+    stage: int
+    time: float
+    x: float
+
+
+def sample(history: History, view: View) -> Sample | None:
+    """The measurement that the cursor is on, or the last before it; None without a cursor."""
+    if view.cursor is None:
+        return None
+    found = traces.main_trace(history, view.x_axis)
+    index = int(np.searchsorted(found.step, view.cursor, side="right")) - 1
+    if index < 0:
+        return None
+    step = int(found.step[index])
+    stages = [at.stage for at in traces.entries(history, traces.live(history)) if at.step < step]
+    return Sample(step, stages[-1] if stages else 0, float(found.time[index]), float(found.x[index]))
+
+
+class Reading(NamedTuple):
+    """What a curve says at the cursor. step: where that was measured; None where it never was by then."""
+
+    curve: Curve
+    value: float
+    step: int | None
+
+
+def readings(history: History, quantity: Quantity, view: View) -> list[Reading]:
+    """The values of all curves of a quantity at the cursor: the last that were measured by then."""
+    at = sample(history, view)
+    if at is None:
+        return []
+    limits = traces.live(history)
+    result = []
+    for curve in quantity.curves:
+        found = traces.trace(history, curve, view.x_axis, limits)
+        index = int(np.searchsorted(found.step, at.step, side="right")) - 1
+        there = index >= 0
+        result.append(
+            Reading(curve, float(found.value[index]), int(found.step[index]))
+            if there
+            else Reading(curve, float("nan"), None)
+        )
+    return result
+
+
+def step_at(history: History, quantity: Quantity, view: View, x: float) -> int | None:
+    """The step of the sample of a quantity that is nearest to x; None where there is none."""
+    found = traces.trace(history, quantity.curves[-1], view.x_axis, traces.live(history))
+    if not len(found.x):
+        return None
+    return int(found.step[int(np.argmin(np.abs(found.x - x)))])
+
+
+def next_step(history: History, quantity: Quantity, view: View, stride: float) -> int | None:
+    """The step of the next sample of a quantity that lies at least `stride` beyond the cursor, before it if
+    `stride` is negative; the last there is where none does. Without a cursor the newest in view."""
+    found = traces.trace(history, quantity.curves[-1], view.x_axis, traces.live(history))
+    if not len(found.x):
+        return None
+    at = sample(history, view)
+    if at is None:
+        high = frame(view, traces.extent(history, view.x_axis))[1]
+        return int(found.step[max(0, int(np.searchsorted(found.x, high, side="right")) - 1)])
+    beyond = found.x - at.x >= stride if stride > 0 else at.x - found.x >= -stride
+    indices = np.flatnonzero(beyond)
+    if not len(indices):
+        return int(found.step[-1 if stride > 0 else 0])
+    return int(found.step[indices[0 if stride > 0 else -1]])
+
+
+def positive(history: History, quantity: Quantity) -> bool:
+    """Whether there is anything that a logarithmic scale could show."""
+    return any(
+        bool((curve.of(branch).columns.value > 0).any())
+        for branch in history.branches.values()
+        for curve in quantity.curves
+    )

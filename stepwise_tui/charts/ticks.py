@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from stepwise_tui.text import short
 
@@ -56,3 +57,28 @@ def plain(value: float) -> str:
     if 0.001 <= abs(value) < 10_000:
         return f"{value:g}"
     return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def around(low: float, high: float, count: int, *, log: bool) -> tuple[float, float]:
+    """The nearest limits outside `low` and `high` that are marks of an axis with about `count` of them.
+
+    log: both are exponents of ten.
+    """
+    if log:
+        return _exponent(low, math.floor, max), _exponent(high, math.ceil, min)
+    _, step = linear(low, high, count)
+    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+
+
+def _exponent(value: float, whole: Callable[[float], int], best: Callable[[list[float]], float]) -> float:
+    """The nearest exponent on one side whose number is 1, 2 or 5 times a power of ten."""
+    power = whole(value)
+    marks = [p + math.log10(factor) for p in (power - 1, power, power + 1) for factor in (1, 2, 5)]
+    beyond = [m for m in marks if (m <= value + 1e-9 if whole is math.floor else m >= value - 1e-9)]
+    return best(beyond)
+
+
+def granule(span: float, parts: int) -> float:
+    """1, 2 or 5 times a power of ten: the largest of which at least `parts` go into `span`."""
+    power = 10.0 ** math.floor(math.log10(span / parts))
+    return max(power * factor for factor in (1, 2, 5) if power * factor * parts <= span * (1 + 1e-9))

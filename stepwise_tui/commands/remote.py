@@ -26,6 +26,9 @@ def attach(
     ssh: Annotated[
         str | None, typer.Option("--ssh", metavar="HOST", help="The run is on that machine.")
     ] = None,
+    beside: Annotated[
+        str | None, typer.Option("--beside", metavar="RUN", help="Draw the curves of this run too.")
+    ] = None,
 ) -> None:
     """See and steer a run that another process trains."""
     with explained():
@@ -33,12 +36,13 @@ def attach(
         from stepwise_tui.relay import RelayLink
         from trainer import runs
 
+        other = runs.find(beside, out) if beside else None
         there: Link
         if ssh is not None:
             there = RelayLink(ssh, run, out)
         else:
             there = link.attach(runs.find(run, out) if run else runs.find_live(out))
-        session.watch(there, plain=plain)
+        session.watch(there, plain=plain, beside=other)
 
 
 def relay(

@@ -14,12 +14,12 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from stepwise_tui import keymap
-from stepwise_tui.charts.curves import ACCURACY, LOSS, View, accuracy_chart, loss_chart
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Tone
 from stepwise_tui.text import clean
 from stepwise_tui.widgets import closing, lines
-from stepwise_tui.widgets.panels import ChartPanel, ChatInput, ChatPanel, LogPanel
+from stepwise_tui.widgets.charts import Charts
+from stepwise_tui.widgets.panels import ChatInput, ChatPanel, LogPanel
 from stepwise_tui.widgets.readouts import Readout
 
 Tab = Literal["charts", "log", "chat"]
@@ -41,8 +41,9 @@ class Main(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = keymap.bindings()
     AUTO_FOCUS = ""
 
-    def __init__(self, name: str, folder: Path, glyphs: Glyphs) -> None:
+    def __init__(self, name: str, folder: Path, glyphs: Glyphs, beside: Path | None = None) -> None:
         super().__init__()
+        self._beside = beside
         self._run_name, self._folder, self._glyphs = name, folder, glyphs
         self._history = History()
         self._tab: Tab = "charts"
@@ -60,9 +61,7 @@ class Main(Screen[None]):
             yield Static(id="tabs", classes="clickable")
             with Horizontal(id="body"):
                 with Vertical(id="left"):
-                    with Horizontal(id="charts"):
-                        yield ChartPanel("loss", loss_chart, LOSS, id="loss")
-                        yield ChartPanel("accuracy", accuracy_chart, ACCURACY, id="accuracy")
+                    yield Charts(glyphs, self._beside)
                     yield LogPanel()
                 yield ChatPanel(glyphs)
             yield Readout(lambda h, w: closing.closing(h, folder), id="closing")
@@ -88,9 +87,8 @@ class Main(Screen[None]):
         self.set_class(history.crashed is not None, "-crashed")
         self._show_keys()
 
-    def show_charts(self, history: History, view: View) -> None:
-        for chart in self.query(ChartPanel):
-            chart.show(history, view)
+    def show_charts(self, history: History) -> None:
+        self.query_one(Charts).show(history)
         self.query_one(ChatPanel).name_weights(history.at)
 
     def say(self, text: str, tone: Tone) -> None:
@@ -126,7 +124,7 @@ class Main(Screen[None]):
         if self.tabbed:
             self.open(TABS[(TABS.index(self._tab) + 1) % len(TABS)])
         else:
-            order = ["#loss", "#accuracy", "#log", "#question"]
+            order = [*(f"#{panel.id}" for panel in self.query_one(Charts).panels), "#log", "#question"]
             focused = next((i for i, id in enumerate(order) if self.query_one(id).has_focus), -1)
             self.query_one(order[(focused + 1) % len(order)]).focus()
 
