@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from rich.console import RenderableType
+from textual._compositor import CompositorUpdate
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.events import Key, Resize
@@ -29,6 +31,7 @@ from stepwise_tui.glyphs import ASCII, Glyphs, detect
 from stepwise_tui.history import History, apply
 from stepwise_tui.link import Link
 from stepwise_tui.looking import Looking
+from stepwise_tui.painting import Painting
 from stepwise_tui.screens.main import Main, Tab
 from stepwise_tui.terminal import Terminal
 from stepwise_tui.widgets.panels import ChatInput, ChatPanel
@@ -89,6 +92,7 @@ class Cockpit(Looking, App[Departure]):
         self.history = History(config=link.config)
         self.glyphs = glyphs or detect()
         self.set_class(self.glyphs is ASCII, "-ascii")
+        self.painting = Painting()
         self.main = Main(link.name, link.folder, self.glyphs, beside)
         self._leaving = False
         self._charts_shown = 0.0
@@ -99,6 +103,12 @@ class Cockpit(Looking, App[Departure]):
     def on_ready(self) -> None:
         self.take(self.link.drain(), answer=False)
         self.set_interval(TICK_SECONDS, self.tick)
+
+    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+        """Textual's, for each update of the screen: send what differs, not what was drawn anew."""
+        if isinstance(renderable, CompositorUpdate):
+            renderable = self.painting.only_changes(renderable, self.size)
+        super()._display(screen, renderable)
 
     # Down: events -------------------------------------------------------------------------------------
 
@@ -326,6 +336,7 @@ class Cockpit(Looking, App[Departure]):
                 self.action_suspend()
             case "redraw" if isinstance(self._driver, Driver):
                 self._driver.redraw()
+                self.painting.forget()
                 self.refresh(layout=True)
             case "stop" | "leave":
                 self.exit(what)
@@ -338,6 +349,7 @@ class Cockpit(Looking, App[Departure]):
             if not self._terminal.stop(self._keep_up):
                 self._abandon()
                 raise _TerminalLostError  # so that nothing is drawn again
+        self.painting.forget()
         if self._asked and self._asked[0] == "redraw":
             self._asked.popleft()  # that was the signal which brought it back
 
