@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
@@ -54,8 +54,16 @@ THEME = Theme(
     surface="#151B22",
     panel="#1C252F",
 )
-TICK_SECONDS = 0.25
-CHART_SECONDS = 1.0
+
+
+class Rhythm(NamedTuple):
+    """Seconds between two looks for what is new, and between two drawings of the charts."""
+
+    tick: float
+    charts: float
+
+
+USUAL, FRUGAL = Rhythm(0.25, 1.0), Rhythm(2.0, 10.0)
 
 Departure = Literal["stop", "leave"]
 """How a cockpit ended: the run shall end too, or go on without it."""
@@ -79,8 +87,10 @@ class Cockpit(Looking, App[Departure]):
         *,
         glyphs: Glyphs | None = None,
         beside: Path | None = None,
+        frugal: bool = False,
     ) -> None:
-        """terminal: what it is drawn on; None in a test. beside: another run, to compare with."""
+        """terminal: what it is drawn on; None in a test. beside: another run, to compare with. frugal: look
+        for what is new, and draw it, less often."""
         super().__init__(driver_class=Driver if terminal is not None else None)
         self._terminal = terminal
         self._asked: deque[Departure | Literal["suspend", "redraw"]] = deque()
@@ -93,6 +103,7 @@ class Cockpit(Looking, App[Departure]):
         self.glyphs = glyphs or detect()
         self.set_class(self.glyphs is ASCII, "-ascii")
         self.painting = Painting()
+        self._rhythm = FRUGAL if frugal else USUAL
         self.main = Main(link.name, link.folder, self.glyphs, beside)
         self._leaving = False
         self._charts_shown = 0.0
@@ -102,7 +113,7 @@ class Cockpit(Looking, App[Departure]):
 
     def on_ready(self) -> None:
         self.take(self.link.drain(), answer=False)
-        self.set_interval(TICK_SECONDS, self.tick)
+        self.set_interval(self._rhythm.tick, self.tick)
 
     def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
         """Textual's, for each update of the screen: send what differs, not what was drawn anew."""
@@ -150,7 +161,7 @@ class Cockpit(Looking, App[Departure]):
             self.exit("stop")
 
     def _charts_due(self) -> bool:
-        return time.monotonic() - self._charts_shown >= CHART_SECONDS
+        return time.monotonic() - self._charts_shown >= self._rhythm.charts
 
     def show_charts(self) -> None:
         """Draw the charts anew, where there is anything new."""

@@ -15,7 +15,19 @@ from typer.core import TyperGroup
 
 from stepwise_tui import output
 from stepwise_tui.commands import data, figures, models, remote
-from stepwise_tui.commands.options import RUNS, AnyRun, Detach, Device, Json, Name, Out, Plain, Seed, Set
+from stepwise_tui.commands.options import (
+    RUNS,
+    AnyRun,
+    Detach,
+    Device,
+    Frugal,
+    Json,
+    Name,
+    Out,
+    Plain,
+    Seed,
+    Set,
+)
 from stepwise_tui.output import explained
 
 
@@ -53,11 +65,12 @@ def run_preset(
     seed: Seed = None,
     device: Device = None,
     plain: Plain = False,
+    frugal: Frugal = False,
     detach: Detach = False,
 ) -> None:
     """Train a preset."""
     with explained():
-        _start(name, name, assignments, out, run_name, seed, device, plain, detach)
+        _start(name, name, assignments, out, run_name, seed, device, plain, frugal, detach)
 
 
 @run_app.command("config")
@@ -69,11 +82,12 @@ def run_config(
     seed: Seed = None,
     device: Device = None,
     plain: Plain = False,
+    frugal: Frugal = False,
     detach: Detach = False,
 ) -> None:
     """Train what a TOML file says."""
     with explained():
-        _start(file, file.stem, assignments, out, run_name, seed, device, plain, detach)
+        _start(file, file.stem, assignments, out, run_name, seed, device, plain, frugal, detach)
 
 
 def _start(
@@ -85,6 +99,7 @@ def _start(
     seed: int | None,
     device: str | None,
     plain: bool,
+    frugal: bool,
     detach: bool,
 ) -> None:
     from stepwise_tui import detached, session
@@ -95,7 +110,7 @@ def _start(
     if detach:
         detached.start(config, folder)
     else:
-        session.train(config, folder, plain=plain)
+        session.train(config, folder, plain=plain, frugal=frugal)
 
 
 @app.command()
@@ -103,6 +118,7 @@ def resume(
     run: AnyRun,
     out: Out = RUNS,
     plain: Plain = False,
+    frugal: Frugal = False,
     device: Device = None,
     detach: Detach = False,
     paused: Annotated[bool, typer.Option("--paused", help="Wait before the first step.")] = False,
@@ -117,7 +133,7 @@ def resume(
         if detach:
             detached.resume(config, folder, paused=paused)
         else:
-            session.train(config, folder, plain=plain, resume=True, paused=paused)
+            session.train(config, folder, plain=plain, frugal=frugal, resume=True, paused=paused)
 
 
 @app.command()

@@ -8,11 +8,14 @@ compared with it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
 
 from rich.cells import cell_len
+from rich.color import ColorSystem
 from rich.console import Console
 from rich.control import Control
-from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.geometry import Size
@@ -20,6 +23,17 @@ from textual.strip import Strip
 
 Cell = tuple[str, Style | None]
 """What stands in a cell. The second half of a wide character is empty."""
+
+
+class Look(NamedTuple):
+    """How a terminal writes, in its own codes: bold and the like, the colour, the colour behind."""
+
+    weight: str
+    colour: str
+    ground: str
+
+
+PLAIN = Look("", "", "")
 Piece = tuple[int, int, Strip]
 """Column, row, and what is drawn from there on."""
 
@@ -50,14 +64,19 @@ class Painting:
         """What has to be sent for an update; it counts as shown then."""
         if isinstance(update, LayoutUpdate):
             self.forget()
-        return "".join(
-            f"{Control.move_to(column, row).segment.text}{strip.render(console)}"
-            for piece in _pieces(update)
-            for column, row, strip in self._changed(*piece)
-        )
+        system = console._color_system or ColorSystem.TRUECOLOR
+        sent, look = [], PLAIN
+        for piece in _pieces(update):
+            for column, row, cells in self._changed(*piece):
+                sent.append(Control.move_to(column, row).segment.text)
+                for style, group in groupby(cells, lambda cell: cell[1]):
+                    new = _look(style, system)
+                    sent += [_turned(look, new), "".join(sign for sign, _ in group)]
+                    look = new
+        return "".join([*sent, _turned(look, PLAIN)])
 
-    def _changed(self, column: int, row: int, strip: Strip) -> Iterator[Piece]:
-        """Those parts of a strip that are not shown yet."""
+    def _changed(self, column: int, row: int, strip: Strip) -> Iterator[tuple[int, int, list[Cell]]]:
+        """Those parts of a strip that are not shown yet: column, row, cells."""
         if not 0 <= row < len(self._rows):
             return
         shown, cells = self._rows[row], _cells(strip)
@@ -72,7 +91,7 @@ class Painting:
                 start -= 1
             while end < len(cells) and not cells[end][0]:
                 end += 1
-            yield column + start, row, _strip(cells[start:end])
+            yield column + start, row, cells[start:end]
 
 
 class _Changes(CompositorUpdate):
@@ -131,11 +150,24 @@ def _runs(indices: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _strip(cells: list[Cell]) -> Strip:
-    segments: list[Segment] = []
-    for sign, style in cells:
-        if segments and segments[-1].style == style:
-            segments[-1] = Segment(segments[-1].text + sign, style)
-        else:
-            segments.append(Segment(sign, style))
-    return Strip(segments)
+@lru_cache(1024)
+def _look(style: Style | None, system: ColorSystem) -> Look:
+    if style is None:
+        return PLAIN
+    colours = [
+        ";".join(colour.downgrade(system).get_ansi_codes(foreground)) if colour is not None else ""
+        for colour, foreground in ((style.color, True), (style.bgcolor, False))
+    ]
+    return Look(Strip.render_ansi(style.without_color, system), *colours)
+
+
+def _turned(old: Look, new: Look) -> str:
+    """What makes a terminal that writes in one look write in another."""
+    if new == old:
+        return ""
+    if new.weight != old.weight:
+        codes = ["0", new.weight, new.colour, new.ground]
+    else:
+        codes = [new.colour or "39"] if new.colour != old.colour else []
+        codes += [new.ground or "49"] if new.ground != old.ground else []
+    return f"\x1b[{';'.join(filter(None, codes))}m"

@@ -72,13 +72,16 @@ class Series:
         self._thinned = NOTHING
         self._columns = self._thinned
         self._seen: tuple[int, int] | None = None
-        self._level, self._stale = 0, False
+        self._level, self._last = 0, -1
+        self._final: float = 0.0
+        self._stale = False
 
     def add(self, at: At, value: float | None) -> None:
         """Append a value, None for one that does not exist there. The grid has been told of it, and the row
         is among the recent."""
         self._points.add(at.step, math.nan if value is None else value, at.time)
-        self._stale = True
+        self._final = self._final if at.step >= self._last else -1.0
+        self._last, self._stale = max(self._last, at.step), True
 
     @property
     def columns(self) -> Columns:
@@ -86,22 +89,14 @@ class Series:
         seen = (self._grid.level, self._recent.added)
         if self._seen != seen:
             self._seen = seen
-            self._columns = self._joined(self._outline())
+            self._columns = self._joined()
         return self._columns
 
-    def _outline(self) -> Columns:
-        if self._stale or self._level != self._grid.level:
-            self._stale, self._level = False, self._grid.level
-            points, sample = self._points.points(), self._points.sample()
-            rows = np.array([(p.step, p.item, p.value) for p in points], dtype=np.float64).reshape(-1, 3)
-            fair = np.fromiter((p.number in sample for p in points), np.bool_, len(points))
-            self._thinned = Columns(rows[:, 0], rows[:, 1], rows[:, 2], fair)
-        return self._thinned
-
-    def _joined(self, outline: Columns) -> Columns:
+    def _joined(self) -> Columns:
         step, time, value = self._recent.of(self._branch, self._value)
         if not len(step):
-            return outline
+            return self._outline(math.inf)
+        outline = self._outline(step[0])
         before = int(np.searchsorted(outline.step, step[0]))
         return Columns(
             np.concatenate([outline.step[:before], step]),
@@ -109,6 +104,18 @@ class Series:
             np.concatenate([outline.value[:before], value]),
             np.concatenate([outline.fair[:before], np.ones(len(step), dtype=np.bool_)]),
         )
+
+    def _outline(self, end: float) -> Columns:
+        """What is kept of the whole; right before step `end` at least. It is looked at anew only when more of
+        it is asked for than was settled then, that is, seldom: the newest points are had elsewhere."""
+        if self._level != self._grid.level or (self._stale and end > self._final):
+            self._stale, self._level = False, self._grid.level
+            points, sample = self._points.points(), self._points.sample()
+            rows = np.array([(p.step, p.item, p.value) for p in points], dtype=np.float64).reshape(-1, 3)
+            fair = np.fromiter((p.number in sample for p in points), np.bool_, len(points))
+            self._thinned = Columns(rows[:, 0], rows[:, 1], rows[:, 2], fair)
+            self._final = float(self._last >> self._level << self._level)
+        return self._thinned
 
 
 @dataclass

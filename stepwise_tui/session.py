@@ -27,8 +27,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_SECONDS = 5.0
 
 
-def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, paused: bool = False) -> None:
-    """Train until the run ends or is told to. Exits 1 when training crashed.
+def train(
+    config: Config,
+    folder: Path,
+    *,
+    plain: bool,
+    frugal: bool = False,
+    resume: bool = False,
+    paused: bool = False,
+) -> None:
+    """Train until the run ends or is told to. Exits 1 when training crashed. frugal: see `Cockpit`.
 
     On a terminal with the cockpit, unless `plain`, in a process of its own, which goes on when the person
     leaves or the terminal is gone; this one ends then.
@@ -56,17 +64,17 @@ def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, pa
         registry.note(folder)
         signals.stop = lambda: _stop(run, terminal, signals)
         with Host(run):
-            _show(run, terminal, signals)
+            _show(run, terminal, signals, frugal=frugal)
         run.close()
     _say(_farewell(run), err=not isinstance(terminal, Borrowed))
     if run.state == "crashed":
         raise typer.Exit(FAILURE)
 
 
-def watch(link: Link, *, plain: bool, beside: Path | None = None) -> None:
+def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None = None) -> None:
     """Follow a run of another process until the person leaves. With `plain` lines it exits as the run did.
 
-    beside: another run, whose curves are drawn too.
+    frugal, beside: see `Cockpit`.
     """
     terminal = Terminal()
     if plain or not terminal.whole:
@@ -76,7 +84,7 @@ def watch(link: Link, *, plain: bool, beside: Path | None = None) -> None:
     from stepwise_tui.app import Cockpit
 
     terminal.take()
-    app = Cockpit(link, terminal, beside=beside)
+    app = Cockpit(link, terminal, frugal=frugal, beside=beside)
     with _signals() as signals:
         signals.stop = signals.hang_up = lambda: app.ask("leave")
         app.run()
@@ -115,7 +123,7 @@ def _questions(prompt: bool) -> Iterator[str]:
             yield line.strip()
 
 
-def _show(run: Run, terminal: Terminal, signals: _Signals) -> None:
+def _show(run: Run, terminal: Terminal, signals: _Signals, *, frugal: bool) -> None:
     """Follow the run until it has ended or the person ends it."""
     from stepwise_tui import plain
     from stepwise_tui.link import LocalLink
@@ -127,7 +135,7 @@ def _show(run: Run, terminal: Terminal, signals: _Signals) -> None:
         from stepwise_tui.app import Cockpit
 
         link = LocalLink(run)
-        app = Cockpit(link, terminal)
+        app = Cockpit(link, terminal, frugal=frugal)
         signals.leave, signals.hang_up = (lambda: app.ask("stop")), (lambda: app.ask("leave"))
         if signals.asked:
             app.ask("stop")

@@ -231,7 +231,7 @@ def test_the_newest_points_have_all_their_detail_on_a_long_run() -> None:
     columns = history.branch.loss_answer.columns
     newest = columns.step >= 60_000 - 4_096
     assert newest.sum() == 4_096
-    assert len(columns.step) < 4_096 + 4 * 2_048 + 2
+    assert len(columns.step) < 4_096 + 4 * 1_024 + 2
 
 
 def test_what_happened_is_marked_below_the_curves() -> None:

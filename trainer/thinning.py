@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-LIMIT = 2048
+LIMIT = 1024
 """Buckets that all branches span together, at most; a chart is a few hundred dots wide."""
 RECENT = 4096
 """Of the newest points of a curve, so many are kept as they came, whatever the level."""

@@ -20,6 +20,11 @@ CLOSEST, APART = 3, 5
 """Cells that marks have on average before some are left out, and cells between those that are then drawn:
 behind a fence nobody sees the curves."""
 
+GAP_COLUMNS = 8
+"""Columns for each gap of a line that has more points than columns."""
+FLAT = 0.05
+"""Of its largest value, that an axis shows at least."""
+
 AXIS, MARK, MARK_TEXT = "$foreground-muted", "$surface-lighten-2", "$foreground-muted"
 CURSOR = "$accent"
 
@@ -149,7 +154,8 @@ def picture(
     places = [mark.x for mark in marks]
     x_range = (min(x_range[0], *places), max(x_range[1], *places)) if places else x_range
     x_range = _wide(axes.x_range or x_range, 0.0)
-    y_range = y_range if axes.y_range else _wide(y_range, 0.0 if axes.steady else 0.05)
+    if not axes.y_range:
+        y_range = _wide(_apart(*y_range), 0.0) if axes.steady else _wide(y_range, 0.05)
     if axes.steady and not axes.y_range:
         y_range = ticks.around(*y_range, max(1, (height - 3) // 3), log=axes.log)
     plot = _Plot(lines, marks, dots, size, axes, x_range, y_range, braille, signs, cursor)
@@ -284,7 +290,7 @@ class _Plot:
             label, room = "", self.plot_width
         unit = self.axes.unit
         low, high = self.x_range[0] / unit, self.x_range[1] / unit
-        values, step = ticks.linear(low, high, max(2, room // 8), whole=self.axes.whole)
+        values, step = ticks.linear(low, high, max(3, room // 8), whole=self.axes.whole)
         free = 0
         for value in values:
             text = ticks.label(value, step)
@@ -334,7 +340,8 @@ def reduced(x: Floats, y: Floats, columns: int) -> tuple[Floats, Floats]:
     """At most two points for each of `columns`: the lowest and the highest, in their order.
 
     What is drawn is then the same as if all points were, and a million cost what a few hundred do. A
-    column in which no value is finite stays a gap.
+    column in which no value is finite stays a gap; so does each gap, where they are few: many would shred
+    the line.
     """
     if len(x) <= 2 * columns:
         return x, y
@@ -346,7 +353,9 @@ def reduced(x: Floats, y: Floats, columns: int) -> tuple[Floats, Floats]:
     bucket = np.repeat(np.arange(len(starts)), ends - starts)
     at_low = _first(y == lows[bucket], bucket, starts)
     at_high = _first(y == highs[bucket], bucket, starts)
-    kept = np.unique(np.concatenate([at_low, at_high]))
+    gaps = np.flatnonzero(~finite)
+    few = gaps if len(gaps) * GAP_COLUMNS <= columns else gaps[:0]
+    kept = np.unique(np.concatenate([at_low, at_high, few]))
     return x[kept], y[kept]
 
 
@@ -395,6 +404,12 @@ def _wide(limits: tuple[float, float], margin: float) -> tuple[float, float]:
     if high - low < least:
         return low - 500 * least, high + 500 * least
     return low - margin * (high - low), high + margin * (high - low)
+
+
+def _apart(low: float, high: float) -> tuple[float, float]:
+    """Limits so far apart that what hardly changes looks level."""
+    room = FLAT * max(abs(low), abs(high)) - (high - low)
+    return (low - room / 2, high + room / 2) if room > 0 else (low, high)
 
 
 def _message(text: str, size: tuple[int, int]) -> Content:

@@ -127,13 +127,13 @@ def _joined(
     history: History, limits: Mapping[int, float], curves: tuple[Curve, ...], scene: _Scene
 ) -> list[Line]:
     """Curves along the live line of history, through all its branches; those that are smoothed over what they
-    were before. A gap where x goes back."""
+    were before. A gap where x goes back, and by time also over what was abandoned."""
     raw, means = [], []
     entered = np.array([at.step for at in traces.entries(history, limits)], dtype=np.float64)
     for curve in curves:
         found = traces.trace(history, curve, scene.view.x_axis, limits)
-        back = found.begins & (np.diff(found.x, prepend=found.x[:1]) < 0)
-        x, y = _broken(found.x, found.value, back)
+        gone = found.begins & ((np.diff(found.x, prepend=found.x[:1]) < 0) | (scene.view.x_axis == "time"))
+        x, y = _broken(found.x, found.value, gone)
         raw.append(Line(x, y, curve.style, curve.sign))
         if scene.half:
             raw[-1] = Line(x, y, curve.faint, RAW_SIGN)

@@ -58,7 +58,7 @@ ACCURACY = Quantity(
     "accuracy",
     "accuracy",
     (
-        Curve("per token", lambda branch: branch.token_accuracy, "$secondary", "-"),
+        Curve("token", lambda branch: branch.token_accuracy, "$secondary", "-"),
         Curve("exact", lambda branch: branch.accuracy, "bold $success", "*"),
     ),
     "not evaluated yet",

@@ -16,6 +16,7 @@ Name = Annotated[str | None, typer.Option("--name", help="The run's name; one is
 Seed = Annotated[int | None, typer.Option("--seed", help="The same as --set seed=N.")]
 Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 Plain = Annotated[bool, typer.Option("--plain", help="One line per event instead of the cockpit.")]
+Frugal = Annotated[bool, typer.Option("--frugal", help="Redraw seldom, for a slow or costly line.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Give the shell back once it trains.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 AnyRun = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under --out.")]

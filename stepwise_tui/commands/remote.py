@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stepwise_tui import output
-from stepwise_tui.commands.options import RUNS, AnyRun, Json, Out, Plain
+from stepwise_tui.commands.options import RUNS, AnyRun, Frugal, Json, Out, Plain
 from stepwise_tui.output import explained
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def attach(
     ] = None,
     out: Out = RUNS,
     plain: Plain = False,
+    frugal: Frugal = False,
     ssh: Annotated[
         str | None, typer.Option("--ssh", metavar="HOST", help="The run is on that machine.")
     ] = None,
@@ -42,7 +43,7 @@ def attach(
             there = RelayLink(ssh, run, out)
         else:
             there = link.attach(runs.find(run, out) if run else runs.find_live(out))
-        session.watch(there, plain=plain, beside=other)
+        session.watch(there, plain=plain, frugal=frugal, beside=other)
 
 
 def relay(

@@ -15,7 +15,7 @@ from textual.widgets import Static
 from stepwise_tui.beside import Other
 from stepwise_tui.charts import curves, traces
 from stepwise_tui.charts.chart import Picture
-from stepwise_tui.charts.curves import BESIDE, BESIDE_SIGN, Beside
+from stepwise_tui.charts.curves import BESIDE, BESIDE_SIGN, Beside, Reading
 from stepwise_tui.charts.quantities import ACCURACY, GRADIENT, LOSS, Quantity, following
 from stepwise_tui.charts.view import SMOOTHINGS, WINDOWS, X_AXES, Extent, View, frame, panned, zoomed
 from stepwise_tui.glyphs import Glyphs
@@ -114,22 +114,34 @@ class ChartPanel(Static, can_focus=True):
             self.border_title, self.border_subtitle = titles
 
     def _legend(self) -> Content:
-        """What it shows, with each curve's name, or its value at the cursor."""
+        """What it shows, with each curve's name, or its value at the cursor; in as many words as fit."""
         quantity, view = self.quantity, self._view
-        scale = " · log" if quantity.id in view.logs else ""
-        read = {r.curve.name: r for r in curves.readings(self._history, quantity, view)}
-        at = curves.sample(self._history, view)
-        parts = [Content(f"{quantity.title}{scale}")]
-        for curve in reversed(quantity.curves):
-            value = ""
-            if (reading := read.get(curve.name)) is not None and at is not None:
-                value = " " + (quantity.read(reading.value) if reading.step is not None else "none yet")
-                if reading.step is not None and reading.step != at.step:
-                    value += f" @{reading.step:,}"
-            parts.append(Content.styled(f"{self._stroke(curve.sign)}{curve.name}{value}", curve.style))
+        title = Content(f"{quantity.title} · log" if quantity.id in view.logs else quantity.title)
+        values = {r.curve.name: f" {self._value(r)}" for r in curves.readings(self._history, quantity, view)}
+        names = [
+            (self._stroke(curve.sign), curve.name + values.get(curve.name, ""), curve.style)
+            for curve in reversed(quantity.curves)
+        ]
         if self._beside is not None:
-            parts.append(Content.styled(self._stroke(BESIDE_SIGN) + clip(self._beside.name, 16), BESIDE))
-        return Content("  ").join(parts)
+            names.append((self._stroke(BESIDE_SIGN), clip(self._beside.name, 16), BESIDE))
+        whole = [Content.styled(stroke + text, style) for stroke, text, style in names]
+        measured = Content.styled(self._measured_at(), FAINT)
+        long = Content("  ").join([title, *whole, measured] if measured else [title, *whole])
+        if not values or long.cell_length <= self.size.width - 4:
+            return long
+        if view.braille:  # the colour says which it is
+            whole = [Content.styled(text, style) for _, text, style in names]
+        return Content(" ").join([*whole, measured])
+
+    def _value(self, reading: Reading) -> str:
+        return "not yet" if reading.step is None else self.quantity.read(reading.value)
+
+    def _measured_at(self) -> str:
+        """The step of the values at the cursor, where they were measured before it."""
+        readings = curves.readings(self._history, self.quantity, self._view)
+        at = curves.sample(self._history, self._view)
+        steps = [reading.step for reading in readings if reading.step is not None]
+        return f"@{steps[-1]:,}" if at is not None and steps and steps[-1] != at.step else ""
 
     def _stroke(self, sign: str) -> str:
         return "━ " if self._view.braille else f"{sign} "
