@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -21,6 +21,7 @@ def extents(draw: st.DrawFn) -> Extent:
     return Extent(0.0, end, newest, recent, stage, spacing=newest / draw(st.integers(1, 10_000)))
 
 
+@settings(deadline=None)
 @given(extents(), st.sampled_from(WINDOWS))
 def test_every_window_shows_the_newest_point(extent: Extent, window: str) -> None:
     low, high = frame(View(window=window), extent)  # type: ignore[arg-type]
@@ -29,6 +30,7 @@ def test_every_window_shows_the_newest_point(extent: Extent, window: str) -> Non
         assert high >= extent.end * (1 - 1e-9) and high <= 1.2 * extent.end + 1
 
 
+@settings(deadline=None)
 @given(extents(), st.lists(st.sampled_from([0.5, 2.0, "back", "on"]), max_size=12))
 def test_zoom_and_pan_stay_within_the_run_and_keep_the_newest_while_it_is_in_view(
     extent: Extent, doings: list[float | str]
@@ -51,6 +53,7 @@ def test_zoom_and_pan_stay_within_the_run_and_keep_the_newest_while_it_is_in_vie
         view = new
 
 
+@settings(deadline=None)
 @given(st.floats(0.0, 1e6), st.floats(1.0, 1e5), st.floats(0.0, 1e6))
 def test_a_window_that_follows_moves_in_strides(low: float, width: float, beyond: float) -> None:
     view = View(span=Span(low, low + width, follows=True))
@@ -73,6 +76,7 @@ def test_cells_stand_still_most_of_the_time() -> None:
 VALUES = arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6) | st.just(float("nan")))
 
 
+@settings(deadline=None)
 @given(VALUES, st.floats(0.1, 100), st.data())
 def test_a_mean_lies_between_what_it_is_the_mean_of_and_begins_anew(
     values: np.ndarray, half: float, data: st.DataObject
