@@ -20,6 +20,7 @@ from stepwise_tui.terminal import Borrowed, Terminal, split
 
 if TYPE_CHECKING:
     from stepwise_tui.link import Link
+    from stepwise_tui.settings import Settings
     from trainer.config import Config
     from trainer.run import Run
 
@@ -42,6 +43,7 @@ def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, pa
             terminal.on_loss = lambda: signals.hang_up()
             terminal.listen()
         signals.hang_up = terminal.give_up
+        settings = _settings(plain, terminal)
         # Loading torch takes seconds: say so before, on stderr, where it is in nobody's way.
         typer.echo(f"{folder.name}: {'going on' if resume else 'starting'}; loading torch …", err=True)
         if config.model.init != "scratch" and not resume:
@@ -56,7 +58,7 @@ def train(config: Config, folder: Path, *, plain: bool, resume: bool = False, pa
         registry.note(folder)
         signals.stop = lambda: _stop(run, terminal, signals)
         with Host(run):
-            _show(run, terminal, signals)
+            _show(run, terminal, signals, settings)
         run.close()
     _say(_farewell(run), err=not isinstance(terminal, Borrowed))
     if run.state == "crashed":
@@ -72,8 +74,9 @@ def watch(link: Link, *, plain: bool) -> None:
         raise typer.Exit(lines.follow(link, sys.stdout))
     from stepwise_tui.app import Cockpit
 
+    settings = _settings(plain, terminal)
     terminal.take()
-    app = Cockpit(link, terminal)
+    app = Cockpit(link, terminal, settings=settings)
     with _signals() as signals:
         signals.stop = signals.hang_up = lambda: app.ask("leave")
         app.run()
@@ -100,6 +103,15 @@ def chat(
         typer.echo(turn(inspection.ask(loaded, question, explicit=explicit)))
 
 
+def _settings(plain: bool, terminal: Terminal) -> Settings | None:
+    """What the person wants of every cockpit, where there will be one. Raises `SettingsError`."""
+    if plain or not terminal.whole:
+        return None
+    from stepwise_tui import settings
+
+    return settings.load()
+
+
 def _questions(prompt: bool) -> Iterator[str]:
     """What is asked, line by line, empty lines left out."""
     while True:
@@ -112,7 +124,7 @@ def _questions(prompt: bool) -> Iterator[str]:
             yield line.strip()
 
 
-def _show(run: Run, terminal: Terminal, signals: _Signals) -> None:
+def _show(run: Run, terminal: Terminal, signals: _Signals, settings: Settings | None) -> None:
     """Follow the run until it has ended or the person ends it."""
     from stepwise_tui import plain
     from stepwise_tui.link import LocalLink
@@ -124,7 +136,7 @@ def _show(run: Run, terminal: Terminal, signals: _Signals) -> None:
         from stepwise_tui.app import Cockpit
 
         link = LocalLink(run)
-        app = Cockpit(link, terminal)
+        app = Cockpit(link, terminal, settings=settings)
         signals.leave, signals.hang_up = (lambda: app.ask("stop")), (lambda: app.ask("leave"))
         if signals.asked:
             app.ask("stop")

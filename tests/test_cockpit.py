@@ -16,7 +16,8 @@ from stepwise_tui.link import LocalLink
 from stepwise_tui.screens.dialogs import ChangeSetting, ChooseRollback, Confirm, Leave, RunSteps
 from stepwise_tui.screens.main import Main
 from stepwise_tui.screens.pages import Examples, Help, Timeline
-from stepwise_tui.widgets.panels import ChartPanel, ChatInput, ChatPanel
+from stepwise_tui.widgets.chat import ChatInput, ChatPanel
+from stepwise_tui.widgets.panels import ChartPanel
 from tests import scripted
 from tests.scripted import Script, ScriptedLink
 from tests.tiny import tiny_config
@@ -355,10 +356,12 @@ async def test_tab_goes_through_the_panels() -> None:
     app, _ = cockpit(scripted.training())
     async with app.run_test(size=(80, 24)) as pilot:
         seen = []
-        for _ in range(4):
-            seen.append([p for p in ("charts", "log", "chat") if app.main.query_one(f"#{p}").display])
+        for _ in range(5):
+            seen.append(
+                [p for p in ("charts", "log", "chat", "system") if app.main.query_one(f"#{p}").display]
+            )
             await pilot.press("tab")
-        assert seen == [["charts"], ["log"], ["chat"], ["charts"]]
+        assert seen == [["charts"], ["log"], ["chat"], ["system"], ["charts"]]
     app, _ = cockpit(scripted.training())
     async with app.run_test(size=(200, 60)) as pilot:
         focused = []

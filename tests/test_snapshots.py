@@ -15,7 +15,7 @@ from textual.pilot import Pilot
 
 from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
-from stepwise_tui.widgets.panels import ChatInput
+from stepwise_tui.widgets.chat import ChatInput
 from tests import scripted
 from tests.scripted import Script, ScriptedLink
 
