@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.app import App, SystemCommand
@@ -35,6 +36,7 @@ from stepwise_tui.settings import Settings, remember_theme
 from stepwise_tui.terminal import Terminal
 from stepwise_tui.themes import DESCRIPTIONS, dress
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
+from stepwise_tui.widgets.closing import shortest
 from trainer.control import ONE_WAY, CommandError, decide, parse
 from trainer.digest import is_question
 from trainer.events import CommandAcknowledged, CommandReceived, Event, Notice, SystemSampled
@@ -156,7 +158,7 @@ class Cockpit(App[Departure]):
         """Have the terminal's window, or its tab, say how the run is."""
         alarm = None if self.history.ended else self.history.alarm
         state = f"{self.glyphs.alarm} {alarm.message}" if alarm is not None else self.history.state
-        title = f"{self.link.name}: {state}"
+        title = f"{state}, {self.link.name}"
         if title != self._titled and isinstance(self._driver, Driver):
             self._titled = title
             self._driver.title(title)
@@ -342,6 +344,20 @@ class Cockpit(App[Departure]):
         from stepwise_tui.screens.pages import Timeline
 
         self.push_screen(Timeline(self.history), self.roll_back_to)
+
+    def action_picture(self) -> None:
+        """Save the screen as SVG: beside the run where its folder is on this machine, else where one is."""
+        name = time.strftime("screen-%Y%m%d-%H%M%S.svg")
+        problem: OSError | None = None
+        for folder in (self.link.folder, Path.cwd()):
+            try:
+                (folder / name).write_text(self.export_screenshot(title=self.link.name), encoding="utf-8")
+            except OSError as error:
+                problem = error
+            else:
+                self.main.say(f"the screen is saved: {shortest(folder / name)}", "good")
+                return
+        self.main.say(f"the screen cannot be saved: {problem}", "warning")
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette: every key of the table by name, and the themes."""

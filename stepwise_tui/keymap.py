@@ -64,6 +64,10 @@ KEYS: tuple[Key, ...] = (
     _look("y", "y", "log_scale", "Logarithmic loss", "log y", 13, "the loss on a logarithmic scale, or not"),
     _look("b", "b", "x_axis", "Charts by …", "by x", 14, "charts by step, by tokens removed, by time"),
     _look("tab", "tab", "next_panel", "Next panel", "next", 7, "the next panel: charts, log, chat"),
+    Key(
+        "p", "p", "picture", "Picture of the screen", "picture",
+        "the screen as an SVG file, beside the run", "look", 31, "f12",
+    ),
     _look("question_mark", "?", "help", "Help", "help", 0, "this page"),
     _look("ctrl+p", "ctrl+p", "command_palette", "Palette", "palette", 15, "all of this by name"),
     Key("d", "d", "detach", "Detach", "detach", "give the shell back; the run goes on", "leave", 17),

@@ -44,6 +44,7 @@ THEMES = (
         surface="#F1F1EC",
         panel="#E3E5E4",
         dark=False,
+        variables={"surface-lighten-2": "#A9B0B7"},
     ),
     Theme(
         name="high-contrast",
@@ -57,7 +58,11 @@ THEMES = (
         background="#000000",
         surface="#000000",
         panel="#1A1A1A",
-        variables={"foreground-muted": "#DDDDDD", "foreground-disabled": "#A8A8A8"},
+        variables={
+            "foreground-muted": "#DDDDDD",
+            "foreground-disabled": "#A8A8A8",
+            "surface-lighten-2": "#BBBBBB",
+        },
     ),
     Theme(
         name="terminal",
@@ -86,6 +91,9 @@ THEMES = (
 )
 """The first is the one that nobody has to choose."""
 NAMES = tuple(theme.name for theme in THEMES)
+CHOSEN = Style(reverse=True)
+STANDS_OUT = 0.25
+"""By so much brightness a background tells something."""
 DESCRIPTIONS = {
     "dark": "colours on near black",
     "light": "colours on near white",
@@ -117,12 +125,21 @@ def theme_style(app: App[Any], style: str) -> str:
 
 
 class NoColours(LineFilter):
-    """Take every colour away, so that none is written; Textual's own writes greys, or the default's code."""
+    """Take every colour away, so that none is written; Textual's own writes greys, or the default's code.
+
+    What stood out by its background is reversed instead.
+    """
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        return [Segment(text, style and _without(style), control) for text, style, control in segments]
+        return [
+            Segment(text, style and _without(style, background), control) for text, style, control in segments
+        ]
 
 
 @lru_cache(4096)
-def _without(style: Style) -> Style:
-    return style.without_color
+def _without(style: Style, background: Color) -> Style:
+    plain = style.without_color
+    if style.bgcolor is None or style.bgcolor.triplet is None:
+        return plain
+    ground = Color.from_rich_color(style.bgcolor)
+    return plain + CHOSEN if abs(ground.brightness - background.brightness) > STANDS_OUT else plain

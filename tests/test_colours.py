@@ -45,3 +45,25 @@ def test_no_color_writes_no_colour_at_all(terminal: Terminal) -> None:
     said = {parameter for sequence in SGR.findall(terminal.raw) for parameter in re.split(b"[;:]", sequence)}
     assert said <= ATTRIBUTES
     assert b"7" in said, "what is chosen is reversed"
+
+
+@pytest.mark.parametrize("tmux", ["", "/tmp/tmux-0/default,1,0"])
+def test_an_alarm_rings_notifies_and_stands_in_the_windows_title(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmux: str
+) -> None:
+    """Of a run whose updates are not finite; inside tmux the notification is wrapped, so that it is passed on."""
+    monkeypatch.setenv("TMUX", tmux)
+    file = endless(tmp_path, optim__lr=1e30, watch__skipped=3)
+    terminal = Terminal("run", "config", file, "--out", ".", "--name", "run", cwd=tmp_path)
+    try:
+        terminal.until("PAUSED")
+        terminal.until(lambda screen: terminal.screen.title.startswith("▲ "))
+        said = b"\x1b]9;stepwise, run: "
+        assert (said.replace(b"\x1b", b"\x1bPtmux;\x1b\x1b") if tmux else said) in terminal.raw
+        assert b"\x07" in terminal.raw
+        terminal.press("q", "s")
+        assert terminal.leave() == 0
+        assert terminal.raw.index(b"\x1b[22;2t") < terminal.raw.index(b"\x1b[23;2t")
+    finally:
+        terminal.close()
+        kill(tmp_path / "run")

@@ -154,6 +154,28 @@ def test_the_keys_are_printed_with_the_place_of_the_file(write: Write) -> None:
     assert "does not exist yet" in CliRunner().invoke(command_line, ["keys"]).stdout
 
 
+async def test_the_screen_is_saved_beside_the_run_or_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    app = Cockpit(ScriptedLink(scripted.training().events, run), glyphs=UNICODE)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("p")
+        (picture,) = run.glob("screen-*.svg")
+        assert "brisk-otter" in picture.read_text() and picture.read_text().startswith("<svg")
+        assert f"run/{picture.name}" in text_of(app, "#message")
+        await pilot.press("question_mark", "f12")
+    app = Cockpit(ScriptedLink(scripted.training().events, tmp_path / "far away"), glyphs=UNICODE)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("p")
+        assert len(list(tmp_path.glob("screen-*.svg"))) == 1
+        monkeypatch.chdir("/proc")
+        await pilot.press("p")
+        assert "cannot be saved" in text_of(app, "#message")
+
+
 def contrast(one: str, other: str) -> float:
     """The ratio of the WCAG; 4.5 is legible."""
 
