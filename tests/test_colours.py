@@ -51,7 +51,7 @@ def test_no_color_writes_no_colour_at_all(terminal: Terminal) -> None:
 def test_an_alarm_rings_notifies_and_stands_in_the_windows_title(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmux: str
 ) -> None:
-    """Of a run whose updates are not finite; inside tmux the notification is wrapped, so that it is passed on."""
+    """Of a run whose updates are not finite; inside tmux the notification is wrapped: it is passed on."""
     monkeypatch.setenv("TMUX", tmux)
     file = endless(tmp_path, optim__lr=1e30, watch__skipped=3)
     terminal = Terminal("run", "config", file, "--out", ".", "--name", "run", cwd=tmp_path)
