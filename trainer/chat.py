@@ -24,6 +24,7 @@ from trainer.decode import token_texts
 from trainer.evaluate import answer_text, evaluate, shown_examples, true_answers
 from trainer.events import At, ChatAnswered, QuizTaken
 from trainer.methods.base import Decoded
+from trainer.model import quicken
 from trainer.parts import Parts
 
 Part = Literal["cot", "answer"]
@@ -87,9 +88,8 @@ def beside(parts: Parts, folder: Path) -> Iterator[tuple[Parts, TrainState]]:
     state = checkpoint.load_state(folder)
     device = parts.model.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        model = AutoModelForCausalLM.from_pretrained(
-            checkpoint.model_folder(folder), dtype=parts.model.dtype
-        ).eval()
+        saved = AutoModelForCausalLM.from_pretrained(checkpoint.model_folder(folder), dtype=parts.model.dtype)
+        model = quicken(saved).eval()
     try:
         model.to(device)
     except torch.OutOfMemoryError:
