@@ -26,6 +26,7 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Termin
     kill(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_no_color_writes_no_colour_at_all(terminal: Terminal) -> None:
     """Neither greys nor the terminal's own: lines, charts, log, chat, pages, dialogs and palette."""
     terminal.until("tok/s")
@@ -47,6 +48,7 @@ def test_no_color_writes_no_colour_at_all(terminal: Terminal) -> None:
     assert b"7" in said, "what is chosen is reversed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tmux", ["", "/tmp/tmux-0/default,1,0"])
 def test_an_alarm_rings_notifies_and_stands_in_the_windows_title(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmux: str

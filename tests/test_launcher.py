@@ -140,6 +140,7 @@ async def test_the_choice_stays_while_the_list_changes(listed: list[Seen]) -> No
         assert "resume" in str(app.query_one("#detail", Static).render())
 
 
+@pytest.mark.slow
 def test_plain_stepwise_opens_it_on_a_terminal_and_attaches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
