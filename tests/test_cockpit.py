@@ -59,8 +59,11 @@ async def tell(app: Cockpit, pilot: Pilot[None], *events: Event) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-async def test_no_key_does_harm_in_any_state(state: str) -> None:
+async def test_no_key_does_harm_in_any_state(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every key of the table, and escape after it; q leaves at once only when the run has ended."""
+    monkeypatch.chdir(tmp_path)  # p saves a picture
     app, link = cockpit(STATES[state]())
     async with app.run_test(size=(80, 24)) as pilot:
         for key in keymap.KEYS:
