@@ -3,10 +3,10 @@
     python benchmarks/gpu.py --official CHECKOUT --tokenizer DIR --out RESULTS
     python benchmarks/gpu.py --rehearse --tokenizer DIR --out RESULTS        the same on a CPU, tiny
 
-In the order of what matters: (1) each way to compute gives the CPU's loss and gradients, and a run is stopped and
-resumed; (2) throughput beside the official code and a plain `Trainer` at the paper's batch; (3) ours at larger
-batches; (4) evaluation; (5) how soon `advance` and `rollback` take effect. Each part is a process with a limit
-of time; what one found lies in --out before the next begins. Exit status 1 when a part failed.
+In the order of what matters: (1) each way to compute gives the CPU's loss and gradients, and a run is stopped
+and resumed; (2) throughput beside the official code and a plain `Trainer` at the paper's batch; (3) ours at
+larger batches; (4) evaluation; (5) how soon `advance` and `rollback` take effect. Each part is a process with
+a limit of time; what one found lies in --out before the next begins. Exit status 1 when a part failed.
 """
 
 from __future__ import annotations
@@ -85,15 +85,8 @@ def parts_of(options: argparse.Namespace) -> dict[str, list[str]]:
     """The command of each part."""
     device = "cpu" if options.rehearse else "cuda"
     official = ["--official", str(options.official)] if options.official else []
-    throughput = [
-        "throughput.py",
-        "--device",
-        device,
-        "--tokenizer",
-        str(options.tokenizer),
-        "--out",
-        str(options.out),
-    ]
+    tokenizer = ["--tokenizer", str(options.tokenizer)]
+    throughput = ["throughput.py", "--device", device, *tokenizer, "--out", str(options.out)]
     models = ["--models", "tiny" if options.rehearse else "small"]
     task = ["--tasks", "4x4" if options.rehearse else "7x7"]
     counted = ["--steps", "4", "--every", "1" if options.rehearse else "10"]
@@ -133,12 +126,12 @@ def main() -> int:
         del commands["evaluation"]
     failed = 0
     for name, (script, *arguments) in commands.items():
-        started = time.monotonic()
+        started, limit = time.monotonic(), LIMITS[name] * (3 if options.rehearse else 1)
         with (options.out / f"{name}.log").open("w") as log:
             try:
                 done = subprocess.run(
                     [sys.executable, str(HERE / script), *arguments],
-                    stdout=log, stderr=subprocess.STDOUT, timeout=LIMITS[name] * (3 if options.rehearse else 1),
+                    stdout=log, stderr=subprocess.STDOUT, timeout=limit,
                 ).returncode  # fmt: skip
             except subprocess.TimeoutExpired:
                 done = 124

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
@@ -23,7 +24,8 @@ from textual.binding import BindingType
 from textual.events import Key, Resize
 from textual.geometry import Size
 from textual.screen import Screen
-from textual.theme import Theme
+from textual.widgets import Input
+from textual.widgets.input import Selection
 
 from stepwise_tui import keymap
 from stepwise_tui.driver import Driver
@@ -33,27 +35,20 @@ from stepwise_tui.link import Link
 from stepwise_tui.looking import Looking
 from stepwise_tui.painting import Painting
 from stepwise_tui.screens.main import Main, Tab
+from stepwise_tui.settings import Settings, remember_theme
 from stepwise_tui.terminal import Terminal
-from stepwise_tui.widgets.panels import ChatInput, ChatPanel
+from stepwise_tui.themes import DESCRIPTIONS, dress
+from stepwise_tui.widgets.chat import ChatInput, ChatPanel
+from stepwise_tui.widgets.closing import shortest
 from trainer.control import ONE_WAY, CommandError, decide, parse
-from trainer.events import CommandAcknowledged, CommandReceived, Event, Notice
+from trainer.digest import is_question
+from trainer.events import CommandAcknowledged, CommandReceived, Event, Notice, SystemSampled
 
 if TYPE_CHECKING:
     from trainer.lineage import CheckpointRef
 
-THEME = Theme(
-    name="stepwise",
-    primary="#4FA3E3",
-    secondary="#7C93B8",
-    accent="#F2B456",
-    success="#6FC276",
-    warning="#F0913A",
-    error="#D9534F",
-    foreground="#D8DEE6",
-    background="#0E1217",
-    surface="#151B22",
-    panel="#1C252F",
-)
+SILENCE_SECONDS = 10.0
+"""After which what was heard of the machine that trains says nothing of it any more."""
 
 
 class Rhythm(NamedTuple):
@@ -86,27 +81,34 @@ class Cockpit(Looking, App[Departure]):
         terminal: Terminal | None = None,
         *,
         glyphs: Glyphs | None = None,
+        settings: Settings | None = None,
         beside: Path | None = None,
         frugal: bool = False,
     ) -> None:
-        """terminal: what it is drawn on; None in a test. beside: another run, to compare with. frugal: look
-        for what is new, and draw it, less often."""
+        """terminal: what it is drawn on; None in a test. settings: the person's, if there are any. beside:
+        another run, to compare with. frugal: look for what is new, and draw it, less often."""
+        settings = settings or Settings()
+        self.keys = keymap.mapped(settings.keys)
+        self.key_names = keymap.names(self.keys)
+        self.COMMAND_PALETTE_BINDING = self.key_of("command_palette").key  # type: ignore[misc]
         super().__init__(driver_class=Driver if terminal is not None else None)
+        self.set_keymap({key.action: key.key for key in self.keys if key.action in settings.keys})
         self._terminal = terminal
         self._asked: deque[Departure | Literal["suspend", "redraw"]] = deque()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (120, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-short"), (34, "-tall")]
-        self.register_theme(THEME)
-        self.theme = THEME.name
+        dress(self, settings)
         self.link = link
         self.history = History(config=link.config)
         self.glyphs = glyphs or detect()
         self.set_class(self.glyphs is ASCII, "-ascii")
         self.painting = Painting()
         self._rhythm = FRUGAL if frugal else USUAL
-        self.main = Main(link.name, link.folder, self.glyphs, beside)
+        self.main = Main(link.name, link.folder, self.glyphs, self.keys, beside)
+        self._titled = ""
         self._leaving = False
         self._charts_shown = 0.0
+        self._sampled = 0.0
 
     def get_default_screen(self) -> Screen[None]:
         return self.main
@@ -125,6 +127,8 @@ class Cockpit(Looking, App[Departure]):
 
     def tick(self) -> None:
         """Take in what has happened since the last time."""
+        if not self.main.query(ChatInput):
+            return  # it is being taken down
         if self._asked:
             self._obey(self._asked.popleft())
         if self._terminal is not None and not self._terminal.there:
@@ -132,6 +136,8 @@ class Cockpit(Looking, App[Departure]):
             return
         self._follow_terminal()
         events = self.link.drain()
+        if time.monotonic() - self._sampled > SILENCE_SECONDS and self.history.sampled != SystemSampled():
+            events.append(SystemSampled())  # nothing is known of the machine any more
         if events:
             self.take(events)
         elif self._charts_due():
@@ -148,17 +154,35 @@ class Cockpit(Looking, App[Departure]):
     def take(self, events: list[Event], *, answer: bool = True) -> None:
         """Fold events into the history and show what has changed. answer: say what came of requests."""
         alarm = self.history.alarm
+        if any(isinstance(event, SystemSampled) for event in events):
+            self._sampled = time.monotonic()
         for event in events:
             apply(self.history, event)
             if answer:
                 self._answer(event)
         if self.history.alarm is not None and self.history.alarm is not alarm:
-            self.bell()
+            self._call(self.history.alarm.message)
+        self._retitle()
         self.main.show(self.history)
         if self._charts_due() or self.history.ended:
             self.show_charts()
         if self.history.ended and self._leaving:
             self.exit("stop")
+
+    def _call(self, message: str) -> None:
+        """Get the person's attention, who may be looking elsewhere."""
+        self.bell()
+        if isinstance(self._driver, Driver):
+            self._driver.notify(f"stepwise, {self.link.name}: {message}")
+
+    def _retitle(self) -> None:
+        """Have the terminal's window, or its tab, say how the run is."""
+        alarm = None if self.history.ended else self.history.alarm
+        state = f"{self.glyphs.alarm} {alarm.message}" if alarm is not None else self.history.state
+        title = f"{state}, {self.link.name}"
+        if title != self._titled and isinstance(self._driver, Driver):
+            self._titled = title
+            self._driver.title(title)
 
     def _charts_due(self) -> bool:
         return time.monotonic() - self._charts_shown >= self._rhythm.charts
@@ -170,7 +194,7 @@ class Cockpit(Looking, App[Departure]):
 
     def _answer(self, event: Event) -> None:
         match event:
-            case CommandReceived() | CommandAcknowledged(ok=True) if event.command.startswith("ask "):
+            case CommandReceived() | CommandAcknowledged(ok=True) if is_question(event):
                 return
             case CommandReceived():
                 self.main.say(f"requested: {event.command}", "faint")
@@ -182,18 +206,19 @@ class Cockpit(Looking, App[Departure]):
 
     # Up: commands -------------------------------------------------------------------------------------
 
-    def request(self, text: str) -> None:
-        """Send a command; say so at once, or say why it cannot be sent."""
+    def request(self, text: str) -> bool:
+        """Send a command; say so at once, or say why it cannot be sent. Whether it was."""
         if not self._may(text):
-            return
+            return False
         try:
             command = parse(text)
         except CommandError as problem:
             self.main.say(str(problem), "warning")
-            return
+            return False
         self.main.say(f"requested: {text}", "faint")
         self.link.send(command)
         self.tick()
+        return True
 
     def _may(self, text: str) -> bool:
         """Whether there is a run to ask; before its first event there is none."""
@@ -232,7 +257,7 @@ class Cockpit(Looking, App[Departure]):
         reset = " The optimiser is reset." if self.history.config.method.reset_optimizer else ""
         text = (
             f"The next CoT token goes now, before its time: {outlook}.{reset}\n"
-            "Accuracy will dip; r brings this stage back."
+            f"Accuracy will dip; {self.key_names['roll_back']} brings this stage back."
         )
         self._ask(Confirm("advance", text, "advance"), "advance")
 
@@ -283,7 +308,9 @@ class Cockpit(Looking, App[Departure]):
             question.insert_text_at_cursor(event.character)
 
     def on_chat_panel_asked(self, message: ChatPanel.Asked) -> None:
-        self.request(f"ask {'--explicit ' if message.explicit else ''}{message.text}")
+        sent = [self.request(command) for command in message.commands]
+        if not all(sent):
+            self.main.query_one(ChatPanel).give_back(message.text)
 
     # Looking ------------------------------------------------------------------------------------------
 
@@ -294,6 +321,12 @@ class Cockpit(Looking, App[Departure]):
         """In the chat of a model that answers both ways: with all of the CoT, or the answer alone."""
         if not self.main.query_one(ChatPanel).switch_way():
             self.main.say(ONE_WAY, "warning")
+
+    def action_choose_weights(self) -> None:
+        """Whom the chat asks: the current weights, a checkpoint, or both."""
+        from stepwise_tui.screens.dialogs import ChooseWeights
+
+        self.push_screen(ChooseWeights(self.history), self.main.query_one(ChatPanel).ask_of)
 
     def action_leave_chat(self) -> None:
         self.main.leave_chat()
@@ -316,24 +349,55 @@ class Cockpit(Looking, App[Departure]):
     def action_help(self) -> None:
         from stepwise_tui.screens.pages import Help
 
-        self.push_screen(Help())
+        self.push_screen(Help(self.keys))
 
     def action_examples(self) -> None:
         from stepwise_tui.screens.pages import Examples
 
-        self.push_screen(Examples(self.history, self.glyphs))
+        self.push_screen(Examples(self.history, self.glyphs, self.key_names["evaluate"]))
+
+    def action_system(self) -> None:
+        self.main.toggle_system()
 
     def action_timeline(self) -> None:
         from stepwise_tui.screens.pages import Timeline
 
         self.push_screen(Timeline(self.history), self.roll_back_to)
 
+    def action_picture(self) -> None:
+        """Save the screen as SVG: beside the run where its folder is on this machine, else where one is."""
+        name = time.strftime("screen-%Y%m%d-%H%M%S.svg")
+        problem: OSError | None = None
+        for folder in (self.link.folder, Path.cwd()):
+            try:
+                (folder / name).write_text(self.export_screenshot(title=self.link.name), encoding="utf-8")
+            except OSError as error:
+                problem = error
+            else:
+                self.main.say(f"the screen is saved: {shortest(folder / name)}", "good")
+                return
+        self.main.say(f"the screen cannot be saved: {problem}", "warning")
+
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette: every key of the table by name."""
-        for key in keymap.KEYS:
+        """The palette: every key of the table by name, and the themes."""
+        for key in self.keys:
             if key.action != "command_palette":
                 act = getattr(self, f"action_{key.action}")
                 yield SystemCommand(f"{key.title} ({key.shown})", key.help, act)
+        for name, description in DESCRIPTIONS.items():
+            if name != self.theme:
+                yield SystemCommand(f"Theme: {name}", description, partial(self._choose_theme, name))
+
+    def _choose_theme(self, name: str) -> None:
+        """Show it, and remember it for the next cockpits of this person."""
+        self.theme = name
+        try:
+            remember_theme(name)
+        except OSError as error:
+            self.main.say(f"the theme is not remembered: {error}", "warning")
+
+    def key_of(self, action: str) -> keymap.Key:
+        return next(key for key in self.keys if key.action == action)
 
     # Leaving ------------------------------------------------------------------------------------------
 
@@ -395,6 +459,19 @@ class Cockpit(Looking, App[Departure]):
             self.screen.dismiss("stop" if self.link.owner else "leave")
         else:
             self.push_screen(Leave(self.history.state), self._leave)
+
+    def action_copy_or_leave(self) -> None:
+        """Copy what is selected to the terminal's clipboard, also over ssh; else ask whether to leave."""
+        field = self.focused if isinstance(self.focused, Input) else None
+        text = self.screen.get_selected_text() or (field.selected_text if field else "")
+        if not text:
+            self.action_leave()
+            return
+        self.copy_to_clipboard(text)
+        self.screen.clear_selection()
+        if field is not None:
+            field.selection = Selection.cursor(field.cursor_position)
+        self.main.say(f"copied {len(text):,} characters", "plain")
 
     def _leave(self, answer: str | None) -> None:
         if answer == "leave":

@@ -6,6 +6,7 @@ Everything heavy is imported inside the commands, so that `stepwise --help` answ
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from stepwise_tui import output
-from stepwise_tui.commands import data, figures, models, remote
+from stepwise_tui.commands import data, figures, keys, models, remote
 from stepwise_tui.commands.options import (
     RUNS,
     AnyRun,
@@ -173,6 +174,7 @@ app.command()(models.export)
 app.command()(figures.compare)
 app.command()(figures.frontier)
 app.command()(figures.paper)
+app.command()(keys.keys)
 
 
 @app.command()
@@ -189,9 +191,19 @@ def doctor(out: Out = RUNS, as_json: Json = False) -> None:
         raise typer.Exit(doctor.exit_code(findings))
 
 
+@app.command(hidden=True)
+def launcher() -> None:
+    """What plain `stepwise` opens on a terminal: your runs, and the presets."""
+    with explained():
+        from stepwise_tui import launcher
+
+        launcher.open_screen()
+
+
 def main() -> None:
     """The command `stepwise`."""
     # Read when transformers is imported: its progress bars and advice would tear the screen.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    app(prog_name="stepwise")
+    alone = len(sys.argv) == 1 and all(map(os.isatty, (0, 1, 2)))
+    app(["launcher"] if alone else None, prog_name="stepwise")

@@ -7,10 +7,13 @@ the whole process on SIGTSTP; and on SIGCONT it starts a second pair of threads.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from typing import TYPE_CHECKING, Any, TextIO
 
 from textual.drivers.linux_driver import LinuxDriver
+
+from stepwise_tui.text import clean
 
 if TYPE_CHECKING:
     from stepwise_tui.app import Cockpit
@@ -26,6 +29,30 @@ class Driver(LinuxDriver):
         signal.signal(signal.SIGCONT, lambda *_: app.ask("redraw"))
 
     _abandoned = False
+
+    def start_application_mode(self) -> None:
+        super().start_application_mode()  # type: ignore[no-untyped-call]
+        self.write("\x1b[22;2t")  # the terminal keeps its title, for the end
+
+    def stop_application_mode(self) -> None:
+        self.write("\x1b[23;2t")
+        super().stop_application_mode()
+
+    def title(self, text: str) -> None:
+        """What the window or the tab is called."""
+        self.write(f"\x1b]2;{clean(text)}\x07")
+        self.flush()
+
+    def notify(self, text: str) -> None:
+        """Have the terminal show a message outside of its window, where it can (OSC 9).
+
+        tmux passes it on where `allow-passthrough` is set.
+        """
+        message = f"\x1b]9;{clean(text)}\x07"
+        if os.environ.get("TMUX"):
+            message = "\x1bPtmux;{}\x1b\\".format(message.replace("\x1b", "\x1b\x1b"))
+        self.write(message)
+        self.flush()
 
     def abandon(self) -> None:
         """Neither draw nor read any more: at a terminal that is gone Textual reads its end over and over."""

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 
 class Glyphs(NamedTuple):
-    """full, empty: the removal bar. dot: a removed token. right, wrong: verdicts. colours: may be used."""
+    """full, empty: the removal bar. dot: a removed token. right, wrong: verdicts. down: there is more below.
+    bars: from little to much."""
 
     full: str
     empty: str
@@ -21,12 +22,14 @@ class Glyphs(NamedTuple):
     more: str
     times: str
     dash: str
+    down: str
+    bars: str
     braille: bool
 
 
-UNICODE = Glyphs("█", "░", "·", "✓", "✗", "●", "▲", " · ", "…", "×", "–", braille=True)
+UNICODE = Glyphs("█", "░", "·", "✓", "✗", "●", "▲", " · ", "…", "×", "–", "↓", "▁▂▃▄▅▆▇█", braille=True)
 NO_BRAILLE = UNICODE._replace(braille=False)
-ASCII = Glyphs("#", "-", ".", "ok", "wrong", "*", "!", " - ", "...", "x", "-", braille=False)
+ASCII = Glyphs("#", "-", ".", "ok", "wrong", "*", "!", " - ", "...", "x", "-", "v", "_.:-=+*#", braille=False)
 
 
 def detect() -> Glyphs:
@@ -34,4 +37,9 @@ def detect() -> Glyphs:
     encoding = getattr(sys.__stdout__, "encoding", None) or "ascii"
     if "utf" not in encoding.lower():
         return ASCII
-    return NO_BRAILLE if os.environ.get("NO_COLOR") else UNICODE
+    return UNICODE if colours() else NO_BRAILLE
+
+
+def colours() -> bool:
+    """Whether the person wants any (no-color.org: the variable set, and not empty)."""
+    return not os.environ.get("NO_COLOR")

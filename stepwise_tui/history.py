@@ -8,6 +8,7 @@ and by rules of the events alone: told only what `trainer.digest` keeps of a jou
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -36,6 +37,7 @@ from trainer.events import (
     HistoryTold,
     Metrics,
     Notice,
+    QuizTaken,
     RolledBack,
     RunCrashed,
     RunFinished,
@@ -45,12 +47,16 @@ from trainer.events import (
     ShownExample,
     StageEntered,
     StateChanged,
+    SystemSampled,
 )
 from trainer.lineage import CheckpointRef, Fork, Lineage
 from trainer.schedule import Pace, Progress
 from trainer.thinning import Thinned
 
 Tone = Literal["plain", "faint", "stage", "operator", "good", "warning", "error"]
+
+LOADS = 150
+"""Of the machine that trains: five minutes, at a look every two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +72,18 @@ class LogLine:
 class Turn:
     """One question of the chat.
 
-    cot, answer: what has streamed in so far; `answered` is the whole turn, once it is there. refused: why
-    it could not be asked.
+    checkpoint: which one is asked, "" for the current weights. explicit: for its whole CoT. cot, answer:
+    what has streamed in so far; `answered` is the whole turn, once it is there. refused: why it could not
+    be asked.
     """
 
     id: str
     asked: str
+    checkpoint: str = ""
+    explicit: bool = False
     cot: str = ""
     answer: str = ""
-    answered: ChatAnswered | None = None
+    answered: ChatAnswered | QuizTaken | None = None
     refused: str = ""
 
 
@@ -148,8 +157,9 @@ class History:
 
     config: as it is now. control: what the operator holds. pending: commands received and not yet
     acknowledged. counted_from: the step from which steps count towards the next removal. log_total,
-    chat_total: lines the log and turns the chat have ever had. born: the time of the first event. drawn:
-    changes whenever a chart would.
+    chat_total: lines the log and turns the chat have ever had. born: the time of the first event. sampled:
+    how the machine that trains is doing. loads: of late, how much its GPU computed, or its cores where it
+    uses none, in per cent. drawn: changes whenever a chart would.
     """
 
     config: Config = field(default_factory=Config)
@@ -175,6 +185,8 @@ class History:
     finished: RunFinished | None = None
     crashed: RunCrashed | None = None
     born: float = 0.0
+    sampled: SystemSampled = field(default_factory=SystemSampled)
+    loads: deque[float | None] = field(default_factory=lambda: deque(maxlen=LOADS))
     drawn: int = 0
     kept: Kept = field(default_factory=Kept)
 
@@ -224,6 +236,14 @@ class History:
         rows += [Happening(e.at, "save", words(e) or "", e.checkpoint) for e in own]
         return sorted(rows, key=lambda row: row.at.time)
 
+    def accuracy_at(self, at: At) -> float | None:
+        """The last accuracy measured on that branch up to there; None when there was none."""
+        if at.branch not in self.branches:
+            return None
+        columns = self.branches[at.branch].accuracy.columns
+        before = columns.value[columns.step <= at.step]
+        return float(before[-1]) if len(before) else None
+
     @property
     def facts(self) -> Facts:
         """What `control.decide` needs to foretell what a command would do."""
@@ -252,6 +272,16 @@ class History:
         if self.steps_to_next is None:
             return None
         return schedule.steps_to_none(self._progress, self.pace, step=self.at.step)
+
+    @property
+    def steps_to_end(self) -> float | None:
+        """Steps until `[stop]` ends the run at the latest, by steps or epochs; inf where neither does, None
+        when nothing is known of it."""
+        if self.ended or self.started is None:
+            return None
+        stop = self.config.stop
+        last = min(stop.epochs * self.started.steps_per_epoch, math.inf if stop.steps is None else stop.steps)
+        return max(0.0, last - self.at.step)
 
     @property
     def _progress(self) -> Progress:
@@ -301,7 +331,7 @@ def apply(history: History, event: Event) -> None:
             _receive(history, event)
         case CommandAcknowledged():
             _acknowledge(history, event)
-        case ChatToken() | ChatAnswered():
+        case ChatToken() | ChatAnswered() | QuizTaken():
             _hear(history, event)
         case AlarmRaised():
             history.alarm = event
@@ -312,6 +342,9 @@ def apply(history: History, event: Event) -> None:
             history.finished = event
         case RunCrashed():
             history.crashed = event
+        case SystemSampled():
+            history.sampled = event
+            history.loads.append(_load(event))
         case HistoryTold():
             history.log_total += event.lines
             history.chat_total += event.turns
@@ -342,6 +375,12 @@ def _move(history: History, event: Event) -> None:
         history.counted_from = max(history.counted_from, pretrain) + max(
             0, at.step - max(before.step, pretrain)
         )
+
+
+def _load(event: SystemSampled) -> float | None:
+    if event.gpus:
+        return event.gpus[0].utilisation
+    return event.cpu / event.cores if event.cpu is not None and event.cores else None
 
 
 def _place(at: At) -> tuple[int, int, int]:
@@ -381,8 +420,10 @@ def _set(history: History, event: SettingChanged) -> None:
 
 def _receive(history: History, event: CommandReceived) -> None:
     history.pending[event.id] = event
-    if event.command.startswith("ask "):
-        _open_turn(history, Turn(event.id, clean(parse(event.command).question)))
+    if is_question(event):
+        asked = parse(event.command)
+        text = asked.question if asked.name == "ask" else f"/quiz {asked.n}"
+        _open_turn(history, Turn(event.id, clean(text), clean(asked.checkpoint), asked.explicit))
 
 
 def _acknowledge(history: History, event: CommandAcknowledged) -> None:
@@ -404,7 +445,7 @@ def _acknowledge(history: History, event: CommandAcknowledged) -> None:
             history.control = replace(history.control, stopping=True)
 
 
-def _hear(history: History, event: ChatToken | ChatAnswered) -> None:
+def _hear(history: History, event: ChatToken | ChatAnswered | QuizTaken) -> None:
     turn = _turn(history, event.id)
     if turn is None:
         return  # so many came after it that it is not shown any more

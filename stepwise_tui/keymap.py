@@ -1,11 +1,16 @@
-"""The keys of the cockpit: one table. Bindings, footer, help screen and command palette are made from it."""
+"""The keys of the cockpit: one table. Bindings, footer, help screen and command palette are made from it,
+and what a person maps otherwise is checked against it."""
 
 from __future__ import annotations
 
+import difflib
+import string
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.keys import Keys, _character_to_key, key_to_character
 
 from trainer.control import COMMANDS
 
@@ -49,9 +54,13 @@ KEYS: tuple[Key, ...] = (
     _steer("e", "e", "evaluate", "Evaluate", "evaluate", 8, "evaluate"),
     _steer("n", "n", "run_steps", "Run N steps", "run N", 9, "run"),
     _steer("comma", ",", "change_setting", "Change a setting", "set", 10, "set"),
-    Key("c", "c", "chat", "Chat", "chat", f"{COMMANDS['ask'].help}; escape leaves", "talk", 2),
+    Key(
+        "c", "c", "chat", "Chat", "chat",
+        f"{COMMANDS['ask'].help}; /quiz: {COMMANDS['quiz'].help}; escape leaves", "talk", 2,
+    ),
     _look("x", "x", "examples", "Examples", "examples", 11, "held-out examples as just answered"),
     _look("t", "t", "timeline", "Timeline", "timeline", 12, "stages, branches, checkpoints, what was done"),
+    _look("g", "g", "system", "System", "system", 16, "the machine that trains, and how long all takes"),
     _look("y", "y", "log_scale", "Logarithmic scale", "log y", 13, "the chosen chart on a logarithmic scale"),
     _look("b", "b", "x_axis", "Charts by …", "by x", 14, "charts by step, by tokens removed, by time"),
     _look("w", "w", "window", "Window", "window", 18, "charts of the whole run, the newest, this stage"),
@@ -71,10 +80,14 @@ KEYS: tuple[Key, ...] = (
     _look("escape", "esc", "drop_cursor", "Drop the cursor", "no cursor", 29, "no cursor any more"),
     _look("k", "k", "beside", "Beside another run", "beside", 30, "another run drawn beside, or none"),
     _look("tab", "tab", "next_panel", "Next panel", "next", 7, "the next panel: charts, log, chat"),
+    Key(
+        "p", "p", "picture", "Picture of the screen", "picture",
+        "the screen as an SVG file, beside the run", "look", 31, "f12",
+    ),
     _look("question_mark", "?", "help", "Help", "help", 0, "this page"),
     _look("ctrl+p", "ctrl+p", "command_palette", "Palette", "palette", 15, "all of this by name"),
-    Key("d", "d", "detach", "Detach", "detach", "give the shell back; the run goes on", "leave", 16),
-    Key("ctrl+z", "ctrl+z", "suspend", "Suspend", "suspend", "the shell, until fg", "leave", 17),
+    Key("d", "d", "detach", "Detach", "detach", "give the shell back; the run goes on", "leave", 17),
+    Key("ctrl+z", "ctrl+z", "suspend", "Suspend", "suspend", "the shell, until fg", "leave", 18),
     Key(
         "q", "q", "leave", "Quit", "quit", f"leave, or {COMMANDS['stop'].help}", "leave", 0, "ctrl+q,ctrl+c"
     ),
@@ -82,32 +95,105 @@ KEYS: tuple[Key, ...] = (
 
 TITLES: dict[Group, str] = {"steer": "Steer", "talk": "Talk", "look": "Look", "leave": "Leave"}
 
+OTHERWISE = {"ctrl+c": "copy_or_leave"}
+"""Keys that do something else first: copy, where anything is selected."""
+
+TAKEN = ("escape", "enter", "up", "down", "left", "right", "home", "end", "pageup", "pagedown")
+"""Keys that choose, scroll and close everywhere, and can be given to no action."""
+
+
+class KeysError(ValueError):
+    """Keys that cannot be had so. action: the one at fault."""
+
+    def __init__(self, action: str, reason: str) -> None:
+        super().__init__(reason)
+        self.action = action
+
+
+def mapped(wanted: Mapping[str, object]) -> tuple[Key, ...]:
+    """The table with other keys for some actions: a key, or several with blanks between them.
+
+    Raises `KeysError` for an action or a key that is none, for two actions with one key, and for an action
+    that would have none.
+    """
+    for action, keys in wanted.items():
+        if action not in {key.action for key in KEYS}:
+            near = difflib.get_close_matches(action, [key.action for key in KEYS], n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise KeysError(action, f"{action} is no action; {hint}`stepwise keys` lists them")
+        if not isinstance(keys, str) or not keys.split():
+            raise KeysError(action, f'{action} = {keys!r}: a key is wanted, such as "f5" or "ctrl+s"')
+    table = tuple(_with_keys(key, wanted[key.action]) if key.action in wanted else key for key in KEYS)
+    owners: dict[str, str] = {}
+    for key in sorted(table, key=lambda key: key.action in wanted):
+        for name in [*key.key.split(","), *filter(None, key.also.split(","))]:
+            if name in owners:
+                other = owners[name]
+                reason = f"{shown(name)} is the key of {other}; give that one another key, too"
+                raise KeysError(key.action, f"{key.action} = {wanted[key.action]!r}: {reason}")
+            owners[name] = key.action
+    return table
+
+
+def _with_keys(key: Key, keys: object) -> Key:
+    names = []
+    for word in str(keys).split():
+        name = _character_to_key(word) if len(word) == 1 else word.lower()
+        if name in TAKEN:
+            raise KeysError(key.action, f"{key.action} = {keys!r}: {word} closes, chooses or scrolls already")
+        plain = name.removeprefix("alt+")
+        if len(word) > 1 and plain not in NAMES and (plain == name or len(plain) > 1):
+            hint = "f5, ctrl+s, space, x and ? are, for example"
+            raise KeysError(key.action, f"{key.action} = {keys!r}: {word} is no key; {hint}")
+        names.append(name)
+    return key._replace(key=",".join(names), shown=" ".join(map(shown, names)))
+
+
+NAMES = frozenset(key.value for key in Keys) | {_character_to_key(c) for c in string.punctuation} | {"space"}
+
+
+def shown(name: str) -> str:
+    """A key as people write it: ? for question_mark."""
+    character = key_to_character(name)
+    return character if character is not None and character.isprintable() and character != " " else name
+
+
+def names(keys: Sequence[Key]) -> dict[str, str]:
+    """How a person writes the key of each action."""
+    return {key.action: key.shown for key in keys}
+
 
 def bindings() -> list[BindingType]:
-    """Of the cockpit's screen; the app itself has `urgent`."""
+    """Of the cockpit's screen; the app itself has `urgent`. Other keys come by `App.set_keymap`."""
     return [Binding(key.key, f"app.{key.action}", key.label, id=key.action, tooltip=key.help) for key in KEYS]
 
 
 def urgent() -> list[BindingType]:
-    """Keys that act everywhere, over a dialog and while typing too."""
-    return [Binding(key.also, key.action, key.label, priority=True, show=False) for key in KEYS if key.also]
+    """Keys that act everywhere, over a dialog and while typing too, whatever is mapped."""
+    return [
+        Binding(also, OTHERWISE.get(also, key.action), key.label, priority=True, show=False)
+        for key in KEYS
+        for also in key.also.split(",")
+        if also
+    ]
 
 
-def footer(width: int, labels: dict[str, str]) -> Content:
+def footer(width: int, labels: dict[str, str], keys: Sequence[Key] = KEYS) -> Content:
     """As many keys as fit, the most useful ones first; in the table's order. A click does what the key does.
 
     labels: other words for some actions, as they would act now ("resume" for "pause").
     """
     chosen: set[Key] = set()
     room = width + 2  # no gap before the first
-    for key in sorted(KEYS, key=lambda key: key.rank):
+    for key in sorted(keys, key=lambda key: key.rank):
         length = len(f"  {key.shown} {labels.get(key.action, key.label)}")
         if length <= room:
             chosen.add(key)
             room -= length
     parts = []
-    for key in KEYS:
+    for key in keys:
         if key in chosen:
             word = labels.get(key.action, key.label)
-            parts.append(f"[@click=app.{key.action}][b $accent]{key.shown}[/] {word}[/]")
+            name = Content(key.shown).markup
+            parts.append(f"[@click=app.{key.action}][b $accent]{name}[/] {word}[/]")
     return Content.from_markup("  ".join(parts))

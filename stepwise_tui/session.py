@@ -20,6 +20,7 @@ from stepwise_tui.terminal import Borrowed, Terminal, split
 
 if TYPE_CHECKING:
     from stepwise_tui.link import Link
+    from stepwise_tui.settings import Settings
     from trainer.config import Config
     from trainer.run import Run
 
@@ -50,6 +51,7 @@ def train(
             terminal.on_loss = lambda: signals.hang_up()
             terminal.listen()
         signals.hang_up = terminal.give_up
+        settings = _settings(plain, terminal)
         # Loading torch takes seconds: say so before, on stderr, where it is in nobody's way.
         typer.echo(f"{folder.name}: {'going on' if resume else 'starting'}; loading torch …", err=True)
         if config.model.init != "scratch" and not resume:
@@ -64,7 +66,7 @@ def train(
         registry.note(folder)
         signals.stop = lambda: _stop(run, terminal, signals)
         with Host(run):
-            _show(run, terminal, signals, frugal=frugal)
+            _show(run, terminal, signals, settings, frugal=frugal)
         run.close()
     _say(_farewell(run), err=not isinstance(terminal, Borrowed))
     if run.state == "crashed":
@@ -83,8 +85,9 @@ def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None 
         raise typer.Exit(lines.follow(link, sys.stdout))
     from stepwise_tui.app import Cockpit
 
+    settings = _settings(plain, terminal)
     terminal.take()
-    app = Cockpit(link, terminal, frugal=frugal, beside=beside)
+    app = Cockpit(link, terminal, settings=settings, frugal=frugal, beside=beside)
     with _signals() as signals:
         signals.stop = signals.hang_up = lambda: app.ask("leave")
         app.run()
@@ -111,6 +114,15 @@ def chat(
         typer.echo(turn(inspection.ask(loaded, question, explicit=explicit)))
 
 
+def _settings(plain: bool, terminal: Terminal) -> Settings | None:
+    """What the person wants of every cockpit, where there will be one. Raises `SettingsError`."""
+    if plain or not terminal.whole:
+        return None
+    from stepwise_tui import settings
+
+    return settings.load()
+
+
 def _questions(prompt: bool) -> Iterator[str]:
     """What is asked, line by line, empty lines left out."""
     while True:
@@ -123,7 +135,9 @@ def _questions(prompt: bool) -> Iterator[str]:
             yield line.strip()
 
 
-def _show(run: Run, terminal: Terminal, signals: _Signals, *, frugal: bool) -> None:
+def _show(
+    run: Run, terminal: Terminal, signals: _Signals, settings: Settings | None, *, frugal: bool
+) -> None:
     """Follow the run until it has ended or the person ends it."""
     from stepwise_tui import plain
     from stepwise_tui.link import LocalLink
@@ -135,7 +149,7 @@ def _show(run: Run, terminal: Terminal, signals: _Signals, *, frugal: bool) -> N
         from stepwise_tui.app import Cockpit
 
         link = LocalLink(run)
-        app = Cockpit(link, terminal, frugal=frugal)
+        app = Cockpit(link, terminal, settings=settings, frugal=frugal)
         signals.leave, signals.hang_up = (lambda: app.ask("stop")), (lambda: app.ask("leave"))
         if signals.asked:
             app.ask("stop")

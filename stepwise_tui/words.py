@@ -14,6 +14,7 @@ from trainer.events import (
     Event,
     Metrics,
     Notice,
+    QuizTaken,
     RolledBack,
     RunCrashed,
     RunFinished,
@@ -75,6 +76,8 @@ def _words(event: Event) -> str | None:
             return f"alarm over: {event.message}"
         case ChatAnswered():
             return _turn(event)
+        case QuizTaken():
+            return f"quiz: {event.correct} of {event.n} right ({accuracy(event.correct / max(1, event.n))})"
         case Notice():
             return event.message if event.level == "info" else f"{event.level}: {event.message}"
         case RunCrashed():

@@ -17,7 +17,7 @@ from stepwise_tui.screens.dialogs import ChangeSetting, ChooseRollback, Confirm,
 from stepwise_tui.screens.main import Main
 from stepwise_tui.screens.pages import Examples, Help, Timeline
 from stepwise_tui.widgets.charts import ChartPanel
-from stepwise_tui.widgets.panels import ChatInput, ChatPanel
+from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from tests import scripted
 from tests.scripted import Script, ScriptedLink
 from tests.tiny import tiny_config
@@ -59,8 +59,11 @@ async def tell(app: Cockpit, pilot: Pilot[None], *events: Event) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-async def test_no_key_does_harm_in_any_state(state: str) -> None:
+async def test_no_key_does_harm_in_any_state(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every key of the table, and escape after it; q leaves at once only when the run has ended."""
+    monkeypatch.chdir(tmp_path)  # p saves a picture
     app, link = cockpit(STATES[state]())
     async with app.run_test(size=(80, 24)) as pilot:
         for key in keymap.KEYS:
@@ -352,10 +355,12 @@ async def test_tab_goes_through_the_panels() -> None:
     app, _ = cockpit(scripted.training())
     async with app.run_test(size=(80, 24)) as pilot:
         seen = []
-        for _ in range(4):
-            seen.append([p for p in ("charts", "log", "chat") if app.main.query_one(f"#{p}").display])
+        for _ in range(5):
+            seen.append(
+                [p for p in ("charts", "log", "chat", "system") if app.main.query_one(f"#{p}").display]
+            )
             await pilot.press("tab")
-        assert seen == [["charts"], ["log"], ["chat"], ["charts"]]
+        assert seen == [["charts"], ["log"], ["chat"], ["system"], ["charts"]]
     app, _ = cockpit(scripted.training())
     async with app.run_test(size=(200, 60)) as pilot:
         focused = []

@@ -13,20 +13,21 @@ import pytest
 from textual.content import Content
 from textual.widgets import DataTable, OptionList, Static
 
-from stepwise_tui import output, plain
+from stepwise_tui import keymap, output, plain
 from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
 from stepwise_tui.history import replay
 from stepwise_tui.render.screen import Screen
 from stepwise_tui.screens.dialogs import ChooseRollback
 from stepwise_tui.screens.pages import Timeline
-from stepwise_tui.widgets import closing, lines
+from stepwise_tui.widgets import closing, lines, system
 from stepwise_tui.words import words
 from tests.scripted import SCRIPTED, ScriptedLink
 from trainer import presets, runs
 from trainer.events import EVENTS, AlarmRaised, At, ChatAnswered, Event, RunCrashed, RunFinished, RunStarted
 
 EVIL = "\x1b]0;x\x07\x9b31m[red]r[/red]\u202e\u2066\n\rz\x00\u2028"
+NAMES = keymap.names(keymap.KEYS)
 
 
 def evil(hint: Any) -> Any:
@@ -72,10 +73,12 @@ def test_all_that_the_screen_is_made_of_is_harmless() -> None:
     for pieces in (
         lines.status_line(history, EVIL, 300, UNICODE),
         lines.example_line(history, 300, UNICODE),
-        lines.alarm(history, UNICODE),
+        lines.alarm(history, UNICODE, NAMES),
+        system.panel(history, 300, UNICODE),
+        system.brief(history) or Content(""),
         *(lines.turn(turn, "left", 80, UNICODE) for turn in history.chat),
-        closing.closing(replay([*told, *events(RunCrashed)], SCRIPTED), Path("runs") / EVIL),
-        closing.closing(replay([*told, *events(RunFinished)], SCRIPTED), Path("runs") / EVIL),
+        closing.closing(replay([*told, *events(RunCrashed)], SCRIPTED), Path("runs") / EVIL, NAMES),
+        closing.closing(replay([*told, *events(RunFinished)], SCRIPTED), Path("runs") / EVIL, NAMES),
     ):
         assert isinstance(pieces, Content)
         shown.append(pieces.plain)

@@ -64,5 +64,5 @@ def test_the_footer_of_80_columns_has_the_keys_one_cannot_do_without() -> None:
 
 
 def test_a_wide_footer_has_them_all() -> None:
-    text = keymap.footer(360, {}).plain
+    text = keymap.footer(400, {}).plain
     assert all(key.label in text for key in keymap.KEYS)

@@ -54,7 +54,9 @@ def test_a_run_of_another_host_is_steered_also_after_the_line_dropped(box: Path,
     try:
         terminal.until("far on box")
         terminal.until("TRAINING")
-        terminal.press("space")
+        terminal.press("g")  # how that machine is doing, not this one
+        terminal.until(lambda screen: "process" in screen and screen.count(" GiB") >= 2)
+        terminal.press("g", "space")
         terminal.until("PAUSED")
         (line,) = psutil.Process(terminal.pid).children()
         line.kill()

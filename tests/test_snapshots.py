@@ -15,9 +15,12 @@ from textual.pilot import Pilot
 
 from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
-from stepwise_tui.widgets.panels import ChatInput
+from stepwise_tui.settings import Settings
+from stepwise_tui.themes import NAMES
+from stepwise_tui.widgets.chat import ChatInput
 from tests import scripted
 from tests.scripted import Script, ScriptedLink
+from tests.test_system import BUSY
 
 SMALL, LARGE = (80, 24), (200, 60)
 STATES: dict[str, tuple[Callable[[], Script], list[str]]] = {
@@ -37,6 +40,8 @@ SCREENS: dict[str, list[str]] = {
     "quit": ["q"],
     "examples": ["x"],
     "timeline": ["t"],
+    "system": ["g"],
+    "whom": ["c", "ctrl+o"],
 }
 
 
@@ -78,6 +83,13 @@ def test_state(state: str, size: tuple[int, int], snap_compare: Any) -> None:
 @pytest.mark.parametrize("screen", SCREENS)
 def test_screen(screen: str, snap_compare: Any) -> None:
     assert snap_compare(cockpit(scripted.saved()), terminal_size=SMALL, run_before=pressing(SCREENS[screen]))
+
+
+@pytest.mark.parametrize("theme", [name for name in NAMES if name != "dark"])
+def test_theme(theme: str, snap_compare: Any) -> None:
+    events = [*scripted.lost().chat().events, BUSY]
+    app = Cockpit(ScriptedLink(events), glyphs=UNICODE, settings=Settings(theme))
+    assert snap_compare(app, terminal_size=(120, 40), run_before=pressing(["g"]))
 
 
 def test_a_terminal_that_is_too_small(snap_compare: Any) -> None:

@@ -1,19 +1,105 @@
-"""One turn of the chat: what a person typed, put to the model in the task's format, answered in theirs."""
+"""The chat: what a person typed, put to the model in the task's format, answered in theirs; and quizzes.
+
+Nothing here changes the run: no weight of it, and no random number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
-from trainer.control import ONE_WAY
-from trainer.data.layout import encode_question, separator_ids
-from trainer.data.task import NotUnderstood
+import torch
+from transformers import AutoModelForCausalLM
+
+from trainer import checkpoint
+from trainer.checkpoint import TrainState
+from trainer.control import ONE_WAY, Ask, Quiz
+from trainer.data.layout import Line, encode_lines, encode_question, separator_ids
+from trainer.data.task import NotUnderstood, Problem
 from trainer.decode import token_texts
-from trainer.evaluate import answer_text
-from trainer.events import At, ChatAnswered
+from trainer.evaluate import answer_text, evaluate, shown_examples, true_answers
+from trainer.events import At, ChatAnswered, QuizTaken
+from trainer.methods.base import Decoded
+from trainer.model import quicken
 from trainer.parts import Parts
 
 Part = Literal["cot", "answer"]
+SHOWN_WRONG = 3
+"""Of a quiz."""
+
+
+def respond(
+    asked: Ask | Quiz,
+    parts: Parts,
+    scheduled: int,
+    run: Path,
+    *,
+    id: str,
+    at: At,
+    on_text: Callable[[str, Part], None] = lambda text, part: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> ChatAnswered | QuizTaken | None:
+    """What the weights that were asked answer, those of now or of a checkpoint of the folder `run`.
+
+    None when a quiz was interrupted. Raises `CheckpointError` where that checkpoint cannot be used.
+    """
+    if asked.checkpoint is None:
+        return _respond(asked, parts, scheduled, id, at, on_text, interrupted)
+    with beside(parts, run / checkpoint.FOLDER / asked.checkpoint.id) as (theirs, state):
+        turn = _respond(asked, theirs, state.scheduled, id, at, on_text, interrupted)
+        removed = parts.method.removed(state.scheduled)
+    return turn and replace(turn, checkpoint=asked.checkpoint.id, cot_removed=removed)
+
+
+def _respond(
+    asked: Ask | Quiz,
+    parts: Parts,
+    scheduled: int,
+    id: str,
+    at: At,
+    on_text: Callable[[str, Part], None],
+    interrupted: Callable[[], bool],
+) -> ChatAnswered | QuizTaken | None:
+    if isinstance(asked, Quiz):
+        return take_quiz(parts, scheduled, asked.n, id=id, at=at, interrupted=interrupted)
+    return answer_question(
+        parts,
+        scheduled,
+        asked.question,
+        id=id,
+        at=at,
+        explicit=asked.explicit,
+        on_text=on_text,
+        interrupted=interrupted,
+    )
+
+
+@contextmanager
+def beside(parts: Parts, folder: Path) -> Iterator[tuple[Parts, TrainState]]:
+    """The model of a checkpoint in the place of the live one, for as long as the block lasts.
+
+    It lies beside the live one, on its device, or on the CPU for want of room. Raises `CheckpointError`.
+    """
+    checkpoint.verify(folder)
+    state = checkpoint.load_state(folder)
+    device = parts.model.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        saved = AutoModelForCausalLM.from_pretrained(checkpoint.model_folder(folder), dtype=parts.model.dtype)
+        model = quicken(saved).eval()
+    try:
+        model.to(device)
+    except torch.OutOfMemoryError:
+        model.to("cpu")
+    try:
+        yield replace(parts, model=model), state
+    finally:
+        model.to("meta")  # whoever still holds it holds no memory
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def answer_question(
@@ -77,4 +163,73 @@ def answer_question(
         note=problem.note,
         tokens=decoded.tokens[0],
         milliseconds=1000 * decoded.seconds,
+        saved=_saved(problem, len(decoded.cot[0]), parts),
     )
+
+
+def _saved(problem: Problem, written: int, parts: Parts) -> int | None:
+    """Tokens of the whole CoT that were not written; None where nobody knows the CoT."""
+    if not problem.cot:
+        return None
+    # Only the CoT counts here; the question is in the place of an answer, since it can be encoded for sure.
+    whole = encode_lines([Line(problem.question, problem.cot, problem.question)], parts.tokenizer)
+    return max(0, int(whole.cot_N[0]) - written)
+
+
+def take_quiz(
+    parts: Parts,
+    scheduled: int,
+    n: int,
+    *,
+    id: str,
+    at: At,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> QuizTaken | None:
+    """Ask `n` questions of the validation split, all of it where it has no more; None when interrupted.
+
+    Which ones is drawn by `id`, so the run's own chance is not touched.
+    """
+    held_out = parts.splits["valid"]
+    drawn = random.Random(id).sample(range(len(held_out)), min(n, len(held_out)))
+    examples = held_out[torch.tensor(drawn)]
+    result = evaluate(
+        parts.method, parts.model, examples, scheduled, parts.tokenizer, interrupted=interrupted
+    )
+    if result is None:
+        return None
+    given, true = result.decoded.answer, true_answers(examples, parts.tokenizer)
+    missed = [
+        i
+        for i in range(result.n)
+        if answer_text(given[i], parts.tokenizer) != answer_text(true[i], parts.tokenizer)
+    ][:SHOWN_WRONG]
+    spoken = result.decoded
+    some = Decoded([spoken.cot[i] for i in missed], [given[i] for i in missed], [], 0.0)
+    wrong = shown_examples(
+        parts.task,
+        parts.method,
+        examples[torch.tensor(missed, dtype=torch.long)],
+        some,
+        scheduled,
+        parts.tokenizer,
+    )
+    return QuizTaken(
+        at=at,
+        id=id,
+        n=result.n,
+        correct=result.correct,
+        cot_tokens=result.cot_tokens,
+        saved=float(examples.cot_N.float().mean()) - result.cot_tokens,
+        milliseconds=1000 * result.seconds / result.n,
+        wrong=wrong,
+    )
+
+
+def summary(turn: ChatAnswered | QuizTaken) -> str:
+    """A turn in a sentence, for its acknowledgement."""
+    if isinstance(turn, QuizTaken):
+        return (
+            f"{turn.correct} of {turn.n} right ({turn.correct / turn.n:.3f}); CoT tokens a question: "
+            f"{turn.cot_tokens:.1f}, {turn.saved:.1f} saved; {turn.milliseconds:.1f} ms each"
+        )
+    return f"{turn.question} = {turn.answer}" if turn.understood else turn.note

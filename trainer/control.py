@@ -58,8 +58,14 @@ COMMANDS: dict[str, CommandSpec] = {
         CommandSpec("evaluate", "evaluate", "measure validation accuracy now"),
         CommandSpec(
             "ask",
-            "ask [--explicit] TEXT",
-            "ask the current weights a question; --explicit: for the whole CoT, where they answer both ways",
+            "ask [--explicit] [--at CHECKPOINT] TEXT",
+            "ask the current weights a question; --explicit: for the whole CoT, where they answer both ways; "
+            "--at: ask a saved checkpoint instead",
+        ),
+        CommandSpec(
+            "quiz",
+            "quiz [N] [--at CHECKPOINT]",
+            "ask N random held-out questions (100), and count the right answers",
         ),
         CommandSpec("stop", "stop", "save and end the run; `stepwise resume` goes on later", dangerous=True),
     )
@@ -69,13 +75,19 @@ COMMANDS: dict[str, CommandSpec] = {
 ONE_WAY = "this model answers one way only; method.explicit_share trains one that answers both"
 """Why it cannot be asked for its whole CoT."""
 
+QUIZ = 100
+"""Questions of a quiz, where nobody says how many."""
+
 LONGEST = 4_000
 """Characters of a command. Python reads no number of more than 4,300 digits."""
+
+QUESTIONS = ("ask", "quiz")
+"""Commands that the chat shows, and that change nothing."""
 
 MOST_ANSWERS = 10_000
 """Answers remembered, for those who ask again; the journal has all."""
 
-AFTER_THE_END = ("ask", "evaluate", "stop")
+AFTER_THE_END = ("ask", "quiz", "evaluate", "stop")
 """Commands that make sense when the run trains no more."""
 
 
@@ -93,6 +105,7 @@ class Command:
     seed: Literal["fresh", "replay"] = "fresh"
     question: str = ""
     explicit: bool = False
+    checkpoint: str = ""
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     source: str = "cockpit"
 
@@ -112,12 +125,7 @@ def parse(text: str, *, id: str | None = None, source: str = "cockpit") -> Comma
     if id is not None:
         command = replace(command, id=id)
     if name == "ask":
-        first, _, more = rest.partition(" ")
-        explicit = first == "--explicit"
-        question = more.strip() if explicit else rest
-        if not question:
-            raise CommandError(f"ask what? {spec.usage}")
-        return replace(command, question=question, explicit=explicit)
+        return _parse_ask(command, rest, spec)
     try:
         words = shlex.split(rest)
     except ValueError as error:
@@ -130,6 +138,8 @@ def parse(text: str, *, id: str | None = None, source: str = "cockpit") -> Comma
         if len(words) > 1:
             raise CommandError(f"advance takes one number: {spec.usage}")
         return replace(command, n=_count(words[0], spec) if words else 1)
+    if name == "quiz":
+        return _parse_quiz(command, words, spec)
     if name == "set":
         key, _, value = rest.partition(" ")
         if not value.strip():
@@ -148,6 +158,34 @@ def _count(word: str, spec: CommandSpec) -> int:
     if not (word.isascii() and word.isdigit() and 1 <= int(word) <= 10**12):
         raise CommandError(f"{spec.name}: {word!r} is not a whole number from 1; {spec.usage}")
     return int(word)
+
+
+def _parse_ask(command: Command, rest: str, spec: CommandSpec) -> Command:
+    """The options before the question, which goes on as it was typed."""
+    while True:
+        option, _, more = rest.partition(" ")
+        if option == "--explicit":
+            command, rest = replace(command, explicit=True), more.strip()
+        elif option == "--at":
+            checkpoint, _, more = more.strip().partition(" ")
+            command, rest = replace(command, checkpoint=checkpoint), more.strip()
+        elif not rest:
+            raise CommandError(f"ask what? {spec.usage}")
+        else:
+            return replace(command, question=rest)
+
+
+def _parse_quiz(command: Command, words: list[str], spec: CommandSpec) -> Command:
+    rest = iter(words)
+    command = replace(command, n=QUIZ)
+    for word in rest:
+        if word == "--at":
+            command = replace(command, checkpoint=next(rest, ""))
+            if not command.checkpoint:
+                raise CommandError(f"quiz --at which checkpoint? {spec.usage}")
+        else:
+            command = replace(command, n=_count(word, spec))
+    return command
 
 
 def _parse_rollback(command: Command, words: list[str], spec: CommandSpec) -> Command:
@@ -251,11 +289,22 @@ class Evaluate:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
+    """checkpoint: None for the current weights."""
+
     question: str
     explicit: bool
+    checkpoint: CheckpointRef | None = None
 
 
-Effect = Save | Advance | RollBack | Change | Evaluate | Ask
+@dataclass(frozen=True, slots=True)
+class Quiz:
+    """n: questions, at most. checkpoint: as for `Ask`."""
+
+    n: int
+    checkpoint: CheckpointRef | None = None
+
+
+Effect = Save | Advance | RollBack | Change | Evaluate | Ask | Quiz
 
 
 class Decision(NamedTuple):
@@ -322,10 +371,15 @@ def decide(control: Control, command: Command, facts: Facts) -> Decision:
             return done(f"{command.key} = {new}", Change(config, command.key))
         case "evaluate":
             return done("evaluated", Evaluate())
-        case "ask":
+        case "ask" | "quiz":
+            asked = _checkpoint(command.checkpoint, facts) if command.checkpoint else None
+            if isinstance(asked, str):
+                return refused(asked)
+            if command.name == "quiz":
+                return done("asked", Quiz(command.n, asked))
             if command.explicit and not facts.config.method.explicit_share:
                 return refused(ONE_WAY)
-            return done("asked", Ask(command.question, command.explicit))
+            return done("asked", Ask(command.question, command.explicit, asked))
         case "stop":
             return done("saving and ending the run", stopping=True)
     raise AssertionError(command.name)
@@ -345,10 +399,13 @@ def find_target(target: str, facts: Facts) -> CheckpointRef | str:
             return f"stage {stage} has not been reached yet; roll back goes back. {_targets(facts)}"
         entry = lineage.entry(at.branch, stage)
         return entry or f"no entry of stage {stage} or before is kept. {_targets(facts)}"
-    for checkpoint in lineage.checkpoints:
-        if checkpoint.id == target:
-            return checkpoint
-    return f"there is no checkpoint {target!r}. {_targets(facts)}"
+    return _checkpoint(target, facts)
+
+
+def _checkpoint(id: str, facts: Facts) -> CheckpointRef | str:
+    """The checkpoint of that name; a string is the reason why there is none."""
+    found = next((checkpoint for checkpoint in facts.lineage.checkpoints if checkpoint.id == id), None)
+    return found or f"there is no checkpoint {id!r}. {_targets(facts)}"
 
 
 def describe_rollback(target: CheckpointRef, keep_weights: bool, facts: Facts) -> str:

@@ -14,6 +14,7 @@ from collections import deque
 from typing import NamedTuple
 
 from trainer import thinning
+from trainer.control import QUESTIONS
 from trainer.events import (
     EVENTS,
     AlarmCleared,
@@ -29,6 +30,7 @@ from trainer.events import (
     HistoryTold,
     Metrics,
     Notice,
+    QuizTaken,
     RolledBack,
     RunCrashed,
     RunFinished,
@@ -188,7 +190,7 @@ class Digest:
 
     def _take(self, line: Line, event: Event) -> None:
         """Whatever comes seldom."""
-        if isinstance(event, ChatAnswered) or is_question(event):
+        if isinstance(event, ChatAnswered | QuizTaken) or is_question(event):
             line = self._converse(line, event)
         match event:
             case Metrics():
@@ -257,7 +259,7 @@ class Digest:
             self._latest["stop" if name == "stop" else "run"] = line
 
     def _converse(self, line: Line, event: Event) -> Line:
-        assert isinstance(event, ChatAnswered | CommandReceived | CommandAcknowledged)
+        assert isinstance(event, ChatAnswered | QuizTaken | CommandReceived | CommandAcknowledged)
         if event.id in self._turns:
             self._turns[event.id].append(line)
         elif isinstance(event, CommandReceived):
@@ -312,4 +314,6 @@ def is_row(event: Event) -> bool:
 
 def is_question(event: Event) -> bool:
     """Whether it is about a question to the model, which the chat shows."""
-    return isinstance(event, CommandReceived | CommandAcknowledged) and event.command.startswith("ask ")
+    if not isinstance(event, CommandReceived | CommandAcknowledged):
+        return False
+    return event.command.partition(" ")[0] in QUESTIONS

@@ -311,7 +311,9 @@ class ChatAnswered(Event):
 
     asked: as typed. understood: whether it could be put to the model; if not, `note` says what can be
     asked. answer: as a person writes it; correct: None where the task cannot tell. note: a caveat, such
-    as operands outside the trained range.
+    as operands outside the trained range. checkpoint: which weights answered. cot_removed: CoT
+    tokens removed where these were saved; None: as `at` says. saved: tokens of the whole CoT that were not
+    written; None where nobody knows that.
     """
 
     id: str
@@ -326,6 +328,64 @@ class ChatAnswered(Event):
     tokens: int = 0
     milliseconds: float = 0.0
     checkpoint: str = "current weights"
+    cot_removed: int | None = None
+    saved: int | None = None
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuizTaken(Event):
+    """Random questions of the validation split, answered.
+
+    cot_tokens, saved: of the CoT, written and not written, mean per question. milliseconds: per question, of
+    the batch. wrong: a few that were. checkpoint, cot_removed: as in `ChatAnswered`.
+    """
+
+    id: str
+    n: int
+    correct: int
+    cot_tokens: float
+    saved: float
+    milliseconds: float
+    wrong: tuple[ShownExample, ...] = ()
+    checkpoint: str = "current weights"
+    cot_removed: int | None = None
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemSampled(Event):
+    """How the machine that trains is doing at this moment. None: nobody can tell.
+
+    gpus: those that the run uses. cpu: of this process, in per cent of one core; cores: how many it may use.
+    rss: its memory. ram_used, ram_total: of the machine. disk_free: where the run lies; disk_wanted: what its
+    checkpoints may still take there. All in bytes. trained: seconds of training so far.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    cpu: float | None = None
+    cores: int | None = None
+    rss: int | None = None
+    ram_used: int | None = None
+    ram_total: int | None = None
+    disk_free: int | None = None
+    disk_wanted: int | None = None
+    trained: float | None = None
+    transient: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU, as far as its driver tells. utilisation: per cent of the time that it computed. memory_used,
+    memory_total: bytes, of all its processes. power, power_cap: watts. temperature: °C."""
+
+    name: str
+    utilisation: float | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
+    power: float | None = None
+    power_cap: float | None = None
+    temperature: float | None = None
 
 
 @_event

@@ -24,6 +24,7 @@ from trainer.control import CommandError
 from trainer.events import Notice
 from trainer.run import Run
 from trainer.story import Listener
+from trainer.system import Sampler
 from trainer.wire import Hello, WireError
 
 PATIENCE = 10  # seconds that a client may take for what it is told
@@ -35,15 +36,17 @@ MOST_COMMANDS = 1_000  # waiting for the trainer
 
 
 class Host:
-    """The socket of a running run, for as long as the `with` block lasts."""
+    """The socket of a running run, and the looks at its machine, for as long as the `with` block lasts."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._closing = threading.Event()
         self._path: Path | None = None
         self._places = threading.BoundedSemaphore(MOST_CLIENTS)
+        self._sampler = Sampler(run)
 
     def __enter__(self) -> Host:
+        self._sampler.start()
         try:
             self._listen()
         except OSError as problem:
@@ -62,6 +65,7 @@ class Host:
     ) -> None:
         self._closing.set()
         self._run.socket = None
+        self._sampler.stop()
         if self._path is not None:
             self._socket.close()
             self._path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 
 from trainer import checkpoint, evaluate, schedule
-from trainer.chat import answer_question
+from trainer.chat import respond, summary
 from trainer.checkpoint import CheckpointError, TrainState
 from trainer.compute import Compute
 from trainer.config import Config, get
@@ -34,6 +34,7 @@ from trainer.control import (
     Evaluate,
     Facts,
     Inbox,
+    Quiz,
     RollBack,
     Save,
     decide,
@@ -328,7 +329,7 @@ class Loop:
                 if result is None:
                     raise RefusedError("the evaluation was interrupted by a stop")
                 return f"validation accuracy {result.accuracy:.3f} ({result.correct}/{result.n})"
-            case Ask():
+            case Ask() | Quiz():
                 return self._answer(effect, command)
         return None
 
@@ -379,26 +380,28 @@ class Loop:
         if effect.keep_weights:
             self._save("stage")
 
-    def _answer(self, asked: Ask, command: Command) -> str:
+    def _answer(self, asked: Ask | Quiz, command: Command) -> str:
         def spoken(text: str, part: Literal["cot", "answer"]) -> None:
             self._emit(ChatToken(at=self.at, id=command.id, text=text, part=part))
 
         try:
-            turn = answer_question(
+            turn = respond(
+                asked,
                 self.parts,
                 self.progress.scheduled,
-                asked.question,
+                self.folder,
                 id=command.id,
                 at=self.at,
-                explicit=asked.explicit,
                 on_text=spoken,
                 interrupted=self.inbox.stop_asked,
             )
         except Exception as error:
             # Asking changes nothing of the run, so nothing that goes wrong with it may cost the run.
             raise RefusedError(f"the question could not be answered: {error}") from error
+        if turn is None:
+            raise RefusedError("the quiz was interrupted by a stop")
         self._emit(turn)
-        return f"{turn.question} = {turn.answer}" if turn.understood else turn.note
+        return summary(turn)
 
     # Stages, evaluation, checkpoints ----------------------------------------------------------------------
 

@@ -10,11 +10,11 @@ from collections import deque
 from dataclasses import replace
 from typing import Protocol
 
-from trainer.control import Answer, Command, Control, Inbox, acknowledgement
+from trainer.control import QUESTIONS, Answer, Command, Control, Inbox, acknowledgement
 from trainer.events import At, Event, Notice
 from trainer.resumption import Deed, Place, Plan
 
-AT_ONCE = ("stop", "pause", "resume", "ask")
+AT_ONCE = ("stop", "pause", "resume", *QUESTIONS)
 """Commands that are served also while what was done before is done again: they change no weight."""
 
 

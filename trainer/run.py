@@ -56,6 +56,7 @@ from trainer.past import Past
 from trainer.resumption import Place, Retold
 from trainer.room import Room
 from trainer.story import Listener, Story
+from trainer.system import Needs
 
 CONFIG = "config.toml"
 HEARTBEAT_SECONDS = 1.0
@@ -329,18 +330,29 @@ class Run:
         self._news.append(Notice(message=reason))
         return compute
 
-    def _room(self, loop: Loop) -> tuple[Room, int]:
-        """What the run's checkpoints will take, and what its disk has for them."""
+    def needs(self) -> Needs | None:
+        """What the run uses now; None while nothing is loaded. For any thread."""
+        loop = self._loop
+        if loop is None:
+            return None
+        there = sum(c.bytes for c in loop.keeper.lineage.checkpoints)
+        return Needs(str(loop.parts.device), max(0, self._wanted(loop).bytes - there), loop.seconds)
+
+    def _wanted(self, loop: Loop) -> Room:
+        """What the run's checkpoints will take."""
         method = loop.method
-        wanted = room.needed(
-            self.config.save,
+        return room.needed(
+            loop.config.save,
             sum(p.nbytes for p in loop.model.parameters()),
             start=method.start,
             stages=method.stages,
             resets=method.resets(previous_cot_free=False),
         )
+
+    def _room(self, loop: Loop) -> tuple[Room, int]:
+        """What the run's checkpoints will take, and what its disk has for them."""
         there = sum(c.bytes for c in loop.keeper.lineage.checkpoints)
-        return wanted, shutil.disk_usage(self.folder).free + there
+        return self._wanted(loop), shutil.disk_usage(self.folder).free + there
 
     def _check_room(self, loop: Loop) -> None:
         """Raises `RunError` where a new run could not save even twice."""
@@ -453,6 +465,10 @@ class Run:
         """Journal an event, unless the journal has it from before the process ended."""
         if not self._retold.has(event):
             self._journal.append(event, wait=wait)
+
+    def pass_on(self, event: Event) -> None:
+        """Tell those who listen what is of the moment, past the journal. Never waits."""
+        self._story.tell(event)
 
     @property
     def trouble(self) -> str | None:

@@ -11,10 +11,11 @@ from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from stepwise_tui.history import History
-from stepwise_tui.text import clean, clean_lines, clip
+from stepwise_tui.text import accuracy, clean, clean_lines, clip
 from trainer import config as configuration
 from trainer.config import ConfigError
 from trainer.control import CommandError, Control, Facts, RollBack, decide, describe_rollback, parse
+from trainer.events import CheckpointSaved
 from trainer.lineage import CheckpointRef
 
 Leaving = Literal["stop", "leave", "stay"]
@@ -157,6 +158,51 @@ class ChooseRollback(ModalScreen[str]):
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         keep = " --keep-weights" if self._keep else ""
         self.dismiss(f"rollback {event.option.id}{keep}")
+
+
+class ChooseWeights(ModalScreen[tuple[str, ...]]):
+    """Whom the chat asks: ids of checkpoints, "" for the current weights."""
+
+    BINDINGS: ClassVar = [("escape", "dismiss", "cancel"), ("b", "both", "this one and the live weights")]
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self._history = history
+        self._saves = list(reversed(history.saves.values()))
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog wide") as box:
+            box.border_title = "whom to ask"
+            yield OptionList("the live weights", *map(self._row, self._saves), markup=False)
+            yield Label(
+                "A checkpoint is loaded for the answer only; training waits for it.",
+                classes="hint",
+                markup=False,
+            )
+            yield Label(
+                "enter asks this one, b this one and the live weights, escape cancels", classes="hint"
+            )
+
+    def _row(self, save: CheckpointSaved) -> str:
+        at, measured = save.at, self._history.accuracy_at(save.at)
+        place = f"stage {at.stage:>3}   step {at.step:>7,}   accuracy {accuracy(measured):>5}"
+        return f"{place}   {clean(save.checkpoint)}"
+
+    def on_mount(self) -> None:
+        choices = self.query_one(OptionList)
+        choices.highlighted = 0
+        choices.focus()
+
+    def _chosen(self) -> str:
+        index = self.query_one(OptionList).highlighted or 0
+        return self._saves[index - 1].checkpoint if index else ""
+
+    def action_both(self) -> None:
+        chosen = self._chosen()
+        self.dismiss(("", chosen) if chosen else ("",))
+
+    def on_option_list_option_selected(self) -> None:
+        self.dismiss((self._chosen(),))
 
 
 def rollback_targets(facts: Facts) -> list[CheckpointRef]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -16,14 +17,17 @@ from textual.widgets import Static
 from stepwise_tui import keymap
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Tone
+from stepwise_tui.keymap import Key
 from stepwise_tui.text import clean
-from stepwise_tui.widgets import closing, lines
+from stepwise_tui.widgets import closing, lines, system
 from stepwise_tui.widgets.charts import Charts
-from stepwise_tui.widgets.panels import ChatInput, ChatPanel, LogPanel
+from stepwise_tui.widgets.chat import ChatInput, ChatPanel
+from stepwise_tui.widgets.log import LogPanel
 from stepwise_tui.widgets.readouts import Readout
+from stepwise_tui.widgets.system import SystemPanel
 
-Tab = Literal["charts", "log", "chat"]
-TABS: tuple[Tab, ...] = ("charts", "log", "chat")
+Tab = Literal["charts", "log", "chat", "system"]
+TABS: tuple[Tab, ...] = ("charts", "log", "chat", "system")
 MESSAGE_SECONDS = 12.0
 HINT_SECONDS = 60.0
 MESSAGE_STYLES: dict[Tone, str] = {
@@ -32,7 +36,7 @@ MESSAGE_STYLES: dict[Tone, str] = {
     "good": "$success",
     "warning": "bold $warning",
 }
-HINT = "new here?  space pauses · c asks the model something · ? explains everything"
+HINT = (("pause_or_resume", "pauses"), ("chat", "asks the model something"), ("help", "explains everything"))
 
 
 class Main(Screen[None]):
@@ -41,8 +45,12 @@ class Main(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = keymap.bindings()
     AUTO_FOCUS = ""
 
-    def __init__(self, name: str, folder: Path, glyphs: Glyphs, beside: Path | None = None) -> None:
+    def __init__(
+        self, name: str, folder: Path, glyphs: Glyphs, table: Sequence[Key], beside: Path | None = None
+    ) -> None:
+        """table: the keys, as the person has mapped them. beside: another run, to compare with."""
         super().__init__()
+        self._table, self._names = table, keymap.names(table)
         self._beside = beside
         self._run_name, self._folder, self._glyphs = name, folder, glyphs
         self._history = History()
@@ -51,21 +59,25 @@ class Main(Screen[None]):
         self._forgetting: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        glyphs, folder = self._glyphs, self._folder
+        glyphs, folder, names = self._glyphs, self._folder, self._names
+        hint = [f"new here?  {names[action]} {does}" for action, does in HINT[:1]]
+        hint += [f"{names[action]} {does}" for action, does in HINT[1:]]
         yield Static(id="too-small")
         with Vertical(id="cockpit"):
-            yield Readout(lambda h, w: lines.status_line(h, self._run_name, w, glyphs), id="status")
+            yield Readout(self._status, id="status")
             yield Readout(lambda h, w: lines.removal_line(h, w, glyphs), id="removal")
             yield Readout(lambda h, w: lines.example_line(h, w, glyphs), id="example")
-            yield Readout(lambda h, w: lines.alarm(h, glyphs), id="alarm")
+            yield Readout(lambda h, w: lines.alarm(h, glyphs, names), id="alarm")
             yield Static(id="tabs", classes="clickable")
             with Horizontal(id="body"):
                 with Vertical(id="left"):
                     yield Charts(glyphs, self._beside)
-                    yield LogPanel()
+                    with Horizontal(id="lower"):
+                        yield LogPanel(glyphs)
+                        yield SystemPanel(glyphs)
                 yield ChatPanel(glyphs)
-            yield Readout(lambda h, w: closing.closing(h, folder), id="closing")
-            yield Static(Content(HINT.replace("·", glyphs.between.strip())), id="message")
+            yield Readout(lambda h, w: closing.closing(h, folder, names), id="closing")
+            yield Static(Content(glyphs.between.join(hint)), id="message")
             yield Static(id="keys", classes="clickable")
 
     def on_mount(self) -> None:
@@ -83,9 +95,13 @@ class Main(Screen[None]):
             readout.show(history)
         self.query_one(LogPanel).show(history)
         self.query_one(ChatPanel).show(history)
+        self.query_one(SystemPanel).show(history)
         self.query_one("#closing").border_title = closing.title(history)
         self.set_class(history.crashed is not None, "-crashed")
         self._show_keys()
+
+    def _status(self, history: History, width: int) -> Content:
+        return lines.status_line(history, self._run_name, width, self._glyphs, system.brief(history))
 
     def show_charts(self, history: History) -> None:
         self.query_one(Charts).show(history)
@@ -138,7 +154,14 @@ class Main(Screen[None]):
             self.app.stylesheet.update(self)
             self.set_focus(self.query_one(ChatInput))
         else:
-            self.set_focus(None)
+            self.set_focus(self.query_one(LogPanel) if tab == "log" else None)
+
+    def toggle_system(self) -> None:
+        """Show how the machine is doing, beside the log or as a tab; again, no more."""
+        if self.tabbed:
+            self.open("charts" if self._tab == "system" else "system")
+        else:
+            self.toggle_class("-with-system")
 
     def leave_chat(self) -> None:
         self.open("charts")
@@ -150,7 +173,8 @@ class Main(Screen[None]):
             f"[reverse b] {tab} [/]" if tab == self._tab else f"[@click=app.open('{tab}')] {tab} [/]"
             for tab in TABS
         ]
-        self.query_one("#tabs", Static).update(f"{' '.join(labels)}   [$foreground-muted]tab: next[/]")
+        tab_key = self._names["next_panel"]
+        self.query_one("#tabs", Static).update(f"{' '.join(labels)}   [$foreground-muted]{tab_key}: next[/]")
 
     def _show_keys(self) -> None:
         history = self._history
@@ -160,4 +184,4 @@ class Main(Screen[None]):
         }
         if (key := (self.size.width, *labels.values())) != self._keys:
             self._keys = key
-            self.query_one("#keys", Static).update(keymap.footer(self.size.width - 1, labels))
+            self.query_one("#keys", Static).update(keymap.footer(self.size.width - 1, labels, self._table))

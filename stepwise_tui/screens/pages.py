@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
@@ -13,8 +15,9 @@ from textual.widgets import DataTable, Static
 
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History
-from stepwise_tui.keymap import KEYS, TITLES
+from stepwise_tui.keymap import TITLES, Key
 from stepwise_tui.text import clean, clip, clock, wrapped
+from stepwise_tui.themes import theme_style
 from stepwise_tui.widgets import lines
 from trainer.lineage import CheckpointRef
 
@@ -24,7 +27,11 @@ CLOSE = "escape,q"
 class Help(ModalScreen[None]):
     """What the screen shows and what each key does."""
 
-    BINDINGS: ClassVar = [(f"{CLOSE},question_mark", "dismiss", "close")]
+    BINDINGS: ClassVar = [(CLOSE, "dismiss", "close"), Binding("question_mark", "dismiss", id="help")]
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        super().__init__()
+        self._keys = keys
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as box:
@@ -34,15 +41,15 @@ class Help(ModalScreen[None]):
 
     def on_resize(self) -> None:
         width = self.query_one(".page").scrollable_content_region.width
-        self.query_one("#help", Static).update(help_text(width))
+        self.query_one("#help", Static).update(help_text(width, self._keys))
 
 
-def help_text(width: int) -> Content:
+def help_text(width: int, keys: Sequence[Key]) -> Content:
     """The key table, and how to read the screen, in lines of `width`."""
     parts: list[Content] = []
     for group, title in TITLES.items():
         parts.append(Content.styled(title, "bold"))
-        for key in KEYS:
+        for key in keys:
             if key.group != group:
                 continue
             shown = f"{key.shown}, {key.also.replace(',', ', ')}" if key.also else key.shown
@@ -71,11 +78,12 @@ READING = (
 class Examples(ModalScreen[None]):
     """Held-out examples as the model just answered them."""
 
-    BINDINGS: ClassVar = [(f"{CLOSE},x", "dismiss", "close")]
+    BINDINGS: ClassVar = [(CLOSE, "dismiss", "close"), Binding("x", "dismiss", id="examples")]
 
-    def __init__(self, history: History, glyphs: Glyphs) -> None:
+    def __init__(self, history: History, glyphs: Glyphs, evaluate: str) -> None:
+        """evaluate: the key that asks for an evaluation."""
         super().__init__()
-        self._history, self._glyphs = history, glyphs
+        self._history, self._glyphs, self._evaluate = history, glyphs, evaluate
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as box:
@@ -93,7 +101,7 @@ class Examples(ModalScreen[None]):
         box, at = self.query_one(".page"), history.shown_at
         if at is None:
             box.border_title = "examples"
-            text = Content("None yet: they come with the first evaluation. e asks for one.")
+            text = Content(f"None yet: they come with the first evaluation. {self._evaluate} asks for one.")
         else:
             right = sum(shown.correct for shown in history.shown)
             box.border_title = (
@@ -108,7 +116,7 @@ class Examples(ModalScreen[None]):
 class Timeline(ModalScreen[CheckpointRef]):
     """Stages, branches, checkpoints and what was done. Enter on a checkpoint offers to return to it."""
 
-    BINDINGS: ClassVar = [(f"{CLOSE},t", "dismiss", "close")]
+    BINDINGS: ClassVar = [(CLOSE, "dismiss", "close"), Binding("t", "dismiss", id="timeline")]
 
     def __init__(self, history: History) -> None:
         super().__init__()
@@ -127,7 +135,7 @@ class Timeline(ModalScreen[CheckpointRef]):
         table.add_columns("time", "step", "br", "stage", "checkpoint", "what")
         for row in self._rows:
             held = row.checkpoint if row.checkpoint in self._checkpoints else ""
-            style = self.app.theme_variables[COLOURS[row.kind]]
+            style = theme_style(self.app, f"${COLOURS[row.kind]}")
             cells = (
                 clock(row.at.time),
                 f"{row.at.step:>7,}",

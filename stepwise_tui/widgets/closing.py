@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from textual.content import Content
@@ -13,17 +14,20 @@ from stepwise_tui.widgets.lines import FAINT
 from trainer import presets
 
 
-def closing(history: History, folder: Path) -> Content | None:
-    """How the run ended and what can be done next; None while it trains."""
+def closing(history: History, folder: Path, names: Mapping[str, str]) -> Content | None:
+    """How the run ended and what can be done next; None while it trains. names: of keys, by their actions."""
     end = history.crashed or history.finished
     if end is None:
         return None
     finished = history.crashed is None and history.state == "finished"
     head = _end(history) if history.crashed is None else _crash(history)
     following = _following(history.config.title)
-    rows = _next(folder, saved=end.checkpoint, finished=finished, following=following)
+    rows = _next(folder, saved=end.checkpoint, finished=finished, following=following, chat=names["chat"])
     if history.crashed is not None:
-        rows.insert(0, ("space", f"take it up again here, from {clean(end.checkpoint) or 'the start'}"))
+        rows.insert(
+            0,
+            (names["pause_or_resume"], f"take it up again here, from {clean(end.checkpoint) or 'the start'}"),
+        )
     return _rows(head, rows)
 
 
@@ -62,9 +66,9 @@ def _crash(history: History) -> list[Content]:
     return lines
 
 
-def _next(folder: Path, *, saved: str, finished: bool, following: str) -> list[tuple[str, str]]:
+def _next(folder: Path, *, saved: str, finished: bool, following: str, chat: str) -> list[tuple[str, str]]:
     run = shlex.quote(shortest(folder))
-    rows = [("c", "ask it something, here and now")] if finished else []
+    rows = [(chat, "ask it something, here and now")] if finished else []
     if not finished and saved:
         rows.append(("go on", f"stepwise resume {run}"))
     if saved:

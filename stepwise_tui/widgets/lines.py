@@ -5,7 +5,7 @@ Everything that a model wrote goes in as text, never as markup.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from textual.content import Content
@@ -14,7 +14,7 @@ from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Turn
 from stepwise_tui.text import accuracy, clean, clip, duration, short, wrapped
 from trainer.config import ScheduleConfig
-from trainer.events import ChatAnswered, RunState, ShownExample
+from trainer.events import ChatAnswered, QuizTaken, RunState, ShownExample
 
 STATE_STYLES: dict[RunState, str] = {
     "starting": "bold $foreground-muted",
@@ -25,6 +25,8 @@ STATE_STYLES: dict[RunState, str] = {
     "interrupted": "bold $warning",
     "crashed": "bold $error",
 }
+ANSWERS = {"r": "roll_back", "space": "pause_or_resume", "h": "hold_or_release", "s": "save"}
+"""The actions that the trainer means by a key."""
 FAINT = "$foreground-muted"
 GONE = "$primary"
 
@@ -49,8 +51,10 @@ def _text(text: str, style: str = "") -> Content:
     return Content.styled(text, style) if style else Content(text)
 
 
-def status_line(history: History, name: str, width: int, glyphs: Glyphs) -> Content:
-    """Which run, its state, and how fast it goes."""
+def status_line(
+    history: History, name: str, width: int, glyphs: Glyphs, machine: Content | None = None
+) -> Content:
+    """Which run, its state, how fast it goes, and on what. machine: how that is doing."""
     started = history.started
     state = _text(f"{glyphs.state} {history.state.upper()}", STATE_STYLES[history.state])
     pieces = [
@@ -60,11 +64,13 @@ def status_line(history: History, name: str, width: int, glyphs: Glyphs) -> Cont
     ]
     if started is not None:
         model = f"{started.model} {short(started.parameters)}{glyphs.between}{started.device}"
-        pieces.insert(1, Piece(_text(clip(clean(model), 40), FAINT), 5))
+        pieces.insert(1, Piece(_text(clip(clean(model), 40), FAINT), 6))
     if history.metrics is not None and not history.ended:
         pieces.append(Piece(_text(f"{short(history.metrics.tokens_per_second)} tok/s"), 3))
-        pieces.append(Piece(_text(f"loss {history.metrics.loss:.3f}"), 4))
-        pieces.append(Piece(_text(f"epoch {history.metrics.epoch:.1f}", FAINT), 6))
+        pieces.append(Piece(_text(f"loss {history.metrics.loss:.3f}"), 5))
+        pieces.append(Piece(_text(f"epoch {history.metrics.epoch:.1f}", FAINT), 8))
+    if machine is not None:
+        pieces.append(Piece(machine, 4 if history.sampled.gpus else 7))
     remaining = seconds_to_none(history)
     if remaining is not None:
         pieces.append(Piece(_text(f"all gone in {duration(remaining)}"), 2))
@@ -156,10 +162,9 @@ def _score(history: History, glyphs: Glyphs) -> Content:
     measured = history.evaluated
     if measured is None:
         return Content("")
-    style = "bold $success" if measured.accuracy >= 0.9 else "bold $warning"
-    style = "bold $error" if measured.accuracy < 0.5 else style
     return Content.assemble(
-        (f"{accuracy(measured.accuracy)} ", style), (f"{measured.correct}/{measured.n}", FAINT)
+        (f"{accuracy(measured.accuracy)} ", f"bold {_grade(measured.accuracy)}"),
+        (f"{measured.correct}/{measured.n}", FAINT),
     )
 
 
@@ -227,25 +232,50 @@ def _verdict(given: str, answer: str, correct: bool | None, glyphs: Glyphs) -> C
     )
 
 
-def turn(asked: Turn, side: str, width: int, glyphs: Glyphs) -> Content:
-    """One turn of the chat, in a few lines."""
-    question = Content.assemble(("> ", "bold $accent"), (asked.asked, "bold"))
+def turn(asked: Turn, side: str, width: int, glyphs: Glyphs, *, again: bool = False) -> Content:
+    """One turn of the chat, in a few lines. again: the question stands above already."""
+    question = [] if again else [Content.assemble(("> ", "bold $accent"), (asked.asked, "bold"))]
+    return Content("\n").join([*question, *_reply(asked, side, width, glyphs)])
+
+
+def _reply(asked: Turn, side: str, width: int, glyphs: Glyphs) -> list[Content]:
     if asked.refused:
-        return Content("\n").join([question, _set_in(asked.refused, width, "$warning")])
+        return [_set_in(asked.refused, width, "$warning")]
     answered = asked.answered
     if answered is None:
-        said = f"{asked.cot.strip()} = {asked.answer.strip()}" if asked.cot or asked.answer else "asking"
-        return Content("\n").join([question, _text(f"  {said} {glyphs.more}", FAINT)])
+        whom = f"asking {asked.checkpoint}" if asked.checkpoint else "asking"
+        said = f"{asked.cot.strip()} = {asked.answer.strip()}" if asked.cot or asked.answer else whom
+        return [_text(f"  {said} {glyphs.more}", FAINT)]
+    if isinstance(answered, QuizTaken):
+        return _score_of(answered, width, glyphs)
     if not answered.understood:
-        return Content("\n").join([question, _set_in(clean(answered.note), width, "$warning")])
-    return Content("\n").join([question, *_answer(answered, side, width, glyphs)])
+        return [_set_in(clean(answered.note), width, "$warning")]
+    return _answer(answered, side, width, glyphs)
+
+
+def _score_of(quiz: QuizTaken, width: int, glyphs: Glyphs) -> list[Content]:
+    """How many were right, what that took, and some that were not."""
+    share = quiz.correct / max(1, quiz.n)
+    score = _text(f"  {quiz.correct} of {quiz.n} right, {accuracy(share)}", f"bold {_grade(share)}")
+    facts = [
+        f"{quiz.cot_tokens:.3g} CoT tokens each",
+        f"{quiz.saved:.3g} saved",
+        f"{quiz.milliseconds:.3g} ms each",
+        _weights(quiz),
+    ]
+    wrong = [Content.assemble("  ", example(shown, width - 2, glyphs)) for shown in quiz.wrong]
+    return [score, *wrong, _set_in(glyphs.between.join(facts), width, FAINT)]
+
+
+def _grade(share: float) -> str:
+    return "$success" if share >= 0.9 else "$error" if share < 0.5 else "$warning"
 
 
 def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> list[Content]:
     """The answer on one line where it fits, else below its CoT."""
     question = clean(answered.question).replace("×", glyphs.times)
     verdict = _verdict(answered.answer, f"{answered.expected} is right", answered.correct, glyphs)
-    removed = answered.at.removed
+    removed = answered.at.removed if answered.cot_removed is None else answered.cot_removed
     thought = thoughts(removed, answered.cot, width - 2, glyphs, side)
     head = Content.assemble((f"  {question} =  ", FAINT), thought)
     tail = Content.assemble(("  =  ", FAINT), verdict)
@@ -254,7 +284,8 @@ def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> li
     else:
         lines = [Content.assemble("  ", thought), tail]
     spoken = f"{len(answered.cot)} CoT token{'' if len(answered.cot) == 1 else 's'}"
-    facts = [spoken, f"{answered.milliseconds:.0f} ms", _weights(answered)]
+    saved = [f"{answered.saved} saved"] if answered.saved else []
+    facts = [spoken, *saved, f"{answered.milliseconds:.0f} ms", _weights(answered)]
     lines.append(_set_in(glyphs.between.join(facts), width, FAINT))
     if answered.note:
         lines.append(_set_in(clean(answered.note), width, "$warning"))
@@ -265,24 +296,30 @@ def _set_in(text: str, width: int, style: str) -> Content:
     return _text(wrapped(f"  {text}", width, 2), style)
 
 
-def _weights(answered: ChatAnswered) -> str:
+def _weights(answered: ChatAnswered | QuizTaken) -> str:
     if answered.checkpoint == "current weights":
         return f"step {answered.at.step:,}, stage {answered.at.stage}"
     return clean(answered.checkpoint)
 
 
-def alarm(history: History, glyphs: Glyphs) -> Content | None:
-    """What happened, what happens if nothing is done, and the keys that answer it; None when all is well."""
+def alarm(history: History, glyphs: Glyphs, names: Mapping[str, str]) -> Content | None:
+    """What happened, what happens if nothing is done, and the keys that answer it; None when all is well.
+
+    names: how the key of each action is written.
+    """
     raised = history.alarm
     if raised is None or history.ended:
         return None
     held = "the schedule is held" if history.control.held else "hold the schedule"
     return Content.assemble(
         (f"{glyphs.alarm} {clean(raised.message)}\n", "bold"),
-        (f" {clean(raised.key)} " if raised.key else "", "bold reverse"),
+        (
+            f" {names.get(ANSWERS.get(raised.key, ''), clean(raised.key))} " if raised.key else "",
+            "bold reverse",
+        ),
         f" {clean(raised.remedy)}   ",
-        (" h ", "bold reverse"),
+        (f" {names['hold_or_release']} ", "bold reverse"),
         f" {held}   ",
-        (" space ", "bold reverse"),
+        (f" {names['pause_or_resume']} ", "bold reverse"),
         " go on" if history.state == "paused" else " pause",
     )

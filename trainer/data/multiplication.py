@@ -88,6 +88,7 @@ class Multiplication:
             shown=self.show_question(line.question),
             expected=self.read_answer(line.answer),
             note=asked.note,
+            cot=line.cot,
         )
 
     def read_answer(self, answer: str) -> str:

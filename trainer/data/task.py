@@ -20,13 +20,14 @@ class Problem(NamedTuple):
 
     question: in the task's text ("2 1 * 4 3"). shown: as people write it ("12 × 34"). expected: the
     right answer as people write it, "" where nobody knows it. note: a caveat to show beside the answer, ""
-    when there is none.
+    when there is none. cot: the whole CoT in the task's text, "" where nobody knows it.
     """
 
     question: str
     shown: str
     expected: str
     note: str = ""
+    cot: str = ""
 
 
 class Remark(NamedTuple):

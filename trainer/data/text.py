@@ -161,6 +161,7 @@ class TextTask:
             shown=question,
             expected=line.answer,
             note="a training example" if split == "train" else note,
+            cot=line.cot,
         )
 
     def _can(self) -> str:
