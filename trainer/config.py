@@ -249,7 +249,7 @@ class ComputeConfig(Section):
         "auto",
         description="of the matrix products of training; auto: bfloat16 where the device has units for it "
         "and the model is wide enough to gain by them. "
-        "Weights, moments and evaluation have model.dtype",
+        "Weights and moments have model.dtype; evaluation and chat multiply as training does",
     )
     threads: int | None = Field(
         None,

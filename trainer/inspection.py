@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from trainer import checkpoint, methods, official, origin, presets, runs
 from trainer.chat import answer_question
 from trainer.checkpoint import CheckpointError
+from trainer.compute import Compute
 from trainer.config import Config, MethodConfig
 from trainer.control import ONE_WAY
 from trainer.data import NotUnderstood, Task, files, load_task, sources
@@ -47,6 +48,7 @@ class Loaded:
     id: of a run's checkpoint, else the folder. config: of its run, or the preset whose task it is
     given; None where it has neither, and questions are put as they are typed. origin: where an exported
     folder comes from. staged: whether it is known how it was trained, so that `at` tells its stage.
+    compute: how it was trained, which is how it is asked.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Loaded:
     config: Config | None = None
     origin: Origin | None = None
     staged: bool = True
+    compute: Compute = field(default_factory=Compute)
 
 
 def open_checkpoint(
@@ -99,7 +102,7 @@ def _open_run(path: Path) -> Loaded:
         scheduled=state.scheduled,
         removed=parts.method.removed(state.scheduled),
     )
-    return Loaded(path.name, at, parts, config)
+    return Loaded(path.name, at, parts, config, compute=state.compute)
 
 
 def _open_folder(folder: Path, base: str | None, preset: str | None) -> Loaded:
@@ -161,9 +164,11 @@ def evaluate_checkpoint(
     examples = _split(loaded, split) if data is None else read_examples(data, parts)
     if limit is not None:
         examples = examples[:limit]
-    result = evaluate(parts.method, parts.model, examples, scheduled, parts.tokenizer, explicit=explicit)
-    assert result is not None  # nobody interrupts it
-    timing = one_at_a_time(parts.method, parts.model, examples[:ONE_BY_ONE], scheduled, explicit=explicit)
+    method, model = parts.method, parts.model
+    with loaded.compute.autocast(parts.device):
+        result = evaluate(method, model, examples, scheduled, parts.tokenizer, explicit=explicit)
+        assert result is not None  # nobody interrupts it
+        timing = one_at_a_time(method, model, examples[:ONE_BY_ONE], scheduled, explicit=explicit)
     return Report(
         accuracy=result.accuracy,
         token_accuracy=result.token_accuracy,
@@ -209,7 +214,10 @@ def greeting(loaded: Loaded) -> str:
 
 def ask(loaded: Loaded, text: str, *, explicit: bool = False) -> ChatAnswered:
     """One question as a person types it, answered by the model. explicit: with all of its CoT."""
-    turn = answer_question(loaded.parts, loaded.at.scheduled, text, id="", at=loaded.at, explicit=explicit)
+    with loaded.compute.autocast(loaded.parts.device):
+        turn = answer_question(
+            loaded.parts, loaded.at.scheduled, text, id="", at=loaded.at, explicit=explicit
+        )
     return replace(turn, checkpoint=loaded.id)
 
 

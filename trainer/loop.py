@@ -385,16 +385,17 @@ class Loop:
             self._emit(ChatToken(at=self.at, id=command.id, text=text, part=part))
 
         try:
-            turn = respond(
-                asked,
-                self.parts,
-                self.progress.scheduled,
-                self.folder,
-                id=command.id,
-                at=self.at,
-                on_text=spoken,
-                interrupted=self.inbox.stop_asked,
-            )
+            with self.compute.autocast(self.parts.device):
+                turn = respond(
+                    asked,
+                    self.parts,
+                    self.progress.scheduled,
+                    self.folder,
+                    id=command.id,
+                    at=self.at,
+                    on_text=spoken,
+                    interrupted=self.inbox.stop_asked,
+                )
         except Exception as error:
             # Asking changes nothing of the run, so nothing that goes wrong with it may cost the run.
             raise RefusedError(f"the question could not be answered: {error}") from error
@@ -430,14 +431,15 @@ class Loop:
         examples = self.parts.splits[split]
         if split == "valid":
             examples = examples[: self.config.eval.examples]
-        result = evaluate.evaluate(
-            self.method,
-            self.model,
-            examples,
-            self.progress.scheduled,
-            self.parts.tokenizer,
-            interrupted=self.inbox.stop_asked,
-        )
+        with self.compute.autocast(self.parts.device):
+            result = evaluate.evaluate(
+                self.method,
+                self.model,
+                examples,
+                self.progress.scheduled,
+                self.parts.tokenizer,
+                interrupted=self.inbox.stop_asked,
+            )
         self._become(before)
         if result is None:
             return None

@@ -44,7 +44,8 @@ def measure(run: Path, chosen: Sequence[Candidate], limit: int | None) -> Iterat
 
     limit: at most so many examples, the first. The data and the method are put together once.
     """
-    parts = inspection.open_checkpoint(str(run), chosen[0].id, run.parent).parts
+    loaded = inspection.open_checkpoint(str(run), chosen[0].id, run.parent)
+    parts = loaded.parts
     method, model = parts.method, parts.model
     examples = parts.splits["test"][:limit]
     for candidate in chosen:
@@ -53,9 +54,10 @@ def measure(run: Path, chosen: Sequence[Candidate], limit: int | None) -> Iterat
         # An entry was saved after the model had been made ready for a stage that it had not trained at.
         removed = method.removed(candidate.stage)
         method.enter(model, method.removed(checkpoint.load_state(path).scheduled), removed)
-        result = evaluate(method, model, examples, candidate.stage, parts.tokenizer)
-        assert result is not None  # nobody interrupts it
-        timing = one_at_a_time(method, model, examples[:ONE_BY_ONE], candidate.stage)
+        with loaded.compute.autocast(parts.device):
+            result = evaluate(method, model, examples, candidate.stage, parts.tokenizer)
+            assert result is not None  # nobody interrupts it
+            timing = one_at_a_time(method, model, examples[:ONE_BY_ONE], candidate.stage)
         yield Point(
             checkpoint=candidate.id,
             step=candidate.step,
