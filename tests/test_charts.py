@@ -13,8 +13,9 @@ from hypothesis.extra.numpy import arrays
 from textual.content import Content
 
 from stepwise_tui.charts import ticks
-from stepwise_tui.charts.chart import Axes, Line, Mark, draw, reduced
+from stepwise_tui.charts.chart import Axes, Line, Mark, draw
 from stepwise_tui.charts.curves import Beside, chart, positive
+from stepwise_tui.charts.points import reduced
 from stepwise_tui.charts.quantities import ACCURACY, LOSS, QUANTITIES, RATE, Quantity
 from stepwise_tui.charts.view import SMOOTHINGS, WINDOWS, X_AXES, Span, View
 from stepwise_tui.history import History, replay

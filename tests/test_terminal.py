@@ -69,8 +69,10 @@ def test_every_key_from_launch_to_quit(start: Callable[..., Terminal], tmp_path:
         terminal.press(key)
         terminal.until(lambda screen, seen=seen: seen.lower() in screen.lower())
         terminal.press("escape")
+        terminal.until(lambda screen: "escape closes" not in screen)
     terminal.until(lambda screen: "🔎" not in screen)
     terminal.press("y", "b", "tab", "tab", "tab")
+    _look_around(terminal)
     terminal.screen.reset()
     terminal.press("ctrl+z")  # no shell could bring it back here: so it comes back itself
     terminal.until("PAUSED")
@@ -118,6 +120,29 @@ def test_every_key_from_launch_to_quit(start: Callable[..., Terminal], tmp_path:
     assert written.state == "interrupted"
 
 
+def _look_around(terminal: Terminal) -> None:
+    """All keys of the charts, each by what it says."""
+    for key, seen in (
+        ("w", "newest samples"),
+        ("m", "smoothed strongly"),
+        ("v", "gradient norm"),
+        ("+", "zoom, live"),
+        ("-", "recent"),
+        ("0", "charts of the whole run"),
+        ("left", " · stage "),
+    ):
+        terminal.press(key)
+        terminal.until(seen)
+    terminal.press("right", "o", "escape")
+    terminal.until(lambda screen: " · stage " not in screen)
+    terminal.press("shift+left")
+    terminal.until("the whole run is in view")
+    terminal.press("shift+right", "k")
+    terminal.until("draw another run")
+    terminal.press("escape")
+    terminal.until(lambda screen: "draw another run" not in screen)
+
+
 @pytest.mark.parametrize("key", ["ctrl+c", "ctrl+q"])
 def test_the_quit_dialog_is_reached_from_everywhere(start: Callable[..., Terminal], key: str) -> None:
     terminal = start(columns=120, rows=40)
@@ -161,4 +186,7 @@ def test_it_stays_when_the_run_ends_and_says_what_can_be_done(start: Callable[..
 
 def test_the_keys_tried_here_are_all_the_keys_there_are() -> None:
     """A new key must be added to the test above."""
-    assert {key.shown for key in KEYS} == {*"sarhencxtyb,?dq", "space", "tab", "ctrl+p", "ctrl+z"}
+    assert {key.shown for key in KEYS} == {
+        *"sarhencxtyb,?dqwmvo+-0k",
+        *("space", "tab", "esc", "ctrl+p", "ctrl+z", "left", "right", "shift+left", "shift+right"),
+    }

@@ -12,6 +12,7 @@ from textual.content import Content
 
 from stepwise_tui.charts import ticks
 from stepwise_tui.charts.canvas import Canvas, Floats, Joined
+from stepwise_tui.charts.points import cut, reduced
 
 SMALLEST = (20, 5)
 """Below this there is no room for axes and a line."""
@@ -20,8 +21,6 @@ CLOSEST, APART = 3, 5
 """Cells that marks have on average before some are left out, and cells between those that are then drawn:
 behind a fence nobody sees the curves."""
 
-GAP_COLUMNS = 8
-"""Columns for each gap of a line that has more points than columns."""
 FLAT = 0.05
 """Of its largest value, that an axis shows at least."""
 
@@ -144,7 +143,7 @@ def picture(
     marks = [mark for mark in marks if abs(mark.x) < LARGEST]
     dots, points = _usable_dots(dots, axes.log)
     if axes.x_range is not None:
-        lines = [cut(line, *axes.x_range) for line in lines]
+        lines = [_cut(line, *axes.x_range) for line in lines]
         marks = [mark for mark in marks if axes.x_range[0] <= mark.x <= axes.x_range[1]]
         signs = [sign for sign in signs if axes.x_range[0] <= sign.x <= axes.x_range[1]]
     x_range = _range([line.x for line in (*lines, points)])
@@ -304,67 +303,9 @@ class _Plot:
         self.sheet.text(self.width - len(label), base + 1, label, MARK_TEXT)
 
 
-def cut(line: Line, low: float, high: float) -> Line:
-    """The line from `low` to `high`, with the next point on either side moved to the edge along the line.
-
-    Where x goes back no part of the line joins, so there the caller has left a gap.
-    """
-    x, y = line.x, line.y
-    inside = (x >= low) & (x <= high)
-    kept = inside | ~np.isfinite(x)
-    kept[:-1] |= inside[1:]
-    kept[1:] |= inside[:-1]
-    crossing = np.flatnonzero((x[:-1] < low) & (x[1:] > high))
-    kept[crossing] = kept[crossing + 1] = True
-    x, y = x[kept], y[kept]
-    _move_to_edge(x, y, low, high)
-    outside = ~((x >= low) & (x <= high))
-    x[outside] = y[outside] = np.nan
+def _cut(line: Line, low: float, high: float) -> Line:
+    x, y = cut(line.x, line.y, low, high)
     return replace(line, x=x, y=y)
-
-
-def _move_to_edge(x: Floats, y: Floats, low: float, high: float) -> None:
-    """Move points beyond the edges to them, along the line to their neighbour."""
-    if len(x) < 2:
-        return
-    left = np.flatnonzero((x[:-1] < low) & (x[1:] >= low))
-    right = np.flatnonzero((x[:-1] <= high) & (x[1:] > high))
-    old_x, old_y = x.copy(), y.copy()
-    for points, others, edge in ((left, left + 1, low), (right + 1, right, high)):
-        share = (edge - old_x[points]) / (old_x[others] - old_x[points])
-        x[points] = edge
-        y[points] = old_y[points] + share * (old_y[others] - old_y[points])
-
-
-def reduced(x: Floats, y: Floats, columns: int) -> tuple[Floats, Floats]:
-    """At most two points for each of `columns`: the lowest and the highest, in their order.
-
-    What is drawn is then the same as if all points were, and a million cost what a few hundred do. A
-    column in which no value is finite stays a gap; so does each gap, where they are few: many would shred
-    the line.
-    """
-    if len(x) <= 2 * columns:
-        return x, y
-    edges = np.unique(np.linspace(0, len(x), columns + 1).astype(np.int64))
-    starts, ends = edges[:-1], edges[1:]
-    finite = np.isfinite(y)
-    lows = np.minimum.reduceat(np.where(finite, y, np.inf), starts)
-    highs = np.maximum.reduceat(np.where(finite, y, -np.inf), starts)
-    bucket = np.repeat(np.arange(len(starts)), ends - starts)
-    at_low = _first(y == lows[bucket], bucket, starts)
-    at_high = _first(y == highs[bucket], bucket, starts)
-    gaps = np.flatnonzero(~finite)
-    few = gaps if len(gaps) * GAP_COLUMNS <= columns else gaps[:0]
-    kept = np.unique(np.concatenate([at_low, at_high, few]))
-    return x[kept], y[kept]
-
-
-def _first(chosen: np.ndarray, bucket: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The first chosen index of each bucket; its start where none is chosen."""
-    indices = np.flatnonzero(chosen)
-    result = starts.copy()
-    result[bucket[indices][::-1]] = indices[::-1]
-    return result
 
 
 def _usable(line: Line, log: bool) -> Line:
