@@ -126,16 +126,14 @@ def _look_around(terminal: Terminal) -> None:
         ("w", "newest samples"),
         ("m", "smoothed strongly"),
         ("v", "gradient norm"),
-        ("+", "zoom, live"),
-        ("-", "recent"),
         ("0", "charts of the whole run"),
         ("left", " · stage "),
     ):
         terminal.press(key)
         terminal.until(seen)
-    terminal.press("right", "o", "escape")
+    terminal.press("right", "o", "+", "-", "escape")
     terminal.until(lambda screen: " · stage " not in screen)
-    terminal.press("shift+left")
+    terminal.press("0", "shift+left")
     terminal.until("the whole run is in view")
     terminal.press("shift+right", "k")
     terminal.until("draw another run")
