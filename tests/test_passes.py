@@ -17,7 +17,7 @@ from tests import small_pretrained
 from tests.tiny import tiny_config
 from trainer import checkpoint, cross_entropy
 from trainer.attention import NAME
-from trainer.choosing import choose
+from trainer.choosing import Trial, _fastest, choose
 from trainer.compute import Compute
 from trainer.config import ComputeConfig
 from trainer.cross_entropy import IGNORED, linear_cross_entropy, plain_head
@@ -215,6 +215,22 @@ def test_the_choice_keeps_to_what_was_asked(parts: Parts, monkeypatch: pytest.Mo
     assert "tried: eager with 2" in reason
     assert all(p.grad is None for p in parts.model.parameters())
     assert all(torch.equal(p, q) for p, q in zip(parts.model.parameters(), before, strict=True))
+
+
+def test_what_computes_something_else_or_fails_is_not_taken() -> None:
+    """Whatever a compiler or a driver does: the run begins, and says so."""
+    eager, graphs, compiled = Compute(), Compute("graphs"), Compute("compiled")
+    trials = {eager: Trial(0.10, 2.8), graphs: Trial(0.01, 0.0), compiled: Trial(0.095, 2.81)}
+    chosen, reason = _fastest(eager, [graphs, compiled], trials.__getitem__)
+    assert chosen == eager
+    assert "graphs failed (its loss is 0, not 2.8)" in reason
+    assert "compiled 95.0" in reason
+    trials[compiled] = Trial(0.05, 2.81)
+    assert _fastest(eager, [graphs, compiled], trials.__getitem__)[0] == compiled
+    del trials[graphs]
+    chosen, reason = _fastest(eager, [graphs], trials.__getitem__)
+    assert chosen == eager
+    assert "graphs failed (KeyError)" in reason
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_parts_from_then_on(

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
@@ -26,6 +27,15 @@ WIDE = 128
 """Width from which a CPU's bf16 units pay: at 64 a step takes as long as in fp32 (docs/log.md)."""
 GAIN = 1.1
 """How much faster than the default something must prove to be taken."""
+CLOSE = 0.1
+"""How far its loss may be from the default's, by rounding and other dropout; further off it is wrong."""
+
+
+class Trial(NamedTuple):
+    """seconds: of a pass forward and backward. loss: of the last."""
+
+    seconds: float
+    loss: float
 
 
 def precision(device: torch.device, width: int) -> Precision:
@@ -62,45 +72,45 @@ def choose(
         others = [replace(chosen, threads=n) for n in dict.fromkeys((threads // 2, 1))]
     if not others:
         return chosen, f"computed in {chosen}"
-    return _fastest(chosen, others, lambda compute: _seconds(compute, method, model, batch))
+    return _fastest(chosen, others, lambda compute: _try(compute, method, model, batch))
 
 
 def _fastest(
-    default: Compute, others: list[Compute], seconds: Callable[[Compute], float]
+    default: Compute, others: list[Compute], tried: Callable[[Compute], Trial]
 ) -> tuple[Compute, str]:
-    best, least = default, seconds(default)
+    best, (least, loss) = default, tried(default)
     if default.path == "eager" and least > LONG_SECONDS and default.threads > 1:
         return default, f"computed in {default}: {least:.1f} s a pass"
     told = [f"{least * 1e3:.1f} ms a pass"]
     for other in others:
         name = other.path if other.path != default.path else f"with {other.threads}"
         try:
-            took = seconds(other)
+            trial = tried(other)
         except Exception as error:  # whatever a compiler or a driver may raise: then it is not taken
             told.append(f"{name} failed ({type(error).__name__})")
             continue
-        told.append(f"{name} {took * 1e3:.1f}")
-        if took * GAIN < least:
-            best, least = other, took
+        if not abs(trial.loss - loss) <= CLOSE * loss:
+            told.append(f"{name} failed (its loss is {trial.loss:.3g}, not {loss:.3g})")
+            continue
+        told.append(f"{name} {trial.seconds * 1e3:.1f}")
+        if trial.seconds * GAIN < least:
+            best, least = other, trial.seconds
     return best, f"computed in {best}; tried: {default.path} with {default.threads} {', '.join(told)}"
 
 
-def _seconds(compute: Compute, method: Method, model: Model, batch: Batch) -> float:
-    """The median time of a pass forward and backward."""
+def _try(compute: Compute, method: Method, model: Model, batch: Batch) -> Trial:
     before = torch.get_num_threads()
     torch.set_num_threads(compute.threads)
     passes = Passes(method, model, compute)
-    times = []
+    times, loss = [], float("nan")
     try:
         for _ in range(TRIALS + 1):
             started = time.perf_counter()
-            passes(batch, 1.0)
-            if model.device.type == "cuda":
-                torch.cuda.synchronize()
+            loss = passes(batch, 1.0).mean.item()  # waits for the device
             times.append(time.perf_counter() - started)
             if times[-1] > LONG_SECONDS and compute.path == "eager":
                 break
     finally:
         passes.clear()
         torch.set_num_threads(before)
-    return statistics.median(times[1:] or times)
+    return Trial(statistics.median(times[1:] or times), loss)
