@@ -4,8 +4,9 @@
 
 A run of the smallest model trains, evaluates, saves and enters stages as any run does; its resident memory
 is read from its own process every 2,000 steps. Then the peak of larger models is put beside the sum of
-weights, gradients, moments, activations that wait for the backward pass (counted by torch's own hooks),
-and what Python and torch take before the first step. That peak has saves in it, each a copy of weights and moments.
+weights, gradients, moments, activations that wait for the backward pass (counted by torch's own hooks), and
+what Python and torch take before the first step. That peak has saves in it, each a copy of weights and
+moments.
 """
 
 from __future__ import annotations
