@@ -458,7 +458,7 @@ class Cockpit(Looking, App[Departure]):
         elif isinstance(self.screen, Leave):
             self.screen.dismiss("stop" if self.link.owner else "leave")
         else:
-            self.push_screen(Leave(self.history.state), self._leave)
+            self.push_screen(Leave(self.history.standing), self._leave)
 
     def action_copy_or_leave(self) -> None:
         """Copy what is selected to the terminal's clipboard, also over ssh; else ask whether to leave."""

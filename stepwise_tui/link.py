@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 from trainer import config as configuration
-from trainer import journal, runs, status, wire
+from trainer import journal, lock, runs, status, wire
 from trainer.config import Config
 from trainer.control import Command
 from trainer.digest import Digest
-from trainer.events import DecodeError, Event, HistoryTold, Notice, decode
+from trainer.events import DecodeError, Event, HistoryTold, Notice, ReachChanged, decode
 
 if TYPE_CHECKING:
     from trainer.run import Run
@@ -130,12 +130,17 @@ class SocketLink:
                     self._take(line)
             self._read_journal()  # it may have been left before it was told the end
             self._say(self._lost)
+            gone: ReachChanged | None = None
             while True:
+                if (seen := self._look()) != gone:
+                    gone = seen
+                    self._events.append(seen)
                 time.sleep(self._again)
                 with contextlib.suppress(OSError, LinkError):
                     self._connection = self._connect()
                     self._lines = self._connection.makefile("rb")
                     self._connection.sendall(wire.hello(self._seq))
+                    self._events.append(ReachChanged())
                     self._say("the run is reached again")
                     break
 
@@ -150,6 +155,13 @@ class SocketLink:
 
     def _connect(self) -> Connection:
         return connect(self.folder)
+
+    def _look(self) -> ReachChanged:
+        """What is to be said of a run that is not reached."""
+        if runs.state(self.folder) in runs.ENDED:
+            advice = f"`stepwise resume {self.folder}` goes on with it, and this window follows"
+            return ReachChanged(gone="crashed", advice=f"its process is gone; {advice}")
+        return ReachChanged(gone="not reached", advice="its process does not answer; looking for it")
 
     def _read_journal(self) -> None:
         reader = journal.Reader(self.folder, journal.place_after(self.folder, self._seq))
@@ -227,7 +239,7 @@ def attach(folder: Path) -> SocketLink | JournalLink:
 def connect(folder: Path) -> socket.socket:
     """The socket of a live run. Raises `LinkError` when there is none, with what can be done."""
     found = status.read(folder)
-    lives = found is not None and found.state not in runs.ENDED and status.process_lives(found)
+    lives = found is not None and found.state not in runs.ENDED and status.process_lives(folder, found)
     if found is not None and lives is None:
         raise LinkError(f"{folder.name} runs on {found.host}; attach there, for example by ssh {found.host}")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -238,9 +250,12 @@ def connect(folder: Path) -> socket.socket:
     except OSError as error:
         connection.close()
         if found is not None and lives:
-            text = f"{folder.name} runs as process {found.pid}, but cannot be reached: {error.strerror}"
-            raise LinkError(f"{text}; kill {found.pid} saves and ends it") from None
-        state = runs.row(folder).state
+            text = (
+                f"{folder.name} runs {runs.process(folder, found)}, but cannot be reached: {error.strerror}"
+            )
+            proven = lock.holds(found.pid, folder / journal.FILE)
+            raise LinkError(f"{text}; kill {found.pid} saves and ends it" if proven else text) from None
+        state = runs.state(folder)
         action, what = ("chat", "asks it") if state == "finished" else ("resume", "goes on with it")
         raise LinkError(f"{folder.name} does not run: {state}; `stepwise {action} {folder}` {what}") from None
     return connection

@@ -6,7 +6,6 @@ out of the training loop. The file is never rewritten; only a torn last line is 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import queue
 import re
@@ -18,6 +17,7 @@ from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 
+from trainer import lock
 from trainer.events import (
     NAMES,
     AlarmCleared,
@@ -32,7 +32,7 @@ from trainer.events import (
 )
 from trainer.files import PATIENCE, RETRY_SECONDS, sync_folder
 
-FILE = "journal.jsonl"
+FILE = lock.JOURNAL
 NAMED = re.compile(rb'\{"seq": ?\d+, ?"event": ?"(\w+)"')
 LOOKS = 0.2  # seconds between two looks whether the disk refuses
 URGENT = (StateChanged, AlarmRaised, AlarmCleared, RunCrashed)
@@ -178,7 +178,7 @@ class Journal:
         self._publish = publish
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.take(self._descriptor)
             self._seq = last_seq(folder)
             self._length = whole_lines(self._path)
             os.ftruncate(self._descriptor, self._length)
@@ -231,11 +231,15 @@ class Journal:
             self._ending = time.monotonic()
 
     def close(self) -> None:
-        """Write what is queued and close; what the disk goes on refusing is given up."""
+        """Give up the lock; `end` comes first."""
+        self.end()
+        os.close(self._descriptor)
+
+    def end(self) -> None:
+        """Write what is queued, and nothing after it; what the disk goes on refusing is given up."""
         self.hurry()
         self._queue.put(None)
         self._thread.join()
-        os.close(self._descriptor)
 
     def _write_all(self) -> None:
         while (item := self._queue.get()) is not None:

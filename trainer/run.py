@@ -260,9 +260,10 @@ class Run:
         self._ended.wait()
         if self._beating is not None:
             self._beating.join()
-        self._journal.close()
+        self._journal.end()
         self._story.close()
-        self._write_status()
+        self._write_status()  # while the lock is held: what seems to train without it has crashed
+        self._journal.close()
 
     @property
     def at(self) -> At:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, get_args
 
 import psutil
 
+from trainer import lock
 from trainer.events import RunState
 from trainer.files import replace_text
 
@@ -68,14 +70,19 @@ def boot_id() -> str:
         return ""
 
 
-def process_lives(status: Status) -> bool | None:
-    """Whether the process that wrote this still runs; None when it ran on another host.
+def process_lives(folder: Path, status: Status) -> bool | None:
+    """Whether the process that wrote this status of `folder` still runs; None when it ran on another host
+    and cannot be told from here.
 
-    One that was killed and not yet reaped does not run, nor one that has the number of a process of before.
+    The lock on the journal says so. Where it cannot be asked, the pid does: one that was killed and not yet
+    reaped does not run, nor one that has the number of a process of before.
     """
+    locked = lock.held(folder / lock.JOURNAL)
+    if locked:
+        return True
     if status.host != host():
         return None
-    if status.boot_id != boot_id():
+    if locked is False or status.boot_id != boot_id() or status.pid == os.getpid():
         return False
     try:
         process = psutil.Process(status.pid)
