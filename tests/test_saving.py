@@ -22,6 +22,7 @@ from trainer.events import (
     Notice,
     RolledBack,
     RunFinished,
+    SettingChanged,
     StageEntered,
     StateChanged,
 )
@@ -211,3 +212,26 @@ def ends_as_if_nothing_had_happened(driven: Start, tmp_path: Path, refusing: Ref
     events: list[Event] = list(journal.read(tmp_path / "run"))
     assert [e.seq for e in events] == list(range(1, len(events) + 1))
     assert [e.at.stage for e in events if isinstance(e, StageEntered)] == list(range(10))
+
+
+def test_while_updates_are_left_out_the_last_checkpoint_from_before_is_kept_and_offered(
+    driven: Start,
+) -> None:
+    """However often something else is saved; and the ruined weights are not saved by time."""
+    one = driven(**FOREVER, save__minutes=1e-4, save__keep=1, log__every=2, watch__skipped=6)
+    one.until(CheckpointSaved, lambda e: e.cause == "time")
+    one.do("pause")
+    one.do("set optim.lr 1e30")
+    one.do("resume")
+    changed = one.until(SettingChanged).at.step
+    alarm = one.until(AlarmRaised)
+    assert "optim.lr 0.002 → 1e+30 at step" in alarm.message
+    for _ in range(3):
+        one.do("advance")
+    assert not [e for e in one.all(CheckpointSaved) if e.cause == "time" and e.at.step > changed + 4]
+    assert one.do("set optim.lr 0.002").ok
+    assert one.do(f"rollback {alarm.target}").ok
+    one.do("resume")
+    back = one.until(RolledBack)
+    assert back.at.step <= changed
+    assert one.until(Metrics, lambda e: e.at.branch == 2).skipped == 0

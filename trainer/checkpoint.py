@@ -108,6 +108,11 @@ class Snapshot:
         return name(self.state)
 
     @property
+    def finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(weights.isfinite().all()) for weights in self.weights.values())
+
+    @property
     def bytes(self) -> int:
         """What the tensors take."""
         tensors = {t.data_ptr(): t.nbytes for t in (*self.weights.values(), *self.moments.values())}

@@ -25,7 +25,7 @@ from trainer.checkpoint import Snapshot, TrainState
 from trainer.config import SaveConfig
 from trainer.events import At, CheckpointRemoved, CheckpointSaved, Event, Notice
 from trainer.files import RETRY_SECONDS
-from trainer.lineage import Fork, Lineage, surplus
+from trainer.lineage import CheckpointRef, Fork, Lineage, surplus
 from trainer.methods.base import Model
 from trainer.room import GB, gigabytes
 
@@ -76,6 +76,10 @@ class Keeper:
         interval = max(60 * config.minutes, COSTS_BETWEEN_SAVES * self._cost)
         return not self._jobs and time.monotonic() - self._last + self._cost >= interval
 
+    def put_off(self) -> None:
+        """Let the time to the next checkpoint begin anew without one."""
+        self._last = time.monotonic()
+
     def save(self, state: TrainState, at: At, optimizer: torch.optim.Optimizer) -> str:
         """Copy a checkpoint and have it written; its id. Waits for the one before, if the disk takes that."""
         self._last = time.monotonic()
@@ -97,9 +101,12 @@ class Keeper:
         with self._news:
             self._news.wait_for(over)
 
-    def collect(self, branch: int, config: SaveConfig) -> list[Event]:
+    def collect(
+        self, branch: int, config: SaveConfig, sound: Callable[[Lineage], CheckpointRef | None]
+    ) -> list[Event]:
         """What there is to tell of saves that are written, with retention applied while `branch` is live.
 
+        sound: the checkpoint to return to, of those there are, where the weights are in doubt; it is kept.
         Raises what ended the writer, if that was not the disk.
         """
         told: list[Event] = []
@@ -125,6 +132,7 @@ class Keeper:
                 stages=config.stages,
                 every_stage=config.every_stage,
                 budget=math.inf if config.disk_gb is None else config.disk_gb * GB,
+                sound=sound(everything),
             )
             kept = tuple(c for c in everything.checkpoints if c.id not in gone)
             self.lineage = Lineage(kept, self.lineage.forks)
@@ -195,7 +203,12 @@ class Keeper:
                 self._news.notify_all()
 
     def _write(self, snapshot: Snapshot, at: At) -> None:
-        """Write one, trying again for as long as the disk refuses and nobody closes."""
+        """Write one, trying again for as long as the disk refuses and nobody closes.
+
+        A timed one whose weights are not finite is of no use, and would take the place of one that is.
+        """
+        if snapshot.state.cause == "time" and not snapshot.finite:
+            return
         while True:
             started = time.monotonic()
             try:

@@ -62,7 +62,7 @@ from trainer.events import (
 )
 from trainer.files import PATIENCE
 from trainer.keeper import Keeper
-from trainer.lineage import Fork, Lineage
+from trainer.lineage import CheckpointRef, Fork, Lineage
 from trainer.meter import Meter
 from trainer.methods.base import Batch
 from trainer.orders import Orders, Record
@@ -239,8 +239,12 @@ class Loop:
             self.evaluation_owed = self._evaluate("valid", "schedule") is None
 
     def _save_when_due(self) -> None:
-        if self.keeper.due(self.config.save):
+        if not self.keeper.due(self.config.save):
+            return
+        if self._sound_step() is None:
             self._save("time")
+        else:
+            self.keeper.put_off()
 
     def _pause_when_due(self) -> None:
         if self.control.pause_at is not None and self.step >= self.control.pause_at:
@@ -497,8 +501,20 @@ class Loop:
 
     def _tell_saves(self) -> None:
         """Tell what was written since, and let retention work."""
-        for event in self.keeper.collect(self.branch, self.config.save):
+        for event in self.keeper.collect(self.branch, self.config.save, self._sound):
             self._emit(event)
+
+    def _sound(self, lineage: Lineage) -> CheckpointRef | None:
+        """The checkpoint to return to while updates are left out, since the weights may be ruined."""
+        step = self._sound_step()
+        return None if step is None else lineage.before(self.branch, step)
+
+    def _sound_step(self) -> int | None:
+        """The last step whose weights are above suspicion; None where all are. Waits for the device."""
+        before = self.meter.before_skipped() if self.watch.sound_step is None else None
+        if before is None:
+            return self.watch.sound_step
+        return replace(self.watch, skipped=1, since=self.step - self.meter.steps + before).sound_step
 
     def _settle(self, patience: float = 0.0) -> None:
         """Wait until what was copied is written and told; while the disk refuses, only so many seconds."""
@@ -590,7 +606,7 @@ class Loop:
     def _emit(self, event: Event, *, wait: bool = False) -> None:
         again = self.orders.repeating
         self._record.tell(event, wait=wait)
-        self.watch, alarms = watch(self.watch, event, self.config.watch)
+        self.watch, alarms = watch(self.watch, event, self.config.watch, self.keeper.lineage)
         for alarm in alarms:
             self._record.tell(alarm)
             if isinstance(alarm, AlarmRaised) and not again:
@@ -609,7 +625,7 @@ class Loop:
         self.seconds = past.state.seconds if past.state else 0.0
         self.control = past.control
         for event in past.before:
-            self.watch, _ = watch(self.watch, event, self.config.watch)
+            self.watch, _ = watch(self.watch, event, self.config.watch, self.keeper.lineage)
             self._learn(event)
         self.orders.take_up(past.plan, past.afterwards)
 
