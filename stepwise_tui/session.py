@@ -190,7 +190,11 @@ def _farewell(run: Run) -> str:
     """Where the run lies and what can be done next."""
     folder = _shortest(run.folder)
     action = "chat" if run.state == "finished" else "resume"
-    return f"{run.state}: {folder}\nstepwise {action} {folder}"
+    unsaved = ""
+    if run.end is not None and run.end.unsaved:
+        stands = f"{run.end.checkpoint} stands" if run.end.checkpoint else "nothing was saved yet"
+        unsaved = f"the end could not be saved: {run.end.unsaved}; {stands}\n"
+    return f"{unsaved}{run.state}: {folder}\nstepwise {action} {folder}"
 
 
 def _shortest(path: Path) -> Path:

@@ -161,6 +161,19 @@ def test_a_live_run_is_not_taken_up_twice(tmp_path: Path) -> None:
     assert runs.find_ended("dead", tmp_path) == tmp_path / "dead"
 
 
+def test_how_a_run_is_can_be_told_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(tmp_path, "one")
+    found = status.read(folder)
+    assert found is not None
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(status, "replace_text", refuse)
+    status.write(folder, replace(found, state="paused", step=10**12))
+    assert (state_of(folder), runs.row(folder).step) == ("paused", 10**12)
+
+
 def test_made_up_names_are_friendly_and_free(tmp_path: Path) -> None:
     name = runs.new_folder(tmp_path, None, "mult2x2").name
     assert name.startswith("mult2x2-") and name.count("-") == 2
@@ -168,8 +181,21 @@ def test_made_up_names_are_friendly_and_free(tmp_path: Path) -> None:
     assert not (tmp_path / runs.new_name("x", tmp_path, random.Random(1))).exists()
 
 
+def test_the_name_of_a_run_that_trains_is_refused_with_the_way_to_it(tmp_path: Path) -> None:
+    folder = make(tmp_path, "one")
+    taken = f"one runs already, as process {os.getpid()}; see `stepwise attach {folder}`, or give another"
+    with pytest.raises(RunsError, match=taken):
+        runs.new_folder(tmp_path, "one", "mult2x2")
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    assert runs.new_folder(tmp_path, "n" * 100, "x").name == "n" * 100
+    with pytest.raises(RunsError, match="101 characters; 100 are allowed"):
+        runs.new_folder(tmp_path, "n" * 101, "x")
+
+
 def test_a_taken_name_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    make(tmp_path, "one")
+    make(tmp_path, "one", "finished")
     with pytest.raises(RunsError, match="exists already: give another --name, or go on with"):
         runs.new_folder(tmp_path, "one", "mult2x2")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stepwise_tui import session
 from tests.test_run import FOREVER, Driven, driven, same, weights
 from trainer import checkpoint, journal
 from trainer.events import (
@@ -161,6 +163,9 @@ def test_a_stopped_run_ends_though_no_checkpoint_can_be_written(
     assert end.checkpoint >= good
     assert "could not be saved" in end.reason
     one.run.close()
+    farewell = session._farewell(one.run)
+    assert "the end could not be saved: no checkpoint can be written: No space left on device" in farewell
+    assert f"{end.checkpoint} stands" in farewell
     ends_as_if_nothing_had_happened(driven, tmp_path, refusing)
 
 
@@ -184,7 +189,7 @@ def test_a_run_that_cannot_save_its_end_waits_for_room(driven: Start, refusing: 
     one.until(StateChanged, lambda e: e.state == "paused")
     refusing.checkpoints()
     one.do("resume")
-    one.until(AlarmRaised)
+    assert one.until(AlarmRaised).remedy == "make room; then it goes on by itself"
     refusing.mended()
     end = one.until(RunFinished)
     assert (end.state, end.checkpoint) == ("finished", "b1-s000012-stage0-final")
@@ -235,3 +240,48 @@ def test_while_updates_are_left_out_the_last_checkpoint_from_before_is_kept_and_
     back = one.until(RolledBack)
     assert back.at.step <= changed
     assert one.until(Metrics, lambda e: e.at.branch == 2).skipped == 0
+
+
+@pytest.mark.parametrize("what", ["the folder", "the journal"])
+def test_what_is_deleted_while_a_run_trains_is_written_again_and_told(
+    driven: Start, tmp_path: Path, what: str
+) -> None:
+    folder = tmp_path / "run"
+    one = driven(**FOREVER)
+    one.until(Metrics)
+    one.until(CheckpointSaved)
+    listener = one.run.subscribe(after=None)
+    before = (folder / "config.toml").read_text()
+    if what == "the folder":
+        shutil.rmtree(folder)
+    else:
+        (folder / journal.FILE).unlink()
+    notice = one.until(Notice, lambda e: "was deleted or replaced" in e.message)
+    assert one.do("save").ok
+    checkpoint.verify(folder / checkpoint.FOLDER / one.all(CheckpointSaved)[-1].checkpoint)
+    assert (folder / "config.toml").read_text() == before
+    heard: list[Event] = []
+    while notice not in heard:
+        heard += listener.drain()
+    one.run.close()
+    events = list(journal.read(folder))
+    assert events == [e for e in one.events if e.seq]
+    assert [e.seq for e in events] == list(range(1, len(events) + 1))
+    again = driven(resume=True, **FOREVER)
+    again.until(Metrics)
+    assert not [e for e in again.all(Notice) if "missing" in e.message]
+
+
+def test_a_run_whose_folder_is_another_runs_now_waits_and_leaves_it_alone(
+    driven: Start, tmp_path: Path
+) -> None:
+    one = driven(**FOREVER)
+    one.until(Metrics)
+    (tmp_path / "other").mkdir()
+    other = journal.Journal(tmp_path / "other", lambda event: None)
+    (tmp_path / "other" / journal.FILE).rename(tmp_path / "run" / journal.FILE)
+    assert "another run has its folder now" in one.until(AlarmRaised).message
+    one.until(StateChanged, lambda e: e.state == "paused")
+    assert (tmp_path / "run" / journal.FILE).read_bytes() == b""
+    other.close()
+    one.until(AlarmCleared)

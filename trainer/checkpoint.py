@@ -177,6 +177,11 @@ def _check_room(run: Path, wanted: int) -> None:
         raise OSError(errno.ENOSPC, reason)
 
 
+def exists(run: Path, id: str) -> bool:
+    """Whether a checkpoint was finished, and nobody has deleted it since."""
+    return (run / FOLDER / id / MANIFEST).exists()
+
+
 def verify(path: Path) -> None:
     """Check every file of a checkpoint against its manifest.
 

@@ -420,7 +420,10 @@ class ReachChanged(Event):
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """The run came to its end. accuracy: on the test split, with n problems; None when not measured."""
+    """The run came to its end. accuracy: on the test split, with n problems; None when not measured.
+
+    unsaved: why the end could not be saved, "" where it was; `checkpoint` then is the one that stands.
+    """
 
     reason: str
     state: Literal["finished", "interrupted"]
@@ -428,6 +431,7 @@ class RunFinished(Event):
     n: int
     seconds: float
     checkpoint: str
+    unsaved: str = ""
 
 
 @_event

@@ -24,7 +24,7 @@ from trainer import checkpoint
 from trainer.checkpoint import Snapshot, TrainState
 from trainer.config import SaveConfig
 from trainer.events import At, CheckpointRemoved, CheckpointSaved, Event, Notice
-from trainer.files import RETRY_SECONDS
+from trainer.files import RETRY_SECONDS, Trouble, trouble
 from trainer.lineage import CheckpointRef, Fork, Lineage, surplus
 from trainer.methods.base import Model
 from trainer.room import GB, gigabytes
@@ -57,7 +57,7 @@ class Keeper:
     ) -> None:
         self.folder = folder
         self.lineage = lineage
-        self.trouble: str | None = None
+        self.trouble: Trouble | None = None
         """Why nothing can be written at the moment, or None."""
         self._model, self._tokenizer, self._settle = model, tokenizer, settle
         self._last = time.monotonic()
@@ -124,7 +124,10 @@ class Keeper:
                     bytes=saved.bytes,
                 )
             )
-            everything = Lineage((*self.lineage.checkpoints, ref), self.lineage.forks)
+            lost = [c.id for c in self.lineage.checkpoints if not checkpoint.exists(self.folder, c.id)]
+            told += [CheckpointRemoved(at=saved.at, checkpoint=id) for id in lost]
+            there = [c for c in self.lineage.checkpoints if c.id not in lost]
+            everything = Lineage((*there, ref), self.lineage.forks)
             gone = surplus(
                 everything,
                 branch,
@@ -216,7 +219,7 @@ class Keeper:
             except OSError as error:
                 with self._news:
                     self._since = self._since if self.trouble else time.monotonic()
-                    self.trouble = f"no checkpoint can be written: {error.strerror or error}"
+                    self.trouble = trouble("no checkpoint can be written", error)
                     self._news.notify_all()
                 if self._closing.wait(max(RETRY_SECONDS, time.monotonic() - started)):
                     return

@@ -267,9 +267,11 @@ class Loop:
         saved = self._save("final" if state == "finished" else "stop")
         self.ended = True
         self.orders.give_up()
+        unsaved = ""
         if not self._written(saved):
+            unsaved = self.waits or "there was no time"
             last = self.keeper.last()
-            message = f"the end could not be saved; {last or 'no checkpoint'} stands. {self.waits}"
+            message = f"the end could not be saved; {last or 'no checkpoint'} stands. {unsaved}"
             self._emit(Notice(at=self.at, level="error", message=message))
             saved, state, reason = last, "interrupted", f"{reason}; the end could not be saved"
         result = self._evaluate("test", "schedule") if state == "finished" else None
@@ -282,6 +284,7 @@ class Loop:
                 n=result.n if result else 0,
                 seconds=self.seconds,
                 checkpoint=saved,
+                unsaved=unsaved,
             ),
             wait=True,
         )
@@ -320,7 +323,9 @@ class Loop:
                 saved = self._save("manual")
                 self._settle()
                 if not self.keeper.has(saved):
-                    raise RefusedError(f"{self.keeper.trouble}; it is tried again until there is room")
+                    trouble = self.keeper.trouble
+                    reason = trouble.reason if trouble else f"{saved} is not written yet"
+                    raise RefusedError(f"{reason}; it is tried again and again")
                 return f"saved {saved}"
             case Advance(stage):
                 self._enter_stage(stage, "operator")
@@ -535,9 +540,10 @@ class Loop:
 
     def _disk_refuses(self) -> bool:
         """Whether training has to wait until something can be written; tells when that begins and ends."""
-        reason = self._record.trouble or self.keeper.trouble or ""
-        if reason and not self.waits:
-            remedy = "make room; then it goes on by itself"
+        trouble = self._record.trouble or self.keeper.trouble
+        reason = trouble.reason if trouble else ""
+        if trouble and not self.waits:
+            remedy = f"{trouble.remedy}; then it goes on by itself"
             message = f"training waits: {reason}"
             alarm = AlarmRaised(at=self.at, kind=DISK, message=message, remedy=remedy, key="")
             self._record.tell(alarm)

@@ -20,6 +20,8 @@ DYING_SECONDS = 1.0
 """A process that was just killed takes a moment to be gone."""
 FRESH_SECONDS = 60.0
 """A heartbeat from another host that is not older than this is one of a run that runs."""
+LONGEST_NAME = 100
+"""Characters. A folder's name may have 255 bytes, of four to a character."""
 ENDED: Collection[RunState] = ("finished", "interrupted", "crashed")
 
 _ADJECTIVES = (
@@ -253,6 +255,10 @@ def new_folder(out: Path, name: str | None, stem: str) -> Path:
         return out / new_name(stem, out)
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise RunsError(f"--name {name!r}: letters, digits and . _ + - are allowed, a letter or digit first")
+    if len(name) > LONGEST_NAME:
+        raise RunsError(f"--name: a name of {len(name):,} characters; {LONGEST_NAME} are allowed")
+    if (found := lives(out / name)) is not None:
+        raise RunsError(f"{taken(out / name, found)}, or give another --name")
     if (out / name).exists():
         raise RunsError(
             f"{out / name} exists already: give another --name, or go on with `stepwise resume {out / name}`"
