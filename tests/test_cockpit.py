@@ -436,7 +436,13 @@ async def test_a_real_run_is_steered_from_launch_to_quit(tmp_path: Path) -> None
 
 
 async def test_a_run_is_left_and_goes_on() -> None:
-    for keys, owner in ((["d"], True), (["q", "k"], True), (["ctrl+c", "ctrl+c"], False)):
+    for keys, owner in (
+        (["d"], True),
+        (["q", "k"], True),
+        (["q", "q"], True),
+        (["ctrl+c"] * 2, True),
+        (["ctrl+c"] * 2, False),
+    ):
         app, link = cockpit(scripted.training())
         link.owner = owner
         async with app.run_test(size=(80, 24)) as pilot:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from stepwise_tui import session
+from tests.terminal import until
 from tests.test_run import FOREVER, Driven, driven, same, weights
-from trainer import checkpoint, journal
+from trainer import checkpoint, journal, lock
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
@@ -257,7 +258,7 @@ def test_what_is_deleted_while_a_run_trains_is_written_again_and_told(
     else:
         (folder / journal.FILE).unlink()
     notice = one.until(Notice, lambda e: "was deleted or replaced" in e.message)
-    assert one.do("save").ok
+    until(lambda: one.do("save").ok)  # a save that failed without its folder is tried again first
     checkpoint.verify(folder / checkpoint.FOLDER / one.all(CheckpointSaved)[-1].checkpoint)
     assert (folder / "config.toml").read_text() == before
     heard: list[Event] = []
@@ -277,11 +278,10 @@ def test_a_run_whose_folder_is_another_runs_now_waits_and_leaves_it_alone(
 ) -> None:
     one = driven(**FOREVER)
     one.until(Metrics)
-    (tmp_path / "other").mkdir()
-    other = journal.Journal(tmp_path / "other", lambda event: None)
-    (tmp_path / "other" / journal.FILE).rename(tmp_path / "run" / journal.FILE)
-    assert "another run has its folder now" in one.until(AlarmRaised).message
-    one.until(StateChanged, lambda e: e.state == "paused")
-    assert (tmp_path / "run" / journal.FILE).read_bytes() == b""
-    other.close()
+    with (tmp_path / "other").open("wb") as other:
+        lock.take(other.fileno())
+        (tmp_path / "other").rename(tmp_path / "run" / journal.FILE)
+        assert "another run has its folder now" in one.until(AlarmRaised).message
+        one.until(StateChanged, lambda e: e.state == "paused")
+        assert (tmp_path / "run" / journal.FILE).read_bytes() == b""
     one.until(AlarmCleared)

@@ -312,8 +312,10 @@ class Journal:
         """Whether the file that is written to is the one that others find; looks every so often."""
         if time.monotonic() - self._looked < STAT_SECONDS and self.trouble is None:
             return True
+        if _place(self._path) != self._place:
+            return False
         self._looked = time.monotonic()
-        return _place(self._path) == self._place
+        return True
 
     def _write_again(self) -> None:
         """Put the file back, whole, where it was deleted or replaced: it lives while it is open.

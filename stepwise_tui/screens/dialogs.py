@@ -63,7 +63,7 @@ class Leave(ModalScreen[Leaving]):
             box.border_title = "quit"
             yield Static(
                 f"The run is {self._state}. It can go on without this window; `stepwise attach` comes back "
-                "to it.\nStopped, it is saved first; `stepwise resume` takes it up again.",
+                "to it; q or ctrl+c again: so be it.\nStopped, it is saved first; `stepwise resume` goes on.",
                 markup=False,
             )
             with Horizontal(classes="buttons"):
