@@ -109,10 +109,10 @@ class SocketLink:
             self._begin(connect(folder), history=history)
 
     def _begin_without(self) -> None:
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # takes nothing
+        self._connection: Connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # takes nothing
         reader = journal.Reader(self.folder)
         told, self._seq = _told(reader)
-        self._events = deque(told)
+        self._events: deque[Event] = deque(told)
         reader.close()
 
         def wait() -> None:
@@ -124,7 +124,7 @@ class SocketLink:
     def _begin(self, connection: Connection, *, history: bool = True) -> None:
         self._connection = connection
         self._lines = connection.makefile("rb")
-        self._events: deque[Event] = deque()
+        self._events = deque()
         self._seq = 0
         with contextlib.suppress(OSError):  # closed already; why, it may have said
             self._connection.sendall(wire.hello(0 if history else None))

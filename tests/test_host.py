@@ -276,10 +276,14 @@ def test_what_dead_runs_left_is_swept_away_when_one_starts(tmp_path: Path, short
         assert {path.name for path in folder.iterdir()} == {"alive.sock", "alive.log", "new.log"}
 
 
-def test_a_run_that_has_ended_is_shown_and_steered_again_once_it_is_taken_up(run: Run) -> None:
-    link = SocketLink(run.folder)
-    answer(link, "evaluate")
-    run.close()
+def test_a_run_that_has_ended_is_shown_and_steered_again_once_it_is_taken_up(
+    tmp_path: Path, short: Path
+) -> None:
+    run = Run(tiny_config(stop__steps=1_000_000, stop__epochs=1e9), tmp_path / "run")
+    run.start()
+    with Host(run):
+        answer(SocketLink(run.folder), "evaluate")
+        run.close()
     shown = attach(run.folder, ended=True)
     assert isinstance(shown, SocketLink)
     events = shown.drain()

@@ -49,7 +49,7 @@ class Leave(ModalScreen[Leaving]):
     """What becomes of the run when the person leaves."""
 
     BINDINGS: ClassVar = [
-        ("k", "answer('leave')", "keep training"),
+        ("k,q", "answer('leave')", "keep training"),
         ("escape,c", "answer('stay')", "stay"),
         ("s", "answer('stop')", "stop"),
     ]
