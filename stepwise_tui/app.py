@@ -447,18 +447,18 @@ class Cockpit(Looking, App[Departure]):
         self.exit("leave")
 
     def action_leave(self) -> None:
-        """Ask what becomes of the run; asked again over that dialog, leave it; once more, leave at once.
+        """Ask what becomes of the run; the same key over that dialog leaves it training, as `d` does.
 
-        A run that lives here is then saved and stopped; one that does not goes on.
+        Only the key for it stops a run: who presses ctrl+c twice out of habit must not end a night's work.
         """
         from stepwise_tui.screens.dialogs import Leave
 
         if self.history.ended or self._leaving:
             self.exit("stop")
         elif isinstance(self.screen, Leave):
-            self.screen.dismiss("stop" if self.link.owner else "leave")
+            self.screen.dismiss("leave")
         else:
-            self.push_screen(Leave(self.history.state), self._leave)
+            self.push_screen(Leave(self.history.standing), self._leave)
 
     def action_copy_or_leave(self) -> None:
         """Copy what is selected to the terminal's clipboard, also over ssh; else ask whether to leave."""

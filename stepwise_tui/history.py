@@ -38,6 +38,7 @@ from trainer.events import (
     Metrics,
     Notice,
     QuizTaken,
+    ReachChanged,
     RolledBack,
     RunCrashed,
     RunFinished,
@@ -156,10 +157,11 @@ class History:
     """A run as its events tell it.
 
     config: as it is now. control: what the operator holds. pending: commands received and not yet
-    acknowledged. counted_from: the step from which steps count towards the next removal. log_total,
-    chat_total: lines the log and turns the chat have ever had. born: the time of the first event. sampled:
-    how the machine that trains is doing. loads: of late, how much its GPU computed, or its cores where it
-    uses none, in per cent. drawn: changes whenever a chart would.
+    acknowledged. gone: what is known of a run that is not reached, None while it is. counted_from: the step
+    from which steps count towards the next removal. log_total, chat_total: lines the log and turns the chat
+    have ever had. born: the time of the first event. sampled: how the machine that trains is doing. loads: of
+    late, how much its GPU computed, or its cores where it uses none, in per cent. drawn: changes whenever a
+    chart would.
     """
 
     config: Config = field(default_factory=Config)
@@ -173,6 +175,7 @@ class History:
     shown: tuple[ShownExample, ...] = ()
     shown_at: At | None = None
     alarm: AlarmRaised | None = None
+    gone: ReachChanged | None = None
     pending: dict[str, CommandReceived] = field(default_factory=dict)
     branches: dict[int, Branch] = field(default_factory=dict)
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LINES))
@@ -208,6 +211,11 @@ class History:
     def ended(self) -> bool:
         """Whether the run trains no more."""
         return self.finished is not None or self.crashed is not None
+
+    @property
+    def standing(self) -> str:
+        """The state as far as it is known."""
+        return self.state if self.gone is None or self.ended else str(self.gone.gone)
 
     @property
     def branch(self) -> Branch:
@@ -262,7 +270,7 @@ class History:
     @property
     def steps_to_next(self) -> int | None:
         """Steps to the next removal; None when none is due: all gone, held, no curriculum, the end."""
-        if self.ended or self.control.held or self.at.stage >= self.stages:
+        if self.ended or self.gone or self.control.held or self.at.stage >= self.stages:
             return None
         return schedule.steps_to_next(self._progress, self.pace, step=self.at.step)
 
@@ -345,6 +353,8 @@ def apply(history: History, event: Event) -> None:
         case SystemSampled():
             history.sampled = event
             history.loads.append(_load(event))
+        case ReachChanged():
+            history.gone = event if event.gone else None
         case HistoryTold():
             history.log_total += event.lines
             history.chat_total += event.turns

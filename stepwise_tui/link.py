@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 from trainer import config as configuration
-from trainer import journal, runs, status, wire
+from trainer import journal, lock, runs, status, wire
 from trainer.config import Config
 from trainer.control import Command
 from trainer.digest import Digest
-from trainer.events import DecodeError, Event, HistoryTold, Notice, decode
+from trainer.events import DecodeError, Event, HistoryTold, Notice, ReachChanged, decode
 
 if TYPE_CHECKING:
     from trainer.run import Run
@@ -97,19 +97,37 @@ class SocketLink:
     """Seconds between two attempts to reach it again."""
     _lost = "the process that trained this run is gone, or does not answer; looking for it"
 
-    def __init__(self, folder: Path, *, history: bool = True) -> None:
-        """history: tell of what was before, too. Raises `LinkError` when the run does not answer."""
+    def __init__(self, folder: Path, *, history: bool = True, ended: bool = False) -> None:
+        """history: tell of what was before, too. ended: the run may have ended; its journal is told then, and
+        control is had when it is taken up again. Raises `LinkError` when the run does not answer."""
         self.name = folder.name
         self.folder = folder
         self.config = configuration.build(configuration.load(folder / runs.CONFIG_FILE))
-        self._begin(connect(folder), history=history)
+        if ended and runs.lives(folder) is None:
+            self._begin_without()
+        else:
+            self._begin(connect(folder), history=history)
+
+    def _begin_without(self) -> None:
+        self._connection: Connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # takes nothing
+        reader = journal.Reader(self.folder)
+        told, self._seq = _told(reader)
+        self._events: deque[Event] = deque(told)
+        reader.close()
+
+        def wait() -> None:
+            self._seek()
+            self._listen()
+
+        threading.Thread(target=wait, name="stepwise-link", daemon=True).start()
 
     def _begin(self, connection: Connection, *, history: bool = True) -> None:
         self._connection = connection
         self._lines = connection.makefile("rb")
-        self._events: deque[Event] = deque()
+        self._events = deque()
         self._seq = 0
-        self._connection.sendall(wire.hello(0 if history else None))
+        with contextlib.suppress(OSError):  # closed already; why, it may have said
+            self._connection.sendall(wire.hello(0 if history else None))
         if history:
             self._take_history()
         threading.Thread(target=self._listen, name="stepwise-link", daemon=True).start()
@@ -130,14 +148,23 @@ class SocketLink:
                     self._take(line)
             self._read_journal()  # it may have been left before it was told the end
             self._say(self._lost)
-            while True:
-                time.sleep(self._again)
-                with contextlib.suppress(OSError, LinkError):
-                    self._connection = self._connect()
-                    self._lines = self._connection.makefile("rb")
-                    self._connection.sendall(wire.hello(self._seq))
-                    self._say("the run is reached again")
-                    break
+            self._seek()
+
+    def _seek(self) -> None:
+        """Look for the run until it is reached."""
+        gone: ReachChanged | None = None
+        while True:
+            if (seen := self._look()) != gone:
+                gone = seen
+                self._events.append(seen)
+            time.sleep(self._again)
+            with contextlib.suppress(OSError, LinkError):
+                self._connection = self._connect()
+                self._lines = self._connection.makefile("rb")
+                self._connection.sendall(wire.hello(self._seq))
+                self._events.append(ReachChanged())
+                self._say("the run is reached again")
+                return
 
     def _take_history(self) -> None:
         """All that was before, at once. Raises `LinkError` when the run ends in the middle of it."""
@@ -146,10 +173,19 @@ class SocketLink:
                 self._take(line)
                 if self._events and isinstance(self._events[-1], HistoryTold):
                     return
+        if self._events and isinstance(refused := self._events[-1], Notice) and not refused.seq:
+            raise LinkError(f"{self.name}: {refused.message}")
         raise LinkError(f"{self.name} ended, or broke off, while it told its history; try again")
 
     def _connect(self) -> Connection:
         return connect(self.folder)
+
+    def _look(self) -> ReachChanged:
+        """What is to be said of a run that is not reached."""
+        if runs.state(self.folder) in runs.ENDED:
+            advice = f"`stepwise resume {self.folder}` goes on with it, and this window follows"
+            return ReachChanged(gone="crashed", advice=f"its process is gone; {advice}")
+        return ReachChanged(gone="not reached", advice="its process does not answer; looking for it")
 
     def _read_journal(self) -> None:
         reader = journal.Reader(self.folder, journal.place_after(self.folder, self._seq))
@@ -191,11 +227,7 @@ class JournalLink:
         )
         self._reader = journal.Reader(folder)
         self._looked = time.monotonic()
-        digest = Digest()
-        while lines := self._reader.take():
-            for line in lines.split(b"\n"):
-                digest.add(line)
-        self._events = [*_decoded(digest.lines()), Notice(message=self._elsewhere, level="warning")]
+        self._events = [*_told(self._reader)[0], Notice(message=self._elsewhere, level="warning")]
 
     def drain(self) -> list[Event]:
         events, self._events = self._events, []
@@ -208,6 +240,15 @@ class JournalLink:
         self._events.append(Notice(message=f"not sent: {command.text}; {self._elsewhere}", level="warning"))
 
 
+def _told(reader: journal.Reader) -> tuple[list[Event], int]:
+    """What a journal tells of so far, by its digest, and the number of its last event."""
+    digest = Digest()
+    while lines := reader.take():
+        for line in lines.split(b"\n"):
+            digest.add(line)
+    return _decoded(digest.lines()), digest.seq
+
+
 def _decoded(lines: Iterable[bytes]) -> list[Event]:
     events = []
     for line in lines:
@@ -216,18 +257,19 @@ def _decoded(lines: Iterable[bytes]) -> list[Event]:
     return events
 
 
-def attach(folder: Path) -> SocketLink | JournalLink:
-    """The way to a run from this machine. Raises `LinkError` when nobody trains it."""
+def attach(folder: Path, *, ended: bool = False) -> SocketLink | JournalLink:
+    """The way to a run from this machine. Raises `LinkError` when nobody trains it, unless it
+    may have `ended`."""
     found = runs.lives(folder)
     if found is not None and found.host != status.host():
         return JournalLink(folder, found.host)
-    return SocketLink(folder)
+    return SocketLink(folder, ended=ended)
 
 
 def connect(folder: Path) -> socket.socket:
     """The socket of a live run. Raises `LinkError` when there is none, with what can be done."""
     found = status.read(folder)
-    lives = found is not None and found.state not in runs.ENDED and status.process_lives(found)
+    lives = found is not None and found.state not in runs.ENDED and status.process_lives(folder, found)
     if found is not None and lives is None:
         raise LinkError(f"{folder.name} runs on {found.host}; attach there, for example by ssh {found.host}")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -238,9 +280,12 @@ def connect(folder: Path) -> socket.socket:
     except OSError as error:
         connection.close()
         if found is not None and lives:
-            text = f"{folder.name} runs as process {found.pid}, but cannot be reached: {error.strerror}"
-            raise LinkError(f"{text}; kill {found.pid} saves and ends it") from None
-        state = runs.row(folder).state
+            text = (
+                f"{folder.name} runs {runs.process(folder, found)}, but cannot be reached: {error.strerror}"
+            )
+            proven = lock.holds(found.pid, folder / journal.FILE)
+            raise LinkError(f"{text}; kill {found.pid} saves and ends it" if proven else text) from None
+        state = runs.state(folder)
         action, what = ("chat", "asks it") if state == "finished" else ("resume", "goes on with it")
         raise LinkError(f"{folder.name} does not run: {state}; `stepwise {action} {folder}` {what}") from None
     return connection

@@ -21,6 +21,7 @@ from typing import IO, Literal
 from stepwise_tui.link import LinkError, SocketLink, connect
 from trainer import config as configuration
 from trainer import runs
+from trainer.events import ReachChanged
 
 SSH = "STEPWISE_SSH"
 """The environment's word for the command that reaches a host; the host and what it shall run are added."""
@@ -82,6 +83,12 @@ class RelayLink(SocketLink):
         self._line.end()
         self._line = Line(self._command, self._host, may_ask=False)
         return self._line
+
+    def _look(self) -> ReachChanged:
+        advice = (
+            f"the connection ended, or the run did; looking for it. `stepwise runs` on {self._host} tells"
+        )
+        return ReachChanged(gone="not reached", advice=advice)
 
     def _read_journal(self) -> None:
         """It is not here. What was missed is told when the line is there again."""

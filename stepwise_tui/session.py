@@ -48,7 +48,7 @@ def train(
         if not plain and terminal.whole:
             terminal = split()
             terminal.on_signal = signals.relay
-            terminal.on_loss = lambda: signals.hang_up()
+            terminal.on_loss = signals.vanished
             terminal.listen()
         signals.hang_up = terminal.give_up
         settings = _settings(plain, terminal)
@@ -65,6 +65,7 @@ def train(
         run.start()
         registry.note(folder)
         signals.stop = lambda: _stop(run, terminal, signals)
+        signals.lost = lambda: _tell_loss(run)
         with Host(run):
             _show(run, terminal, signals, settings, frugal=frugal)
         run.close()
@@ -155,6 +156,9 @@ def _show(
             app.ask("stop")
         app.run()
         signals.hang_up = terminal.give_up
+        if not terminal.there:
+            signals.lose()
+        signals.let_go = True
         link.close()
         if app.return_value == "stop":
             return
@@ -176,7 +180,7 @@ def _stop(run: Run, terminal: Terminal, signals: _Signals) -> None:
     """Save and end the run, and this process, also where the terminal takes nothing and holds the screen."""
     from trainer.control import parse
 
-    run.submit(parse("stop", source="signal"))
+    run.submit(parse("stop", source=signal.Signals(signals.number).name))
     signals.leave()
     run.wait()
     time.sleep(GRACE_SECONDS)
@@ -186,11 +190,22 @@ def _stop(run: Run, terminal: Terminal, signals: _Signals) -> None:
     os._exit(FAILURE if run.state == "crashed" else 0)
 
 
+def _tell_loss(run: Run) -> None:
+    from trainer.events import Notice
+
+    message = "the terminal is gone; training goes on, and `stepwise attach` takes over"
+    run.tell(Notice(at=run.at, level="warning", message=message))
+
+
 def _farewell(run: Run) -> str:
     """Where the run lies and what can be done next."""
     folder = _shortest(run.folder)
     action = "chat" if run.state == "finished" else "resume"
-    return f"{run.state}: {folder}\nstepwise {action} {folder}"
+    unsaved = ""
+    if run.end is not None and run.end.unsaved:
+        stands = f"{run.end.checkpoint} stands" if run.end.checkpoint else "nothing was saved yet"
+        unsaved = f"the end could not be saved: {run.end.unsaved}; {stands}\n"
+    return f"{unsaved}{run.state}: {folder}\nstepwise {action} {folder}"
 
 
 def _shortest(path: Path) -> Path:
@@ -205,19 +220,25 @@ class _Signals:
     is gone, and nothing else.
 
     stop: saves and ends; runs in a thread of its own, since the one a signal interrupts may hold the very
-    lock it needs. leave: closes the cockpit. hang_up: goes on without the terminal.
+    lock it needs; number: of the signal that asked for it. leave: closes the cockpit. hang_up: goes on
+    without the terminal. lost: tells that it is gone; `lose` calls it, once, never in the interrupted thread.
     """
 
     def __init__(self) -> None:
         self.stop: Callable[[], None] | None = None
         self.leave: Callable[[], None] = lambda: None
         self.hang_up: Callable[[], None] = lambda: None
+        self.lost: Callable[[], None] = lambda: None
         self.asked = False
+        self.number = 0
+        self.let_go = False
+        """Whether the terminal was lost and that was told, or given back."""
         self._relayed = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self.hang_up()
+            threading.Thread(target=self.lose, daemon=True).start()
         elif self.stop is None:
             raise SystemExit(128 + number)
         elif self.asked and self._relayed:
@@ -225,8 +246,19 @@ class _Signals:
         elif self.asked:
             os._exit(128 + number)
         else:
-            self.asked = True
+            self.asked, self.number = True, number
             threading.Thread(target=self.stop, daemon=True).start()
+
+    def lose(self) -> None:
+        """Tell, once, that the terminal is gone."""
+        if not self.let_go:
+            self.let_go = True
+            self.lost()
+
+    def vanished(self) -> None:
+        """The terminal is gone, as its parent is."""
+        self.hang_up()
+        self.lose()
 
     def relay(self, number: int) -> None:
         """A signal that the parent was sent; called in a thread."""

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from stepwise_tui import cli, output
 from tests.tiny import tiny_config
-from trainer import checkpoint, presets, runs
+from trainer import checkpoint, lock, presets, runs
 from trainer import config as configuration
 from trainer.run import Run
 
@@ -325,7 +325,9 @@ def test_a_run_that_is_still_going_is_not_taken_up(finished: Path, tmp_path: Pat
     shutil.copytree(finished, folder)
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"state": "training", "pid": os.getpid()}))
-    refused(call("resume", folder), 2, f"live runs already, as process {os.getpid()}", "stepwise attach")
+    with (folder / "journal.jsonl").open("a") as journal:
+        lock.take(journal.fileno())
+        refused(call("resume", folder), 2, f"live runs already, as process {os.getpid()}", "stepwise attach")
 
 
 @pytest.mark.parametrize("arguments", [["bogus"], ["run", "bogus"], ["eval"], ["presets", "a", "b"]])

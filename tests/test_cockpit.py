@@ -22,7 +22,16 @@ from tests import scripted
 from tests.scripted import Script, ScriptedLink
 from tests.tiny import tiny_config
 from trainer import config as configuration
-from trainer.events import AlarmRaised, CommandAcknowledged, CommandReceived, Event, StateChanged
+from trainer.events import (
+    AlarmRaised,
+    At,
+    CheckpointSaved,
+    CommandAcknowledged,
+    CommandReceived,
+    Event,
+    ReachChanged,
+    StateChanged,
+)
 from trainer.run import Run
 
 STATES: dict[str, Callable[[], Script]] = {
@@ -427,7 +436,13 @@ async def test_a_real_run_is_steered_from_launch_to_quit(tmp_path: Path) -> None
 
 
 async def test_a_run_is_left_and_goes_on() -> None:
-    for keys, owner in ((["d"], True), (["q", "k"], True), (["ctrl+c", "ctrl+c"], False)):
+    for keys, owner in (
+        (["d"], True),
+        (["q", "k"], True),
+        (["q", "q"], True),
+        (["ctrl+c"] * 2, True),
+        (["ctrl+c"] * 2, False),
+    ):
         app, link = cockpit(scripted.training())
         link.owner = owner
         async with app.run_test(size=(80, 24)) as pilot:
@@ -436,3 +451,35 @@ async def test_a_run_is_left_and_goes_on() -> None:
             assert not app.is_running or app._exit
         assert app.return_value == "leave"
         assert sent(link) == []
+
+
+async def test_a_run_that_is_gone_is_not_said_to_train_until_it_is_back() -> None:
+    app, _ = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        advice = "its process is gone; `stepwise resume runs/x` goes on with it"
+        await tell(app, pilot, ReachChanged(gone="crashed", advice=advice))
+        app.main._forget()
+        await pilot.pause()
+        assert "CRASHED" in text_of(app, "#status")
+        assert "tok/s" not in text_of(app, "#status") and "all gone in" not in text_of(app, "#status")
+        assert "next in" not in text_of(app, "#removal")
+        assert advice in text_of(app, "#alarm")
+        await tell(app, pilot, ReachChanged())
+        assert "TRAINING" in text_of(app, "#status")
+        assert "next in" in text_of(app, "#removal")
+        assert app.main.query_one("#alarm").display is False
+
+
+async def test_roll_back_offers_what_the_alarm_names_whatever_was_saved_there() -> None:
+    saved = CheckpointSaved(
+        at=At(step=1_444, stage=4, scheduled=4, time=1.0), checkpoint="b1-s001444-stage4-time", cause="time",
+        seconds=0.1, bytes=1,
+    )  # fmt: skip
+    alarm = AlarmRaised(
+        at=At(step=1_500, stage=4), kind="not finite", message="", remedy="", key="r", target=saved.checkpoint
+    )
+    app, link = cockpit(scripted.training(1_500))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await tell(app, pilot, saved, alarm)
+        await pilot.press("r", "enter")
+        assert sent(link) == [f"rollback {saved.checkpoint}"]

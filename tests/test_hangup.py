@@ -16,7 +16,7 @@ import pytest
 from tests.terminal import STEPWISE, Terminal, until
 from tests.tiny import endless, kill
 from trainer import journal, runs, status
-from trainer.events import RunFinished
+from trainer.events import CommandReceived, Notice, RunFinished
 
 LEAVE_ALTERNATE_SCREEN = b"\x1b[?1049l"
 
@@ -58,6 +58,12 @@ def goes_on(run: Path, pid: int) -> None:
     until(lambda: runs.row(run).state == "interrupted")
 
 
+def tells_of_the_loss(run: Path) -> bool:
+    """Whether the journal says, once, that the terminal went."""
+    told = [e.message for e in journal.read(run) if isinstance(e, Notice)]
+    return sum("the terminal is gone" in message for message in told) == 1
+
+
 def close_the_window(terminal: Terminal, pid: int) -> None:
     terminal.hang_up()
 
@@ -90,6 +96,7 @@ def test_training_goes_on_when_the_terminal_is_lost(
     assert pid != terminal.pid
     loss(terminal, pid)
     assert terminal.leave() == (-signal.SIGKILL if loss is kill_the_front else 0)
+    until(lambda: tells_of_the_loss(tmp_path / "run"))
     goes_on(tmp_path / "run", pid)
 
 
@@ -153,6 +160,7 @@ def test_one_signal_saves_and_ends(begin: Callable[..., Terminal], tmp_path: Pat
     assert terminal.raw.endswith(b"interrupted: run\r\nstepwise resume run\r\n")
     assert LEAVE_ALTERNATE_SCREEN in terminal.raw
     assert runs.row(tmp_path / "run").state == "interrupted"
+    assert [e.source for e in journal.read(tmp_path / "run") if isinstance(e, CommandReceived)] == ["SIGTERM"]
 
 
 @pytest.mark.parametrize(

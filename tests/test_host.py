@@ -23,8 +23,17 @@ from stepwise_tui.link import JournalLink, LinkError, SocketLink, attach, connec
 from tests.tiny import tiny_config
 from trainer import journal, status, wire
 from trainer.control import parse
-from trainer.events import CommandAcknowledged, Evaluated, Event, Metrics, Notice, encode
-from trainer.host import Host
+from trainer.events import (
+    CommandAcknowledged,
+    Evaluated,
+    Event,
+    Metrics,
+    Notice,
+    ReachChanged,
+    RunFinished,
+    encode,
+)
+from trainer.host import MOST_CLIENTS, Host
 from trainer.run import Run
 
 
@@ -239,3 +248,53 @@ def test_from_another_host_the_whole_history_is_shown_and_nothing_is_steered(run
     status.write(run.folder, replace(elsewhere, heartbeat=time.time() - 1000))
     with pytest.raises(LinkError, match="runs on gpu7"):
         attach(run.folder)
+
+
+def test_who_finds_no_free_place_is_told_so(run: Run) -> None:
+    with contextlib.ExitStack() as taken:
+        for _ in range(MOST_CLIENTS):
+            taken.enter_context(connect(run.folder)).sendall(wire.hello(None))
+        with pytest.raises(
+            LinkError, match="64 are attached already; when one of them has left there is room"
+        ):
+            SocketLink(run.folder)
+
+
+def test_what_dead_runs_left_is_swept_away_when_one_starts(tmp_path: Path, short: Path) -> None:
+    folder = wire.private_folder()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(folder / "dead.sock"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as alive:
+        alive.bind(str(folder / "alive.sock"))
+        alive.listen()
+        for name in ("dead.log", "alive.log", "older.toml"):
+            (folder / name).touch()
+        for path in folder.iterdir():
+            os.utime(path, (0, 0))
+        (folder / "new.log").touch()
+        wire.sweep()
+        assert {path.name for path in folder.iterdir()} == {"alive.sock", "alive.log", "new.log"}
+
+
+def test_a_run_that_has_ended_is_shown_and_steered_again_once_it_is_taken_up(
+    tmp_path: Path, short: Path
+) -> None:
+    run = Run(tiny_config(stop__steps=1_000_000, stop__epochs=1e9), tmp_path / "run")
+    run.start()
+    with Host(run):
+        answer(SocketLink(run.folder), "evaluate")
+        run.close()
+    shown = attach(run.folder, ended=True)
+    assert isinstance(shown, SocketLink)
+    events = shown.drain()
+    assert any(isinstance(e, Evaluated) for e in events) and any(isinstance(e, RunFinished) for e in events)
+    shown.send(parse("pause"))
+    assert isinstance(heard(shown, lambda e: "not sent" in str(e)), Notice)
+    again = Run(run.config, run.folder, resume=True)
+    again.start()
+    try:
+        with Host(again):
+            heard(shown, lambda e: isinstance(e, ReachChanged) and e.gone is None)
+            assert answer(shown, "pause").ok
+    finally:
+        again.close()

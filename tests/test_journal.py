@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.events import At, ChatToken, Event, Notice, RunStarted, SettingChanged, StateChanged, encode
-from trainer.journal import FILE, Journal, of, read, whole_lines
+from trainer.journal import FILE, Journal, flaws, of, read, whole_lines
 
 WRITER = """
 import sys
@@ -131,3 +131,15 @@ def test_a_full_disk_holds_the_event_back_and_says_so(tmp_path: Path) -> None:
     assert journal.trouble is None
     os.close(full)
     os.close(spare)
+
+
+def test_what_is_missing_or_broken_in_a_journal_is_told(tmp_path: Path) -> None:
+    def line(seq: int) -> str:
+        return encode(Notice(seq=seq, message="x")) + "\n"
+
+    file = tmp_path / FILE
+    file.write_text("".join(map(line, range(1, 8))))
+    assert flaws(tmp_path, 7) == []
+    file.write_text(line(1) + line(4) + '{"seq":5,"eve\n' + line(6) + line(7) + line(6)[:9])
+    (told,) = flaws(tmp_path, 9)
+    assert told.endswith("1 line cannot be read; events 2 to 3, 5, 8 to 9 are missing")

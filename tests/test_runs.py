@@ -6,14 +6,17 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from trainer import registry, runs, status
+from stepwise_tui.link import LinkError, connect
+from trainer import journal, lock, registry, runs, status
 from trainer.events import RunState
 from trainer.runs import RunsError
 from trainer.status import Status
@@ -34,7 +37,7 @@ def make(
     host: str | None = None,
     boot_id: str | None = None,
 ) -> Path:
-    """A run folder with a status, as a run in this process would leave it."""
+    """A run folder with a status; without `pid` and elsewhere, of a run that lives in this process."""
     folder = out / name
     folder.mkdir(parents=True)
     (folder / runs.CONFIG_FILE).write_text("seed = 0\n")
@@ -59,7 +62,22 @@ def make(
             heartbeat=time.time(),
         ),
     )
+    if pid is None and host is None and boot_id is None and state not in runs.ENDED:
+        descriptor = os.open(folder / journal.FILE, os.O_WRONLY | os.O_CREAT)
+        LOCKED.append(descriptor)
+        lock.take(descriptor)
     return folder
+
+
+LOCKED: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def unlocked() -> Iterator[None]:
+    """After a test no run lives."""
+    yield
+    while LOCKED:
+        os.close(LOCKED.pop())
 
 
 def state_of(folder: Path) -> RunState:
@@ -143,6 +161,19 @@ def test_a_live_run_is_not_taken_up_twice(tmp_path: Path) -> None:
     assert runs.find_ended("dead", tmp_path) == tmp_path / "dead"
 
 
+def test_how_a_run_is_can_be_told_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(tmp_path, "one")
+    found = status.read(folder)
+    assert found is not None
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(status, "replace_text", refuse)
+    status.write(folder, replace(found, state="paused", step=10**12))
+    assert (state_of(folder), runs.row(folder).step) == ("paused", 10**12)
+
+
 def test_made_up_names_are_friendly_and_free(tmp_path: Path) -> None:
     name = runs.new_folder(tmp_path, None, "mult2x2").name
     assert name.startswith("mult2x2-") and name.count("-") == 2
@@ -150,8 +181,21 @@ def test_made_up_names_are_friendly_and_free(tmp_path: Path) -> None:
     assert not (tmp_path / runs.new_name("x", tmp_path, random.Random(1))).exists()
 
 
+def test_the_name_of_a_run_that_trains_is_refused_with_the_way_to_it(tmp_path: Path) -> None:
+    folder = make(tmp_path, "one")
+    taken = f"one runs already, as process {os.getpid()}; see `stepwise attach {folder}`, or give another"
+    with pytest.raises(RunsError, match=taken):
+        runs.new_folder(tmp_path, "one", "mult2x2")
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    assert runs.new_folder(tmp_path, "n" * 100, "x").name == "n" * 100
+    with pytest.raises(RunsError, match="101 characters; 100 are allowed"):
+        runs.new_folder(tmp_path, "n" * 101, "x")
+
+
 def test_a_taken_name_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    make(tmp_path, "one")
+    make(tmp_path, "one", "finished")
     with pytest.raises(RunsError, match="exists already: give another --name, or go on with"):
         runs.new_folder(tmp_path, "one", "mult2x2")
 
@@ -208,11 +252,57 @@ def test_a_killed_process_does_not_live_even_unreaped(tmp_path: Path) -> None:
 
 
 def test_another_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> None:
+    """As where a container starts anew: the same boot, and the same number at once. The lock tells."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        folder = make(tmp_path, "one", pid=other.pid)
+        assert state_of(folder) == "training", "without a journal the number is all there is"
+        (folder / journal.FILE).touch()
+        assert state_of(folder) == "crashed"
+        assert runs.find_ended("one", tmp_path) == folder
+        (folder / journal.FILE).unlink()
+        found = status.read(folder)
+        assert found is not None
+        status.write(folder, replace(found, heartbeat=found.heartbeat - 1e6))
+        assert state_of(folder) == "crashed"
+        status.write(folder, replace(found, pid=os.getpid()))
+        assert state_of(folder) == "crashed", "who asks is not the run"
+        other.communicate(b"\n")
+
+
+def test_only_a_number_that_holds_the_lock_is_named_as_the_process(tmp_path: Path) -> None:
     folder = make(tmp_path, "one")
     found = status.read(folder)
     assert found is not None
-    status.write(folder, replace(found, heartbeat=found.heartbeat - 1e6))
-    assert state_of(folder) == "crashed"
+    assert runs.process(folder, found) == f"as process {os.getpid()}"
+    assert "cannot be seen from here" in runs.process(folder, replace(found, pid=os.getppid()))
+    with pytest.raises(LinkError, match=f"; kill {os.getpid()} saves and ends it"):
+        connect(folder)
+    status.write(folder, replace(found, pid=os.getppid()))
+    with pytest.raises(LinkError, match="cannot be reached") as refused:
+        connect(folder)
+    assert "kill" not in str(refused.value)
+
+
+def test_looking_at_a_run_never_keeps_a_writer_from_it(tmp_path: Path) -> None:
+    path = tmp_path / journal.FILE
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            lock.held(path)
+
+    path.touch()
+    watchers = [threading.Thread(target=look) for _ in range(2)]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        for _ in range(50):
+            journal.Journal(tmp_path, lambda event: None).close()
+    finally:
+        over.set()
+        for watcher in watchers:
+            watcher.join()
+    assert lock.held(path) is False
 
 
 def test_a_run_that_trains_on_another_host_is_not_taken_up_here(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from stepwise_tui import session
+from tests.terminal import until
 from tests.test_run import FOREVER, Driven, driven, same, weights
-from trainer import checkpoint, journal
+from trainer import checkpoint, journal, lock
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
@@ -22,6 +25,7 @@ from trainer.events import (
     Notice,
     RolledBack,
     RunFinished,
+    SettingChanged,
     StageEntered,
     StateChanged,
 )
@@ -160,6 +164,9 @@ def test_a_stopped_run_ends_though_no_checkpoint_can_be_written(
     assert end.checkpoint >= good
     assert "could not be saved" in end.reason
     one.run.close()
+    farewell = session._farewell(one.run)
+    assert "the end could not be saved: no checkpoint can be written: No space left on device" in farewell
+    assert f"{end.checkpoint} stands" in farewell
     ends_as_if_nothing_had_happened(driven, tmp_path, refusing)
 
 
@@ -183,7 +190,7 @@ def test_a_run_that_cannot_save_its_end_waits_for_room(driven: Start, refusing: 
     one.until(StateChanged, lambda e: e.state == "paused")
     refusing.checkpoints()
     one.do("resume")
-    one.until(AlarmRaised)
+    assert one.until(AlarmRaised).remedy == "make room; then it goes on by itself"
     refusing.mended()
     end = one.until(RunFinished)
     assert (end.state, end.checkpoint) == ("finished", "b1-s000012-stage0-final")
@@ -211,3 +218,70 @@ def ends_as_if_nothing_had_happened(driven: Start, tmp_path: Path, refusing: Ref
     events: list[Event] = list(journal.read(tmp_path / "run"))
     assert [e.seq for e in events] == list(range(1, len(events) + 1))
     assert [e.at.stage for e in events if isinstance(e, StageEntered)] == list(range(10))
+
+
+def test_while_updates_are_left_out_the_last_checkpoint_from_before_is_kept_and_offered(
+    driven: Start,
+) -> None:
+    """However often something else is saved; and the ruined weights are not saved by time."""
+    one = driven(**FOREVER, save__minutes=1e-4, save__keep=1, log__every=2, watch__skipped=6)
+    one.until(CheckpointSaved, lambda e: e.cause == "time")
+    one.do("pause")
+    one.do("set optim.lr 1e30")
+    one.do("resume")
+    changed = one.until(SettingChanged).at.step
+    alarm = one.until(AlarmRaised)
+    assert "optim.lr 0.002 → 1e+30 at step" in alarm.message
+    for _ in range(3):
+        one.do("advance")
+    assert not [e for e in one.all(CheckpointSaved) if e.cause == "time" and e.at.step > changed + 4]
+    assert one.do("set optim.lr 0.002").ok
+    assert one.do(f"rollback {alarm.target}").ok
+    one.do("resume")
+    back = one.until(RolledBack)
+    assert back.at.step <= changed
+    assert one.until(Metrics, lambda e: e.at.branch == 2).skipped == 0
+
+
+@pytest.mark.parametrize("what", ["the folder", "the journal"])
+def test_what_is_deleted_while_a_run_trains_is_written_again_and_told(
+    driven: Start, tmp_path: Path, what: str
+) -> None:
+    folder = tmp_path / "run"
+    one = driven(**FOREVER)
+    one.until(Metrics)
+    one.until(CheckpointSaved)
+    listener = one.run.subscribe(after=None)
+    before = (folder / "config.toml").read_text()
+    if what == "the folder":
+        shutil.rmtree(folder)
+    else:
+        (folder / journal.FILE).unlink()
+    notice = one.until(Notice, lambda e: "was deleted or replaced" in e.message)
+    until(lambda: one.do("save").ok)  # a save that failed without its folder is tried again first
+    checkpoint.verify(folder / checkpoint.FOLDER / one.all(CheckpointSaved)[-1].checkpoint)
+    assert (folder / "config.toml").read_text() == before
+    heard: list[Event] = []
+    while notice not in heard:
+        heard += listener.drain()
+    one.run.close()
+    events = list(journal.read(folder))
+    assert events == [e for e in one.events if e.seq]
+    assert [e.seq for e in events] == list(range(1, len(events) + 1))
+    again = driven(resume=True, **FOREVER)
+    again.until(Metrics)
+    assert not [e for e in again.all(Notice) if "missing" in e.message]
+
+
+def test_a_run_whose_folder_is_another_runs_now_waits_and_leaves_it_alone(
+    driven: Start, tmp_path: Path
+) -> None:
+    one = driven(**FOREVER)
+    one.until(Metrics)
+    with (tmp_path / "other").open("wb") as other:
+        lock.take(other.fileno())
+        (tmp_path / "other").rename(tmp_path / "run" / journal.FILE)
+        assert "another run has its folder now" in one.until(AlarmRaised).message
+        one.until(StateChanged, lambda e: e.state == "paused")
+        assert (tmp_path / "run" / journal.FILE).read_bytes() == b""
+    one.until(AlarmCleared)

@@ -11,7 +11,7 @@ import pytest
 from stepwise_tui.keymap import KEYS
 from tests.terminal import Terminal
 from tests.tiny import endless, kill
-from trainer import journal, status
+from trainer import journal, runs, status
 from trainer.events import CommandAcknowledged, CommandReceived, RolledBack, StageEntered
 
 SHOW_CURSOR, LEAVE_ALTERNATE_SCREEN = b"\x1b[?25h", b"\x1b[?1049l"
@@ -142,7 +142,9 @@ def _look_around(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("key", ["ctrl+c", "ctrl+q"])
-def test_the_quit_dialog_is_reached_from_everywhere(start: Callable[..., Terminal], key: str) -> None:
+def test_the_quit_dialog_is_reached_from_everywhere(
+    start: Callable[..., Terminal], tmp_path: Path, key: str
+) -> None:
     terminal = start(columns=120, rows=40)
     terminal.until("TRAINING")
     terminal.press("c", *"12*3")
@@ -152,8 +154,9 @@ def test_the_quit_dialog_is_reached_from_everywhere(start: Callable[..., Termina
     terminal.until(lambda screen: "stop and save" not in screen)
     terminal.press(key)
     terminal.until("stop and save")
-    terminal.press(key)  # asked again: it means it
+    terminal.press(key)  # pressed again: it leaves, and the run goes on
     assert terminal.leave() == 0
+    assert runs.state(tmp_path / "run") not in runs.ENDED
 
 
 def test_resizing_is_survived_and_too_small_is_said(start: Callable[..., Terminal]) -> None:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.config import WatchConfig
-from trainer.events import AlarmCleared, AlarmRaised, At, Evaluated, Event, Metrics, RolledBack, StageEntered
+from trainer.events import (
+    AlarmCleared,
+    AlarmRaised,
+    At,
+    Evaluated,
+    Event,
+    Metrics,
+    RolledBack,
+    SettingChanged,
+    StageEntered,
+)
+from trainer.lineage import CheckpointRef, Lineage
 from trainer.watch import Watch, watch
 
 CONFIG = WatchConfig(patience=3, recovered=0.5)
@@ -23,10 +36,12 @@ def removal(stage: int) -> StageEntered:
     return StageEntered(at=At(stage=stage), text="", cause="schedule")
 
 
-def run(events: list[Event], config: WatchConfig = CONFIG) -> list[AlarmRaised | AlarmCleared]:
-    state, alarms = Watch(), []
+def run(
+    events: list[Event], config: WatchConfig = CONFIG, lineage: Lineage | None = None
+) -> list[AlarmRaised | AlarmCleared]:
+    state, alarms, lineage = Watch(), [], lineage or Lineage()
     for event in events:
-        state, told = watch(state, event, config)
+        state, told = watch(state, event, config, lineage)
         alarms += told
     return alarms
 
@@ -83,6 +98,26 @@ def test_updates_left_out_one_after_the_other_are_an_alarm_and_single_ones_are_n
     assert raised.pauses and raised.target == "2" and raised.at.step == 40
     assert "20 updates left out since step 20" in raised.message
     assert again.at.step == 60  # nobody answered but `resume`, and it went on
+
+
+def test_what_ruined_the_weights_is_named_and_what_was_before_it_is_offered() -> None:
+    def saved(step: int) -> CheckpointRef:
+        return CheckpointRef(f"b1-s{step:06d}-stage2-time", 1, step, 2, "time")
+
+    lineage = Lineage((saved(150), saved(177), saved(178), saved(190)))
+    left_out = replace(trained(180, skipped=2), before_skipped=8)
+    (alarm,) = run([left_out, trained(190, skipped=10), trained(200, skipped=10)], CONFIG, lineage)
+    assert isinstance(alarm, AlarmRaised)
+    assert "22 updates left out since step 178; training waits" in alarm.message
+    assert alarm.target == "b1-s000177-stage2-time"  # the update after it may be what ruined the weights
+    assert alarm.target in alarm.remedy
+    changed = SettingChanged(at=At(step=160, stage=2), key="optim.lr", old=0.002, new=1e30)
+    (alarm,) = run([changed, left_out, *[trained(190, skipped=10)] * 2], CONFIG, lineage)
+    assert isinstance(alarm, AlarmRaised)
+    assert "optim.lr 0.002 → 1e+30 at step 160" in alarm.message
+    assert alarm.target == "b1-s000150-stage2-time"
+    other = SettingChanged(at=At(step=160, stage=2), key="save.keep", old=1, new=2)
+    assert "save.keep" not in str(run([other, left_out, *[trained(190, skipped=10)] * 2], CONFIG, lineage))
 
 
 @given(st.lists(st.one_of(st.floats(0, 1).map(measured), st.integers(1, 9).map(removal)), max_size=60))

@@ -40,6 +40,6 @@ def endless(folder: Path, **changes: Any) -> str:
 def kill(run: Path) -> None:
     """End the process of a run, if there is one, whatever the test left."""
     found = status.read(run)
-    if found is not None and status.process_lives(found):
+    if found is not None and status.process_lives(run, found):
         with contextlib.suppress(ProcessLookupError):
             os.kill(found.pid, signal.SIGKILL)

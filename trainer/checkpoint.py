@@ -108,6 +108,11 @@ class Snapshot:
         return name(self.state)
 
     @property
+    def finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(weights.isfinite().all()) for weights in self.weights.values())
+
+    @property
     def bytes(self) -> int:
         """What the tensors take."""
         tensors = {t.data_ptr(): t.nbytes for t in (*self.weights.values(), *self.moments.values())}
@@ -170,6 +175,11 @@ def _check_room(run: Path, wanted: int) -> None:
     if free < wanted + SPARE:
         reason = f"{os.strerror(errno.ENOSPC)}, {wanted / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} free"
         raise OSError(errno.ENOSPC, reason)
+
+
+def exists(run: Path, id: str) -> bool:
+    """Whether a checkpoint was finished, and nobody has deleted it since."""
+    return (run / FOLDER / id / MANIFEST).exists()
 
 
 def verify(path: Path) -> None:

@@ -137,7 +137,8 @@ class Metrics(Event):
 
     loss, loss_answer, loss_cot: nats per token over all labels, over the labels from #### on, over the
     CoT labels (None when no CoT label was left). grad_norm: before clipping. skipped: steps left out
-    because their loss or gradient was not finite. left_out: batches, or accumulated parts of one, with a
+    because their loss or gradient was not finite; before_skipped: steps before the first of these, None when
+    there is none. left_out: batches, or accumulated parts of one, with a
     row longer than data.max_len_train; they are no steps.
     """
 
@@ -151,6 +152,7 @@ class Metrics(Event):
     tokens_per_second: float
     epoch: float
     skipped: int = 0
+    before_skipped: int | None = None
     left_out: int = 0
 
 
@@ -403,8 +405,25 @@ class HistoryTold(Event):
 
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReachChanged(Event):
+    """Whether a run in another process is reached, told by who looks from outside; no journal has it.
+
+    gone: what there is to say of it instead of its state, None when it is reached again. advice: what can be
+    done.
+    """
+
+    gone: Literal["crashed", "not reached"] | None = None
+    advice: str = ""
+    transient: ClassVar[bool] = True
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """The run came to its end. accuracy: on the test split, with n problems; None when not measured."""
+    """The run came to its end. accuracy: on the test split, with n problems; None when not measured.
+
+    unsaved: why the end could not be saved, "" where it was; `checkpoint` then is the one that stands.
+    """
 
     reason: str
     state: Literal["finished", "interrupted"]
@@ -412,6 +431,7 @@ class RunFinished(Event):
     n: int
     seconds: float
     checkpoint: str
+    unsaved: str = ""
 
 
 @_event

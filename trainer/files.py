@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 RETRY_SECONDS = 1.0
 """Between two attempts to write to a disk that refuses."""
 PATIENCE = 2.0
 """Seconds that the end of a run waits for a disk that refuses."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Trouble(NamedTuple):
+    """Why a disk takes nothing, and what a person can do about it."""
+
+    reason: str
+    remedy: str
+
+
+def trouble(what: str, error: OSError) -> Trouble:
+    """What there is to say of `error`, on account of which `what` is not possible."""
+    match error.errno:
+        case number if number in FULL:
+            remedy = "make room"
+        case errno.EROFS:
+            remedy = "mount it to be written"
+        case errno.EACCES | errno.EPERM:
+            remedy = "give back the right to write there"
+        case _:
+            remedy = "see to that disk"
+    return Trouble(f"{what}: {error.strerror or error}", remedy)
 
 
 def sync_folder(folder: Path) -> None:

@@ -71,6 +71,7 @@ class Host:
             self._path.unlink(missing_ok=True)
 
     def _listen(self) -> None:
+        wire.sweep()
         path = wire.address(self._run.folder)
         path.unlink(missing_ok=True)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -6,7 +6,7 @@ out of the training loop. The file is never rewritten; only a torn last line is 
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import queue
 import re
@@ -18,6 +18,7 @@ from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 
+from trainer import lock
 from trainer.events import (
     NAMES,
     AlarmCleared,
@@ -30,11 +31,13 @@ from trainer.events import (
     decode,
     encode,
 )
-from trainer.files import PATIENCE, RETRY_SECONDS, sync_folder
+from trainer.files import PATIENCE, RETRY_SECONDS, Trouble, sync_folder, trouble
 
-FILE = "journal.jsonl"
+FILE = lock.JOURNAL
 NAMED = re.compile(rb'\{"seq": ?\d+, ?"event": ?"(\w+)"')
 LOOKS = 0.2  # seconds between two looks whether the disk refuses
+STAT_SECONDS = 1.0
+"""Between two looks whether the file is still there."""
 URGENT = (StateChanged, AlarmRaised, AlarmCleared, RunCrashed)
 """Events that are told at once while the disk refuses, without a number, and again when they are written."""
 BLOCK = 1 << 20  # bytes read at once
@@ -110,11 +113,20 @@ class Reader:
             except FileNotFoundError:
                 return b""
         block = os.pread(self._file.fileno(), most, self.offset)
+        if not block and self._is_another():
+            self.close()  # it was deleted and written again, as it was and more
+            return self.take(most)
         while (end := block.rfind(b"\n") + 1) == 0 and len(block) >= most:
             most *= 2
             block = os.pread(self._file.fileno(), most, self.offset)
         self.offset += end
         return block[:end]
+
+    def _is_another(self) -> bool:
+        """Whether there is a file now that is not the one being read."""
+        assert self._file is not None
+        found, read = _place(self._path), os.fstat(self._file.fileno())
+        return found is not None and found != (read.st_dev, read.st_ino)
 
     def close(self) -> None:
         if self._file is not None:
@@ -167,18 +179,28 @@ def last_seq(folder: Path) -> int:
 
 
 class Journal:
-    """The writing end. publish: called with each event, in order, once it is on the disk."""
+    """The writing end. publish: called with each event, in order, once it is on the disk.
 
-    def __init__(self, folder: Path, publish: Callable[[Event], None], capacity: int = 10_000) -> None:
+    renew: called from the writer's thread, before a file that was deleted is written again; the folder may be
+    gone too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        publish: Callable[[Event], None],
+        capacity: int = 10_000,
+        renew: Callable[[], None] = lambda: None,
+    ) -> None:
         """Open for appending, cutting a torn tail.
 
         Raises BlockingIOError while another process has it open so, and OSError.
         """
         self._path = folder / FILE
-        self._publish = publish
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._publish, self._renew = publish, renew
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.take(self._descriptor)
             self._seq = last_seq(folder)
             self._length = whole_lines(self._path)
             os.ftruncate(self._descriptor, self._length)
@@ -186,10 +208,11 @@ class Journal:
         except OSError:
             os.close(self._descriptor)
             raise
+        self._place, self._looked = _place(self._path), time.monotonic()
         self._lock = threading.Lock()
         self._queue: queue.Queue[tuple[Event | None, threading.Event | None] | None] = queue.Queue(capacity)
         self._urgent: deque[Event] = deque()
-        self.trouble: str | None = None
+        self.trouble: Trouble | None = None
         """Why nothing can be written at the moment, or None."""
         self._since = 0.0  # when the trouble began
         self._ending: float | None = None  # when the run was asked to end
@@ -223,7 +246,7 @@ class Journal:
             if self.trouble is not None:
                 break
         if self.trouble is not None:
-            raise OSError(self.trouble)
+            raise OSError(errno.EIO, self.trouble.reason)
 
     def hurry(self) -> None:
         """The run is asked to end: what the disk goes on refusing is given up, told and not written."""
@@ -231,14 +254,26 @@ class Journal:
             self._ending = time.monotonic()
 
     def close(self) -> None:
-        """Write what is queued and close; what the disk goes on refusing is given up."""
+        """Give up the lock; `end` comes first."""
+        self.end()
+        os.close(self._descriptor)
+
+    def end(self) -> None:
+        """Write what is queued, and nothing after it; what the disk goes on refusing is given up."""
         self.hurry()
         self._queue.put(None)
         self._thread.join()
-        os.close(self._descriptor)
 
     def _write_all(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while True:
+            try:
+                item = self._queue.get(timeout=STAT_SECONDS)
+            except queue.Empty:
+                item = None, None
+                if self._is_there():
+                    continue
+            if item is None:
+                return
             event, written = item
             if event is None:
                 self._write(b"", sync=True)
@@ -255,6 +290,8 @@ class Journal:
         """Write one line whole, trying again for as long as the disk refuses; False when that is given up."""
         while not self._given_up:
             try:
+                if not self._is_there():
+                    self._write_again()
                 if self.trouble is not None:
                     os.ftruncate(self._descriptor, self._length)  # what part of the line got through
                 rest = line
@@ -271,21 +308,90 @@ class Journal:
                 return True
         return False
 
+    def _is_there(self) -> bool:
+        """Whether the file that is written to is the one that others find; looks every so often."""
+        if time.monotonic() - self._looked < STAT_SECONDS and self.trouble is None:
+            return True
+        if _place(self._path) != self._place:
+            return False
+        self._looked = time.monotonic()
+        return True
+
+    def _write_again(self) -> None:
+        """Put the file back, whole, where it was deleted or replaced: it lives while it is open.
+
+        Raises OSError, also where another run has the folder now.
+        """
+        if lock.held(self._path):
+            raise OSError(errno.EEXIST, "another run has its folder now")
+        self._renew()
+        temporary = self._path.with_name(f".{FILE}.{os.getpid()}")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+        try:
+            lock.take(descriptor)
+            copied = 0
+            while copied < self._length:
+                block = os.pread(self._descriptor, min(BLOCK, self._length - copied), copied)
+                copied += os.write(descriptor, block)
+            os.fsync(descriptor)
+            temporary.rename(self._path)
+        except OSError:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        os.close(self._descriptor)
+        self._descriptor, self._place = descriptor, _place(self._path)
+        sync_folder(self._path.parent)
+
     def _bear(self, error: OSError) -> None:
         """Say that the disk refuses and wait a little, or give up."""
         now = time.monotonic()
         if self.trouble is None:
             self._since = now
-            self.trouble = f"{self._path} cannot be written: {error.strerror or error}"
-            self._publish(Notice(message=f"{self.trouble}; trying again", level="error"))
+            self.trouble = trouble(f"{self._path} cannot be written", error)
+            self._publish(Notice(message=f"{self.trouble.reason}; trying again", level="error"))
         while self._urgent:
             self._publish(replace(self._urgent.popleft(), seq=0))
         if self._ending is not None and now >= max(self._since, self._ending) + PATIENCE:
             self._given_up = True
             message = "the run ends without a record of what was told since; it can be resumed"
-            self._publish(Notice(message=f"{self.trouble}; {message}", level="error"))
+            self._publish(Notice(message=f"{self.trouble.reason}; {message}", level="error"))
         else:
             time.sleep(RETRY_SECONDS)
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Which file that is; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def flaws(folder: Path, least: int) -> list[str]:
+    """What is wrong with a journal: lines that are none, numbers that miss. least: events there must be."""
+    broken, last = 0, 0
+    missing: list[str] = []
+
+    def reach(seq: int) -> None:
+        if seq > last + 1:
+            missing.append(f"{last + 1:,} to {seq - 1:,}" if seq > last + 2 else f"{seq - 1:,}")
+
+    with (folder / FILE).open("rb") as file:
+        for line in file:
+            if NAMED.match(line) is None or not line.endswith(b"}\n"):
+                broken += line.endswith(b"\n")
+                continue
+            seq = int(line[len(b'{"seq":') : line.find(b",")])
+            reach(seq)
+            last = max(last, seq)
+    reach(least + 1)
+    told = [f"{broken:,} line{'s' if broken > 1 else ''} cannot be read"] if broken else []
+    if missing:
+        more = f" and {len(missing) - 5:,} more places" if len(missing) > 5 else ""
+        told.append(f"events {', '.join(missing[:5])}{more} are missing")
+    return [f"{folder / FILE}: {'; '.join(told)}"] if told else []
 
 
 def whole_lines(path: Path) -> int:

@@ -24,8 +24,8 @@ from trainer import checkpoint
 from trainer.checkpoint import Snapshot, TrainState
 from trainer.config import SaveConfig
 from trainer.events import At, CheckpointRemoved, CheckpointSaved, Event, Notice
-from trainer.files import RETRY_SECONDS
-from trainer.lineage import Fork, Lineage, surplus
+from trainer.files import RETRY_SECONDS, Trouble, trouble
+from trainer.lineage import CheckpointRef, Fork, Lineage, surplus
 from trainer.methods.base import Model
 from trainer.room import GB, gigabytes
 
@@ -57,7 +57,7 @@ class Keeper:
     ) -> None:
         self.folder = folder
         self.lineage = lineage
-        self.trouble: str | None = None
+        self.trouble: Trouble | None = None
         """Why nothing can be written at the moment, or None."""
         self._model, self._tokenizer, self._settle = model, tokenizer, settle
         self._last = time.monotonic()
@@ -75,6 +75,10 @@ class Keeper:
         """Whether the longest time between two checkpoints will have passed when one more is written."""
         interval = max(60 * config.minutes, COSTS_BETWEEN_SAVES * self._cost)
         return not self._jobs and time.monotonic() - self._last + self._cost >= interval
+
+    def put_off(self) -> None:
+        """Let the time to the next checkpoint begin anew without one."""
+        self._last = time.monotonic()
 
     def save(self, state: TrainState, at: At, optimizer: torch.optim.Optimizer) -> str:
         """Copy a checkpoint and have it written; its id. Waits for the one before, if the disk takes that."""
@@ -97,9 +101,12 @@ class Keeper:
         with self._news:
             self._news.wait_for(over)
 
-    def collect(self, branch: int, config: SaveConfig) -> list[Event]:
+    def collect(
+        self, branch: int, config: SaveConfig, sound: Callable[[Lineage], CheckpointRef | None]
+    ) -> list[Event]:
         """What there is to tell of saves that are written, with retention applied while `branch` is live.
 
+        sound: the checkpoint to return to, of those there are, where the weights are in doubt; it is kept.
         Raises what ended the writer, if that was not the disk.
         """
         told: list[Event] = []
@@ -117,7 +124,10 @@ class Keeper:
                     bytes=saved.bytes,
                 )
             )
-            everything = Lineage((*self.lineage.checkpoints, ref), self.lineage.forks)
+            lost = [c.id for c in self.lineage.checkpoints if not checkpoint.exists(self.folder, c.id)]
+            told += [CheckpointRemoved(at=saved.at, checkpoint=id) for id in lost]
+            there = [c for c in self.lineage.checkpoints if c.id not in lost]
+            everything = Lineage((*there, ref), self.lineage.forks)
             gone = surplus(
                 everything,
                 branch,
@@ -125,6 +135,7 @@ class Keeper:
                 stages=config.stages,
                 every_stage=config.every_stage,
                 budget=math.inf if config.disk_gb is None else config.disk_gb * GB,
+                sound=sound(everything),
             )
             kept = tuple(c for c in everything.checkpoints if c.id not in gone)
             self.lineage = Lineage(kept, self.lineage.forks)
@@ -195,7 +206,12 @@ class Keeper:
                 self._news.notify_all()
 
     def _write(self, snapshot: Snapshot, at: At) -> None:
-        """Write one, trying again for as long as the disk refuses and nobody closes."""
+        """Write one, trying again for as long as the disk refuses and nobody closes.
+
+        A timed one whose weights are not finite is of no use, and would take the place of one that is.
+        """
+        if snapshot.state.cause == "time" and not snapshot.finite:
+            return
         while True:
             started = time.monotonic()
             try:
@@ -203,7 +219,7 @@ class Keeper:
             except OSError as error:
                 with self._news:
                     self._since = self._since if self.trouble else time.monotonic()
-                    self.trouble = f"no checkpoint can be written: {error.strerror or error}"
+                    self.trouble = trouble("no checkpoint can be written", error)
                     self._news.notify_all()
                 if self._closing.wait(max(RETRY_SECONDS, time.monotonic() - started)):
                     return

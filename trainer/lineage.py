@@ -58,6 +58,10 @@ class Lineage:
             branch = fork.parent
         return [c for c in self.checkpoints if c.branch in limits and (c.step, c.stage) <= limits[c.branch]]
 
+    def before(self, branch: int, step: int) -> CheckpointRef | None:
+        """The last checkpoint on the way to the tip of `branch` with weights of `step` or before."""
+        return next((c for c in reversed(self.past(branch)) if c.step <= step), None)
+
     def entry(self, branch: int, stage: int) -> CheckpointRef | None:
         """The entry of `stage` in the past of `branch`; of a skipped stage, the nearest before it.
 
@@ -84,7 +88,14 @@ def replay(events: Iterable[Event]) -> Lineage:
 
 
 def surplus(
-    lineage: Lineage, branch: int, *, keep: int, stages: int, every_stage: int, budget: float = math.inf
+    lineage: Lineage,
+    branch: int,
+    *,
+    keep: int,
+    stages: int,
+    every_stage: int,
+    budget: float = math.inf,
+    sound: CheckpointRef | None = None,
 ) -> list[str]:
     """Ids that may go while `branch` is live (DESIGN, the run folder).
 
@@ -92,10 +103,12 @@ def surplus(
     on the way to its tip the entries of the last `stages` stages and of each `every_stage`-th. Where these,
     with another as large as the largest to come, take more than `budget` bytes, the oldest go, except the
     newest, manual and final ones, the best, and what the branch would resume from.
+
+    sound: the one to return to while updates are left out; it stays whatever it is.
     """
     everything, past = lineage.checkpoints, lineage.past(branch)
     always = {c.id for c in (*everything[-1:], *past[-1:])}
-    always |= {c.id for c in everything if c.cause in ("manual", "final")}
+    always |= {c.id for c in everything if c.cause in ("manual", "final") or c == sound}
     always |= {c.id for c in [c for c in everything if c.cause == "best"][-1:]}
     entries = [c for c in past if c.is_entry]
     recent = sorted({c.stage for c in entries})[-stages:]

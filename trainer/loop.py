@@ -62,7 +62,7 @@ from trainer.events import (
 )
 from trainer.files import PATIENCE
 from trainer.keeper import Keeper
-from trainer.lineage import Fork, Lineage
+from trainer.lineage import CheckpointRef, Fork, Lineage
 from trainer.meter import Meter
 from trainer.methods.base import Batch
 from trainer.orders import Orders, Record
@@ -239,8 +239,12 @@ class Loop:
             self.evaluation_owed = self._evaluate("valid", "schedule") is None
 
     def _save_when_due(self) -> None:
-        if self.keeper.due(self.config.save):
+        if not self.keeper.due(self.config.save):
+            return
+        if self._sound_step() is None:
             self._save("time")
+        else:
+            self.keeper.put_off()
 
     def _pause_when_due(self) -> None:
         if self.control.pause_at is not None and self.step >= self.control.pause_at:
@@ -263,9 +267,11 @@ class Loop:
         saved = self._save("final" if state == "finished" else "stop")
         self.ended = True
         self.orders.give_up()
+        unsaved = ""
         if not self._written(saved):
+            unsaved = self.waits or "there was no time"
             last = self.keeper.last()
-            message = f"the end could not be saved; {last or 'no checkpoint'} stands. {self.waits}"
+            message = f"the end could not be saved; {last or 'no checkpoint'} stands. {unsaved}"
             self._emit(Notice(at=self.at, level="error", message=message))
             saved, state, reason = last, "interrupted", f"{reason}; the end could not be saved"
         result = self._evaluate("test", "schedule") if state == "finished" else None
@@ -278,6 +284,7 @@ class Loop:
                 n=result.n if result else 0,
                 seconds=self.seconds,
                 checkpoint=saved,
+                unsaved=unsaved,
             ),
             wait=True,
         )
@@ -316,7 +323,9 @@ class Loop:
                 saved = self._save("manual")
                 self._settle()
                 if not self.keeper.has(saved):
-                    raise RefusedError(f"{self.keeper.trouble}; it is tried again until there is room")
+                    trouble = self.keeper.trouble
+                    reason = trouble.reason if trouble else f"{saved} is not written yet"
+                    raise RefusedError(f"{reason}; it is tried again and again")
                 return f"saved {saved}"
             case Advance(stage):
                 self._enter_stage(stage, "operator")
@@ -497,8 +506,20 @@ class Loop:
 
     def _tell_saves(self) -> None:
         """Tell what was written since, and let retention work."""
-        for event in self.keeper.collect(self.branch, self.config.save):
+        for event in self.keeper.collect(self.branch, self.config.save, self._sound):
             self._emit(event)
+
+    def _sound(self, lineage: Lineage) -> CheckpointRef | None:
+        """The checkpoint to return to while updates are left out, since the weights may be ruined."""
+        step = self._sound_step()
+        return None if step is None else lineage.before(self.branch, step)
+
+    def _sound_step(self) -> int | None:
+        """The last step whose weights are above suspicion; None where all are. Waits for the device."""
+        before = self.meter.before_skipped() if self.watch.sound_step is None else None
+        if before is None:
+            return self.watch.sound_step
+        return replace(self.watch, skipped=1, since=self.step - self.meter.steps + before).sound_step
 
     def _settle(self, patience: float = 0.0) -> None:
         """Wait until what was copied is written and told; while the disk refuses, only so many seconds."""
@@ -519,9 +540,10 @@ class Loop:
 
     def _disk_refuses(self) -> bool:
         """Whether training has to wait until something can be written; tells when that begins and ends."""
-        reason = self._record.trouble or self.keeper.trouble or ""
-        if reason and not self.waits:
-            remedy = "make room; then it goes on by itself"
+        trouble = self._record.trouble or self.keeper.trouble
+        reason = trouble.reason if trouble else ""
+        if trouble and not self.waits:
+            remedy = f"{trouble.remedy}; then it goes on by itself"
             message = f"training waits: {reason}"
             alarm = AlarmRaised(at=self.at, kind=DISK, message=message, remedy=remedy, key="")
             self._record.tell(alarm)
@@ -590,7 +612,7 @@ class Loop:
     def _emit(self, event: Event, *, wait: bool = False) -> None:
         again = self.orders.repeating
         self._record.tell(event, wait=wait)
-        self.watch, alarms = watch(self.watch, event, self.config.watch)
+        self.watch, alarms = watch(self.watch, event, self.config.watch, self.keeper.lineage)
         for alarm in alarms:
             self._record.tell(alarm)
             if isinstance(alarm, AlarmRaised) and not again:
@@ -609,7 +631,7 @@ class Loop:
         self.seconds = past.state.seconds if past.state else 0.0
         self.control = past.control
         for event in past.before:
-            self.watch, _ = watch(self.watch, event, self.config.watch)
+            self.watch, _ = watch(self.watch, event, self.config.watch, self.keeper.lineage)
             self._learn(event)
         self.orders.take_up(past.plan, past.afterwards)
 

@@ -12,7 +12,10 @@ from trainer.methods.base import Losses
 
 
 class Reading(NamedTuple):
-    """Means over the window; losses in nats per token. loss_cot: None when no CoT label was left."""
+    """Means over the window; losses in nats per token. loss_cot: None when no CoT label was left.
+
+    before_skipped: steps before the first that was skipped, None when none was.
+    """
 
     loss: float
     loss_answer: float
@@ -20,13 +23,14 @@ class Reading(NamedTuple):
     grad_norm: float
     steps: int
     skipped: int
+    before_skipped: int | None
     left_out: int
     tokens_per_second: float
     steps_per_second: float
 
 
 class Meter:
-    """Add each step, read every so often. Only `read` waits for the device.
+    """Add each step, read every so often. Only what reads waits for the device.
 
     left_out: batches, or parts of one, that were too long to train on; it counts on until it is read.
     seconds: spent on all.
@@ -44,7 +48,7 @@ class Meter:
 
     def state(self) -> list[float]:
         """What was added since the last `clear`, to go on with after a restart; seconds are not kept."""
-        sums = [0.0] * 6 if self._sums is None else self._sums.tolist()
+        sums = self._read_sums()
         return [*sums, self.steps, self._tokens, self.left_out]
 
     def load(self, state: Sequence[float]) -> None:
@@ -56,6 +60,7 @@ class Meter:
 
     def add(self, losses: Losses, grad_norm: Tensor, finite: Tensor, tokens: int) -> None:
         """Count one step; one that was skipped (`finite` is 0) counts as skipped only."""
+        unbroken = torch.ones_like(grad_norm) if self._sums is None else (self._sums[-1] == self.steps)
         values = torch.stack(
             [
                 losses.answer_sum,
@@ -64,6 +69,7 @@ class Meter:
                 losses.cot_count,
                 grad_norm.detach(),
                 torch.ones_like(grad_norm),
+                unbroken.to(grad_norm),
             ]
         ).float()
         values = torch.where(finite, values, torch.zeros_like(values))
@@ -71,9 +77,17 @@ class Meter:
         self.steps += 1
         self._tokens += tokens
 
+    def _read_sums(self) -> list[float]:
+        return [0.0] * 7 if self._sums is None else self._sums.tolist()
+
+    def before_skipped(self) -> int | None:
+        """Steps of the window before the first that was skipped, None when none was. Waits for the device."""
+        unbroken = round(self._read_sums()[-1])
+        return None if unbroken == self.steps else unbroken
+
     def read(self) -> Reading:
         """The means since the last `clear`. Where every step was skipped or left out they are NaN."""
-        answer, answers, cot, cots, norm, good = [0.0] * 6 if self._sums is None else self._sums.tolist()
+        answer, answers, cot, cots, norm, good, _ = self._read_sums()
         left_out, self.left_out = self.left_out, 0
         nan = float("nan")
         return Reading(
@@ -83,6 +97,7 @@ class Meter:
             grad_norm=norm / good if good else nan,
             steps=self.steps,
             skipped=self.steps - round(good),
+            before_skipped=self.before_skipped(),
             left_out=left_out,
             tokens_per_second=self._tokens / self.seconds if self.seconds else 0.0,
             steps_per_second=self.steps / self.seconds if self.seconds else 0.0,

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from trainer.control import QUESTIONS, Answer, Command, Control, Inbox, acknowledgement
 from trainer.events import At, Event, Notice
+from trainer.files import Trouble
 from trainer.resumption import Deed, Place, Plan
 
 AT_ONCE = ("stop", "pause", "resume", *QUESTIONS)
@@ -30,7 +31,7 @@ class Record(Protocol):
         ...
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> Trouble | None:
         """Why nothing that is told can be written at the moment, or None."""
         ...
 

@@ -77,6 +77,7 @@ def read(folder: Path, config: Config) -> Past:
     good = tuple(ref for ref in refs if ref not in rejected)
     state = checkpoint.load_state(_path(folder, origin)) if origin else None
     seq = state.seq if state else 0
+    damaged += journal.flaws(folder, seq)
     # Most lines of a long journal only say how training went up to here.
     events = tuple(journal.read(folder, journal.without(Metrics, ExamplesShown, up_to=seq)))
     before = tuple(e for e in events if e.seq <= seq)

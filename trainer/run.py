@@ -47,7 +47,7 @@ from trainer.events import (
     RunState,
     StateChanged,
 )
-from trainer.files import replace_text, sync_folder
+from trainer.files import Trouble, replace_text, sync_folder
 from trainer.heap import keep_memory
 from trainer.lineage import CheckpointRef
 from trainer.loop import Loop
@@ -60,6 +60,10 @@ from trainer.system import Needs
 
 CONFIG = "config.toml"
 HEARTBEAT_SECONDS = 1.0
+DELETED = (
+    f"{journal.FILE} was deleted or replaced while the run trains: it is written again, as it was. "
+    "Checkpoints that went with it cannot be brought back; the next one is saved in time"
+)
 
 
 class RunError(ValueError):
@@ -84,6 +88,8 @@ class Run:
         self._inbox = Inbox()
         self.socket: str | None = None
         """Where others can attach, for `status.json`; set by a `Host`."""
+        self.end: RunFinished | None = None
+        """How it ended; None while it trains, and after a crash."""
         self._at = At(time=time.time())
         self._accuracy: float | None = None
         self._started = time.time()
@@ -100,9 +106,13 @@ class Run:
         self._ended = threading.Event()
         self._changed = threading.Event()
         """Set when there is a new state to write into `status.json` at once."""
+        self._deleted = threading.Event()
+        """Set when what the run has on the disk was deleted, and written again."""
+        self._config_text = configuration.dumps(config)
         if resume:
             if not (folder / CONFIG).is_file():
                 raise RunError(f"{folder} is not a run: it has no {CONFIG}")
+            self._config_text = (folder / CONFIG).read_text(encoding="utf-8")
         else:
             self._make_folder()
 
@@ -115,7 +125,7 @@ class Run:
         """
         self._on_event = on_event
         try:
-            self._journal = journal.Journal(self.folder, self._publish)
+            self._journal = journal.Journal(self.folder, self._publish, renew=self._make_again)
         except BlockingIOError:
             raise RunError(self._taken()) from None
         except OSError as error:
@@ -260,9 +270,10 @@ class Run:
         self._ended.wait()
         if self._beating is not None:
             self._beating.join()
-        self._journal.close()
+        self._journal.end()
         self._story.close()
-        self._write_status()
+        self._write_status()  # while the lock is held: what seems to train without it has crashed
+        self._journal.close()
 
     @property
     def at(self) -> At:
@@ -279,13 +290,23 @@ class Run:
                 )
             self.folder.mkdir(parents=True)
             (self.folder / checkpoint.FOLDER).mkdir()
-            replace_text(self.folder / CONFIG, configuration.dumps(self.config), durable=True)
+            self._write_config()
             sync_folder(self.folder.parent)
         except FileExistsError:
             raise RunError(f"{self.folder} was made by another process this very moment") from None
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise RunError(f"{self.folder} cannot be written: {error.strerror}") from None
+
+    def _write_config(self) -> None:
+        replace_text(self.folder / CONFIG, self._config_text, durable=True)
+
+    def _make_again(self) -> None:
+        """Someone deleted what the run has on the disk. Called by the journal, which is lost otherwise."""
+        (self.folder / checkpoint.FOLDER).mkdir(parents=True, exist_ok=True)
+        if not (self.folder / CONFIG).exists():
+            self._write_config()
+        self._deleted.set()
 
     def _prepare(self) -> tuple[Loop, Past]:
         """The loop, ready to run, and what there was before it."""
@@ -439,6 +460,9 @@ class Run:
 
     def _beat(self) -> None:
         while not self._ended.is_set():
+            if self._deleted.is_set():
+                self._deleted.clear()
+                self.tell(replace(_warning(DELETED), at=self._at))
             self._write_status()
             self._changed.wait(HEARTBEAT_SECONDS)
             self._changed.clear()
@@ -471,7 +495,7 @@ class Run:
         self._story.tell(event)
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> Trouble | None:
         """Why nothing that is told can be written at the moment, or None."""
         return self._journal.trouble
 
@@ -498,6 +522,7 @@ class Run:
             self._at = event.at
         if isinstance(event, RunStarted):
             self.state = "starting"
+            self.end = None
             self._over.clear()
         elif isinstance(event, StateChanged):
             self.state = event.state
@@ -505,6 +530,7 @@ class Run:
         elif isinstance(event, Evaluated) and event.split == "valid":
             self._accuracy = event.accuracy
         elif isinstance(event, RunFinished | RunCrashed):
+            self.end = event if isinstance(event, RunFinished) else None
             self._over.set()
         if event.seq == 0:
             self._story.tell(event)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trainer import registry, status
+from trainer import lock, registry, status
 from trainer.events import RunState
 from trainer.status import Status
 
@@ -20,6 +20,8 @@ DYING_SECONDS = 1.0
 """A process that was just killed takes a moment to be gone."""
 FRESH_SECONDS = 60.0
 """A heartbeat from another host that is not older than this is one of a run that runs."""
+LONGEST_NAME = 100
+"""Characters. A folder's name may have 255 bytes, of four to a character."""
 ENDED: Collection[RunState] = ("finished", "interrupted", "crashed")
 
 _ADJECTIVES = (
@@ -206,7 +208,7 @@ def lives(folder: Path) -> status.Status | None:
     found = status.read(folder)
     if found is None or found.state in ENDED:
         return None
-    here = status.process_lives(found)
+    here = status.process_lives(folder, found)
     fresh = here is None and time.time() - found.heartbeat < FRESH_SECONDS
     return found if here or fresh else None
 
@@ -230,8 +232,16 @@ def find_ended(run: str, out: Path) -> Path:
 
 def taken(folder: Path, found: Status) -> str:
     """Why a run that trains already is not taken up, and what to do."""
-    where = "" if found.host == status.host() else f" on {found.host}"
-    return f"{folder.name} runs already, as process {found.pid}{where}; see `stepwise attach {folder}`"
+    return f"{folder.name} runs already, {process(folder, found)}; see `stepwise attach {folder}`"
+
+
+def process(folder: Path, found: Status) -> str:
+    """Which process trains a run, in words. Its number may mean nothing here."""
+    if found.host != status.host():
+        return f"as process {found.pid} on {found.host}"
+    if lock.held(folder / lock.JOURNAL) and not lock.holds(found.pid, folder / lock.JOURNAL):
+        return f"in a container or a process that cannot be seen from here (there it is process {found.pid})"
+    return f"as process {found.pid}"
 
 
 def new_folder(out: Path, name: str | None, stem: str) -> Path:
@@ -245,6 +255,10 @@ def new_folder(out: Path, name: str | None, stem: str) -> Path:
         return out / new_name(stem, out)
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise RunsError(f"--name {name!r}: letters, digits and . _ + - are allowed, a letter or digit first")
+    if len(name) > LONGEST_NAME:
+        raise RunsError(f"--name: a name of {len(name):,} characters; {LONGEST_NAME} are allowed")
+    if (found := lives(out / name)) is not None:
+        raise RunsError(f"{taken(out / name, found)}, or give another --name")
     if (out / name).exists():
         raise RunsError(
             f"{out / name} exists already: give another --name, or go on with `stepwise resume {out / name}`"
@@ -265,7 +279,7 @@ def row(folder: Path) -> RunRow:
     return RunRow(
         name=folder.name,
         path=str(folder.resolve()),
-        state=_state(found),
+        state=_state(folder, found),
         step=found.step if found else 0,
         stage=found.stage if found else 0,
         stages=found.stages if found else 0,
@@ -273,7 +287,7 @@ def row(folder: Path) -> RunRow:
         accuracy=found.accuracy if found else None,
         bytes=size(folder),
         updated=datetime.fromtimestamp(touched, UTC).isoformat(timespec="seconds"),
-        host=found.host if found and _away(found) else None,
+        host=found.host if found and _away(folder, found) else None,
     )
 
 
@@ -307,17 +321,22 @@ def _folders(out: Path) -> list[Path]:
         raise RunsError(f"{out} cannot be listed: {error.strerror}") from None
 
 
-def _state(found: Status | None) -> RunState:
+def state(folder: Path) -> RunState:
+    """How the run in `folder` is: also "crashed" when its process is gone without having said so."""
+    return _state(folder, status.read(folder))
+
+
+def _state(folder: Path, found: Status | None) -> RunState:
     """A run without a readable status never got as far as training, or lost it: it does not run."""
     if found is None:
         return "crashed"
-    if found.state not in ENDED and status.process_lives(found) is False:
+    if found.state not in ENDED and status.process_lives(folder, found) is False:
         return "crashed"
     return found.state
 
 
-def _away(found: Status) -> bool:
-    return found.state not in ENDED and status.process_lives(found) is None
+def _away(folder: Path, found: Status) -> bool:
+    return found.state not in ENDED and status.process_lives(folder, found) is None
 
 
 def _listed(folders: Iterable[Path]) -> str:

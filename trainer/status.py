@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any, get_args
 
 import psutil
 
+from trainer import lock
 from trainer.events import RunState
-from trainer.files import replace_text
+from trainer.files import FULL, replace_text
 
 FILE = "status.json"
+ROOM = 4096
+"""Bytes that the file has, so that it can be written over."""
 CLOCKS_DIFFER = 60.0
 """Seconds that a process may seem younger than what it wrote. Younger still, it only has the number."""
 
@@ -42,8 +46,22 @@ class Status:
 
 
 def write(folder: Path, status: Status, *, durable: bool = False) -> None:
-    """Replace the status of a run. durable: it outlives a power cut. Raises OSError."""
-    replace_text(folder / FILE, json.dumps(asdict(status), indent=1) + "\n", durable=durable)
+    """Replace the status of a run. durable: it outlives a power cut. Raises OSError.
+
+    On a full disk there is no room for another file, and it is written over the one that is there.
+    """
+    text = (json.dumps(asdict(status), indent=1)).ljust(ROOM - 1) + "\n"
+    try:
+        replace_text(folder / FILE, text, durable=durable)
+    except OSError as error:
+        if error.errno not in FULL or not _write_over(folder / FILE, text.encode()):
+            raise
+
+
+def _write_over(path: Path, data: bytes) -> bool:
+    """Put `data` in a file's place where it is as long, in one go; whether it is."""
+    with path.open("r+b", buffering=0) as file:
+        return os.fstat(file.fileno()).st_size == len(data) == file.write(data)
 
 
 def read(folder: Path) -> Status | None:
@@ -68,14 +86,19 @@ def boot_id() -> str:
         return ""
 
 
-def process_lives(status: Status) -> bool | None:
-    """Whether the process that wrote this still runs; None when it ran on another host.
+def process_lives(folder: Path, status: Status) -> bool | None:
+    """Whether the process that wrote this status of `folder` still runs; None when it ran on another host
+    and cannot be told from here.
 
-    One that was killed and not yet reaped does not run, nor one that has the number of a process of before.
+    The lock on the journal says so. Where it cannot be asked, the pid does: one that was killed and not yet
+    reaped does not run, nor one that has the number of a process of before.
     """
+    locked = lock.held(folder / lock.JOURNAL)
+    if locked:
+        return True
     if status.host != host():
         return None
-    if status.boot_id != boot_id():
+    if locked is False or status.boot_id != boot_id() or status.pid == os.getpid():
         return False
     try:
         process = psutil.Process(status.pid)

@@ -14,11 +14,14 @@ session's runtime folder: it goes with the last logout, just when it is needed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import socket
 import stat
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +29,8 @@ from trainer.control import Command, CommandError, parse
 
 LONGEST = 1 << 16
 """Bytes of a client's line; more is no command."""
+
+STALE_SECONDS = 3600.0
 
 LONGEST_PATH = 100
 """Bytes that a socket's address may have, a few less than Linux and macOS allow."""
@@ -64,6 +69,29 @@ def private_folder() -> Path:
             1, "is not a folder of this user alone (mode 0700); without it nobody can attach", str(folder)
         )
     return folder
+
+
+def sweep() -> None:
+    """Take away what dead runs left in the folder for sockets, an hour after they last touched it."""
+    with contextlib.suppress(OSError):
+        for path in private_folder().iterdir():
+            with contextlib.suppress(OSError):
+                old = time.time() - path.stat().st_mtime > STALE_SECONDS
+                if old and not _answers(path.with_suffix(".sock")):
+                    path.unlink()
+
+
+def _answers(path: Path) -> bool:
+    """Whether a process listens at a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(1.0)
+        try:
+            asking.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def read(line: bytes) -> Hello | Command:

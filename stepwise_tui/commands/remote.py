@@ -31,10 +31,11 @@ def attach(
         str | None, typer.Option("--beside", metavar="RUN", help="Draw the curves of this run too.")
     ] = None,
 ) -> None:
-    """See and steer a run that another process trains."""
+    """See and steer a run that another process trains; one that has ended is shown."""
     with explained():
         from stepwise_tui import link, session
         from stepwise_tui.relay import RelayLink
+        from stepwise_tui.terminal import Terminal
         from trainer import runs
 
         other = runs.find(beside, out) if beside else None
@@ -42,7 +43,9 @@ def attach(
         if ssh is not None:
             there = RelayLink(ssh, run, out)
         else:
-            there = link.attach(runs.find(run, out) if run else runs.find_live(out))
+            # Lines of a run that has ended would have no end.
+            look = run is not None and not plain and Terminal().whole
+            there = link.attach(runs.find(run, out) if run else runs.find_live(out), ended=look)
         session.watch(there, plain=plain, frugal=frugal, beside=other)
 
 

@@ -49,7 +49,7 @@ class Leave(ModalScreen[Leaving]):
     """What becomes of the run when the person leaves."""
 
     BINDINGS: ClassVar = [
-        ("k", "answer('leave')", "keep training"),
+        ("k,q", "answer('leave')", "keep training"),
         ("escape,c", "answer('stay')", "stay"),
         ("s", "answer('stop')", "stop"),
     ]
@@ -63,7 +63,7 @@ class Leave(ModalScreen[Leaving]):
             box.border_title = "quit"
             yield Static(
                 f"The run is {self._state}. It can go on without this window; `stepwise attach` comes back "
-                "to it.\nStopped, it is saved first; `stepwise resume` takes it up again.",
+                "to it; q or ctrl+c again: so be it.\nStopped, it is saved first; `stepwise resume` goes on.",
                 markup=False,
             )
             with Horizontal(classes="buttons"):
@@ -109,7 +109,7 @@ class ChooseRollback(ModalScreen[str]):
     def __init__(self, facts: Facts, preferred: str) -> None:
         super().__init__()
         self._facts = facts
-        self._entries = rollback_targets(facts)
+        self._entries = rollback_targets(facts, preferred)
         self._preferred = preferred
         self._keep = False
 
@@ -205,10 +205,13 @@ class ChooseWeights(ModalScreen[tuple[str, ...]]):
         self.dismiss((self._chosen(),))
 
 
-def rollback_targets(facts: Facts) -> list[CheckpointRef]:
-    """The latest entry of each stage that can be returned to, the nearest first."""
+def rollback_targets(facts: Facts, preferred: str = "") -> list[CheckpointRef]:
+    """The latest entry of each stage that can be returned to, the nearest first; before them a checkpoint
+    `preferred` that is no entry."""
     latest = {c.stage: c for c in facts.lineage.past(facts.at.branch) if c.is_entry}
-    return [latest[stage] for stage in sorted(latest, reverse=True) if stage <= facts.at.stage]
+    entries = [latest[stage] for stage in sorted(latest, reverse=True) if stage <= facts.at.stage]
+    named = [c for c in facts.lineage.checkpoints if c.id == preferred and c not in entries]
+    return named + entries
 
 
 class ChangeSetting(ModalScreen[str]):

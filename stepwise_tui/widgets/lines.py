@@ -56,7 +56,8 @@ def status_line(
 ) -> Content:
     """Which run, its state, how fast it goes, and on what. machine: how that is doing."""
     started = history.started
-    state = _text(f"{glyphs.state} {history.state.upper()}", STATE_STYLES[history.state])
+    style = STATE_STYLES["crashed"] if history.gone else STATE_STYLES[history.state]
+    state = _text(f"{glyphs.state} {history.standing.upper()}", style)
     pieces = [
         Piece(_text(clip(clean(name), 24), "bold"), 1),
         Piece(state, 0),
@@ -65,7 +66,7 @@ def status_line(
     if started is not None:
         model = f"{started.model} {short(started.parameters)}{glyphs.between}{started.device}"
         pieces.insert(1, Piece(_text(clip(clean(model), 40), FAINT), 6))
-    if history.metrics is not None and not history.ended:
+    if history.metrics is not None and not history.ended and not history.gone:
         pieces.append(Piece(_text(f"{short(history.metrics.tokens_per_second)} tok/s"), 3))
         pieces.append(Piece(_text(f"loss {history.metrics.loss:.3f}"), 5))
         pieces.append(Piece(_text(f"epoch {history.metrics.epoch:.1f}", FAINT), 8))
@@ -122,6 +123,8 @@ def _next_removal(history: History) -> Content:
         return _text("all gone", "bold $success")
     if history.ended:
         return _text("the run has ended", FAINT)
+    if history.gone:
+        return _text("nobody trains it" if history.gone.gone == "crashed" else "not reached", FAINT)
     if history.control.held:
         return _text("HELD", "bold $warning")
     seconds = seconds_to_next(history)
@@ -307,7 +310,9 @@ def alarm(history: History, glyphs: Glyphs, names: Mapping[str, str]) -> Content
 
     names: how the key of each action is written.
     """
-    raised = history.alarm
+    raised, gone = history.alarm, history.gone
+    if gone is not None and not history.ended:
+        return _text(f"{glyphs.alarm} {clean(gone.advice)}", "bold")
     if raised is None or history.ended:
         return None
     held = "the schedule is held" if history.control.held else "hold the schedule"
