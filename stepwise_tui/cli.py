@@ -174,6 +174,7 @@ app.command()(models.export)
 app.command()(figures.compare)
 app.command()(figures.frontier)
 app.command()(figures.paper)
+app.command()(figures.report)
 app.command()(keys.keys)
 
 

@@ -137,21 +137,21 @@ def _joined(
         raw.append(Line(x, y, curve.style, curve.sign))
         if scene.half:
             raw[-1] = Line(x, y, curve.faint, RAW_SIGN)
-            means.append(Line(*_mean(found, entered, scene), curve.style, curve.sign))
+            means.append(Line(*mean(found, entered, scene.half, log=scene.log), curve.style, curve.sign))
     return [*raw, *means]
 
 
-def _mean(found: Trace, entered: Floats, scene: _Scene) -> tuple[Floats, Floats]:
+def mean(found: Trace, entered: Floats, half: float, *, log: bool) -> tuple[Floats, Floats]:
     """The running mean of a curve, broken where it begins anew: at removals, at branches and after gaps."""
     values = found.value
-    if scene.log:
+    if log:
         values = np.log10(np.where(values > 0, values, np.nan))
     stage = np.searchsorted(entered, found.step, side="left")
     piece = stage + found.begins.cumsum() + (~np.isfinite(values)).cumsum()
     x, values, piece = (column[found.fair] for column in (found.x, values, piece))
     begins = np.diff(piece, prepend=-1) != 0
-    means = smoothed(x, values, begins, scene.half)
-    return _broken(x, np.power(10.0, means) if scene.log else means, begins)
+    means = smoothed(x, values, begins, half)
+    return _broken(x, np.power(10.0, means) if log else means, begins)
 
 
 def _broken(x: Floats, y: Floats, begins: np.ndarray) -> tuple[Floats, Floats]:

@@ -108,6 +108,30 @@ def paper(
             paper.show(tables, screen.Screen())
 
 
+def report(
+    run: AnyRun,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Where to; `report` in the run's if not given."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """One page about a run, with its curves, and these as PNG."""
+    with explained():
+        from stepwise_tui.render import picture
+        from trainer import runs
+
+        folder = runs.find(run, RUNS)
+        picture.check_installed("report")
+        from stepwise_tui.render import report as pages
+
+        to = folder / pages.FOLDER if out is None else out
+        if to.exists() and not to.is_dir():
+            raise ValueError(f"--out {to}: is a file, and a folder is wanted")
+        written = [str(path) for path in pages.write(pages.read(folder), to)]
+        output.document(written) if as_json else output.block("\n".join(written))
+
+
 def stages(name: str) -> None:
     """What a preset does to one example, and how it smooths: the paper's figures 1 and 2b, as comments."""
     from stepwise_tui import glyphs
