@@ -71,7 +71,10 @@ def test_every_key_from_launch_to_quit(start: Callable[..., Terminal], tmp_path:
         terminal.press("escape")
         terminal.until(lambda screen: "escape closes" not in screen)
     terminal.until(lambda screen: "🔎" not in screen)
-    terminal.press("y", "b", "tab", "tab", "tab")
+    terminal.press("y", "b", "tab", "tab", "tab", "tab", "g")
+    terminal.until("at the latest")
+    terminal.press("tab", "p")
+    terminal.until("the screen is saved")
     _look_around(terminal)
     terminal.screen.reset()
     terminal.press("ctrl+z")  # no shell could bring it back here: so it comes back itself
@@ -188,6 +191,6 @@ def test_it_stays_when_the_run_ends_and_says_what_can_be_done(start: Callable[..
 def test_the_keys_tried_here_are_all_the_keys_there_are() -> None:
     """A new key must be added to the test above."""
     assert {key.shown for key in KEYS} == {
-        *"sarhencxtyb,?dqwmvo+-0k",
+        *"sarhencxtyb,?dqwmvo+-0kgp",
         *("space", "tab", "esc", "ctrl+p", "ctrl+z", "left", "right", "shift+left", "shift+right"),
     }
