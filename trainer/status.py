@@ -93,11 +93,11 @@ def process_lives(folder: Path, status: Status) -> bool | None:
     The lock on the journal says so. Where it cannot be asked, the pid does: one that was killed and not yet
     reaped does not run, nor one that has the number of a process of before.
     """
+    if status.host != host():
+        return None
     locked = lock.held(folder / lock.JOURNAL)
     if locked:
         return True
-    if status.host != host():
-        return None
     if locked is False or status.boot_id != boot_id() or status.pid == os.getpid():
         return False
     try:
