@@ -28,7 +28,10 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 class Terminal:
-    """`stepwise …`, or another program, in a pseudo-terminal of its own. Close it when done."""
+    """`stepwise …`, or another program, in a pseudo-terminal of its own. Close it when done.
+
+    With `controlling` false the program writes to the terminal without being its session's.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Terminal:
         columns: int = 80,
         rows: int = 24,
         program: tuple[str, ...] = STEPWISE,
+        controlling: bool = True,
     ) -> None:
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
@@ -49,11 +53,19 @@ class Terminal:
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])
         )
-        self.pid, self._master = pty.fork()
+        self._master, other = pty.openpty()
+        self.pid = os.fork()
         if self.pid == 0:
+            if controlling:
+                os.login_tty(other)
+            else:  # nobody is told by a signal when it goes
+                os.setsid()
+                for descriptor in range(3):
+                    os.dup2(other, descriptor)
             os.chdir(cwd)
             signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also where nohup began the tests
             os.execvpe(program[0], [*program, *arguments], environment)
+        os.close(other)
         self.resize(columns, rows)
 
     def resize(self, columns: int, rows: int) -> None:

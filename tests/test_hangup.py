@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,9 +24,9 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     """Starts the endless run `run`, here, in a terminal."""
     opened: list[Terminal] = []
 
-    def launch(*options: str, program: tuple[str, ...] = STEPWISE) -> Terminal:
+    def launch(*options: str, program: tuple[str, ...] = STEPWISE, controlling: bool = True) -> Terminal:
         arguments = ("run", "config", endless(tmp_path), "--out", ".", "--name", "run", *options)
-        opened.append(Terminal(*arguments, cwd=tmp_path, program=program))
+        opened.append(Terminal(*arguments, cwd=tmp_path, program=program, controlling=controlling))
         return opened[-1]
 
     yield launch
@@ -121,29 +119,14 @@ def test_a_plain_run_survives_its_terminal_too(begin: Callable[..., Terminal], t
 
 
 @SLOW
-def test_a_terminal_that_vanishes_without_a_signal_is_noticed(tmp_path: Path) -> None:
-    leader, follower = pty.openpty()
-    front = subprocess.Popen(
-        [*STEPWISE, "run", "config", endless(tmp_path), "--out", ".", "--name", "run"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "TERM": "xterm-256color"},
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        start_new_session=True,  # so that it is nobody's controlling terminal
-    )
-    os.close(follower)
-    try:
-        seen = b""
-        while b"tok/s" not in seen:
-            seen += os.read(leader, 65_536)
-        pid = process_of(tmp_path / "run")
-        os.close(leader)
-        assert front.wait(30) == 0
-        goes_on(tmp_path / "run", pid)
-    finally:
-        front.kill()
-        kill(tmp_path / "run")
+def test_a_terminal_that_vanishes_without_a_signal_is_noticed(
+    begin: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    terminal = begin(controlling=False)
+    terminal.until("tok/s")
+    terminal.hang_up()
+    assert terminal.leave() == 0
+    goes_on(tmp_path / "run", process_of(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

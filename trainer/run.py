@@ -124,6 +124,7 @@ class Run:
         cannot be written; that of a new run is then taken away again.
         """
         self._on_event = on_event
+        keep_memory()
         try:
             self._journal = journal.Journal(self.folder, self._publish, renew=self._make_again)
         except BlockingIOError:
@@ -169,7 +170,6 @@ class Run:
         self._train()
 
     def _begin(self) -> None:
-        keep_memory()
         loop, before = self._prepare()
         if not self._resume:
             self._check_room(loop)
