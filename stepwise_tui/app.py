@@ -42,7 +42,20 @@ from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from stepwise_tui.widgets.closing import shortest
 from trainer.control import ONE_WAY, CommandError, decide, parse
 from trainer.digest import is_question
-from trainer.events import CommandAcknowledged, CommandReceived, Event, Notice, SystemSampled
+from trainer.events import (
+    CheckpointRemoved,
+    CheckpointSaved,
+    CommandAcknowledged,
+    CommandReceived,
+    Evaluated,
+    Event,
+    ExamplesShown,
+    Metrics,
+    Notice,
+    Probed,
+    StateChanged,
+    SystemSampled,
+)
 
 if TYPE_CHECKING:
     from trainer.lineage import CheckpointRef
@@ -51,14 +64,25 @@ SILENCE_SECONDS = 10.0
 """After which what was heard of the machine that trains says nothing of it any more."""
 
 
+ROUTINE = (
+    CheckpointRemoved, CheckpointSaved, Evaluated, ExamplesShown, Metrics, Probed, StateChanged, SystemSampled
+)  # fmt: skip
+"""What a run that trains on tells all the time: it can wait for the next drawing."""
+
+
 class Rhythm(NamedTuple):
-    """Seconds between two looks for what is new, and between two drawings of the charts."""
+    """Seconds between two looks for what is new, and between two drawings: of all but the charts, where all
+    that is new is `ROUTINE`, and of these.
+
+    The trainer is a thread beside, and stands still for as long as a drawing takes (docs/log.md).
+    """
 
     tick: float
+    lines: float
     charts: float
 
 
-USUAL, FRUGAL = Rhythm(0.25, 1.0), Rhythm(2.0, 10.0)
+USUAL, FRUGAL = Rhythm(0.25, 1.0, 2.0), Rhythm(2.0, 2.0, 10.0)
 
 Departure = Literal["stop", "leave"]
 """How a cockpit ended: the run shall end too, or go on without it."""
@@ -107,7 +131,8 @@ class Cockpit(Looking, App[Departure]):
         self.main = Main(link.name, link.folder, self.glyphs, self.keys, beside)
         self._titled = ""
         self._leaving = False
-        self._charts_shown = 0.0
+        self._shown = self._charts_shown = 0.0
+        self._stale = False
         self._sampled = 0.0
 
     def get_default_screen(self) -> Screen[None]:
@@ -138,8 +163,10 @@ class Cockpit(Looking, App[Departure]):
         events = self.link.drain()
         if time.monotonic() - self._sampled > SILENCE_SECONDS and self.history.sampled != SystemSampled():
             events.append(SystemSampled())  # nothing is known of the machine any more
-        if events:
-            self.take(events)
+        self._fold(events)
+        rested = time.monotonic() - self._shown >= self._rhythm.lines
+        if not all(isinstance(event, ROUTINE) for event in events) or (self._stale and rested):
+            self._show()
         elif self._charts_due():
             self.show_charts()
 
@@ -153,6 +180,10 @@ class Cockpit(Looking, App[Departure]):
 
     def take(self, events: list[Event], *, answer: bool = True) -> None:
         """Fold events into the history and show what has changed. answer: say what came of requests."""
+        self._fold(events, answer=answer)
+        self._show()
+
+    def _fold(self, events: list[Event], *, answer: bool = True) -> None:
         alarm = self.history.alarm
         if any(isinstance(event, SystemSampled) for event in events):
             self._sampled = time.monotonic()
@@ -162,6 +193,10 @@ class Cockpit(Looking, App[Departure]):
                 self._answer(event)
         if self.history.alarm is not None and self.history.alarm is not alarm:
             self._call(self.history.alarm.message)
+        self._stale = self._stale or bool(events)
+
+    def _show(self) -> None:
+        self._shown, self._stale = time.monotonic(), False
         self._retitle()
         self.main.show(self.history)
         if self._charts_due() or self.history.ended:

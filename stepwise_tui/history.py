@@ -37,6 +37,7 @@ from trainer.events import (
     HistoryTold,
     Metrics,
     Notice,
+    Probed,
     QuizTaken,
     ReachChanged,
     RolledBack,
@@ -159,9 +160,9 @@ class History:
     config: as it is now. control: what the operator holds. pending: commands received and not yet
     acknowledged. gone: what is known of a run that is not reached, None while it is. counted_from: the step
     from which steps count towards the next removal. log_total, chat_total: lines the log and turns the chat
-    have ever had. born: the time of the first event. sampled: how the machine that trains is doing. loads: of
-    late, how much its GPU computed, or its cores where it uses none, in per cent. drawn: changes whenever a
-    chart would.
+    have ever had. probed: the last probe of this stage. born: the time of the first event. sampled: how the
+    machine that trains is doing. loads: of late, how much its GPU computed, or its cores where it uses none,
+    in per cent. drawn: changes whenever a chart would.
     """
 
     config: Config = field(default_factory=Config)
@@ -172,6 +173,7 @@ class History:
     counted_from: int = 0
     metrics: Metrics | None = None
     evaluated: Evaluated | None = None
+    probed: Probed | None = None
     shown: tuple[ShownExample, ...] = ()
     shown_at: At | None = None
     alarm: AlarmRaised | None = None
@@ -322,6 +324,10 @@ def apply(history: History, event: Event) -> None:
             history.evaluated = event
             history.branch.evaluated(event)
             history.drawn += 1
+        case Probed():
+            history.probed = event
+        case StageEntered():
+            history.probed = None
         case ExamplesShown():
             history.shown, history.shown_at = event.examples, event.at
         case CheckpointSaved():

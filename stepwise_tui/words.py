@@ -53,7 +53,8 @@ def _words(event: Event) -> str | None:
             return f"{event.split} accuracy {accuracy(event.accuracy)} ({event.correct}/{event.n})"
         case StageEntered():
             reset = ", optimiser reset" if event.optimizer_reset else ""
-            return f"{event.text}, {BY_CAUSE[event.cause]}{reset}"
+            why = f": {event.why}" if event.why else ""
+            return f"{event.text}, {BY_CAUSE[event.cause]}{reset}{why}"
         case RolledBack():
             kept = " with the present weights" if event.keep_weights else ""
             return (

@@ -35,6 +35,7 @@ from trainer.events import (
     ExamplesShown,
     Metrics,
     Notice,
+    Probed,
     QuizTaken,
     RolledBack,
     RunCrashed,
@@ -130,6 +131,12 @@ class Teller:
         )  # fmt: skip
         yield ExamplesShown(at=self.at, examples=())
 
+    def probe(self) -> Iterator[Event]:
+        accuracy = self.chance.random()
+        yield Probed(
+            at=self.at, accuracy=accuracy, n=4, mean=accuracy, target=0.9, at_once=1, careful=0, seconds=0.1
+        )
+
     def remove(self) -> Iterator[Event]:
         self.scheduled += 1
         if self.scheduled <= STAGES:
@@ -221,7 +228,7 @@ class Teller:
 
 
 DOINGS = [
-    *["train"] * 6, "evaluate", "remove", "remove", "save", "forget", "forget", "ask", "answer", "answer",
+    *["train"] * 6, "evaluate", "probe", "remove", "remove", "save", "forget", "forget", "ask", "answer", "answer",
     "roll_back", "resume", "state", "notice", "change", "alarm", "end",
 ]  # fmt: skip
 
@@ -244,9 +251,10 @@ def known(history: History) -> dict[str, Any]:
         "log": list(history.log),
         "chat": list(history.chat),
     }
-    for name in ("timeline", "at", "state", "config", "control", "pending", "counted_from", "steps_to_next"):
+    for name in ("timeline", "at", "state", "config", "control", "pending", "probed", "counted_from"):
         shown[name] = getattr(history, name)
-    for name in ("started", "evaluated", "shown", "shown_at", "alarm", "finished", "crashed", "lineage"):
+    told = ("started", "evaluated", "shown", "shown_at", "alarm", "finished", "crashed", "lineage")
+    for name in ("steps_to_next", *told):
         shown[name] = getattr(history, name)
     shown["metrics"] = repr(history.metrics)  # nan is not equal to itself
     for view in VIEWS:

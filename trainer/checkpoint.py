@@ -55,7 +55,7 @@ class TrainState:
     seconds: trained so far. seq: events of the journal that came before. during: id of the command that
     was being carried out, "" for none; its effect is in. accuracy: the last on validation. meter: what was
     measured since the last metrics event. evaluation_owed: whether a stop interrupted the one due here.
-    compute: how steps are computed on this machine.
+    gate: what an adaptive schedule goes by. compute: how steps are computed on this machine.
     """
 
     step: int
@@ -73,6 +73,7 @@ class TrainState:
     accuracy: float | None
     meter: list[float]
     evaluation_owed: bool
+    gate: dict[str, Any]
     compute: Compute
 
     def ref(self, id: str, bytes: int) -> CheckpointRef:

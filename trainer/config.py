@@ -28,11 +28,17 @@ ALTERNATIVES = (
 )
 
 
+TIMED = ("linear", "geometric", "gated", "adaptive")
+GATED = ("gated", "adaptive")
 PACES = {
-    "schedule.tokens_per_epoch": ("linear", "geometric"),
-    "schedule.steps_per_token": ("linear", "geometric"),
+    "schedule.tokens_per_epoch": TIMED,
+    "schedule.steps_per_token": TIMED,
     "schedule.steps": ("table",),
     "schedule.removed_share": ("geometric",),
+    "schedule.ready": GATED,
+    "schedule.probes": GATED,
+    "schedule.longest": GATED,
+    "schedule.most_at_once": ("adaptive",),
 }
 """Which kinds of schedule a field is for."""
 
@@ -180,10 +186,11 @@ class MethodConfig(Section):
 
 
 class ScheduleConfig(Section):
-    kind: Literal["linear", "table", "geometric"] = Field(
+    kind: Literal["linear", "table", "geometric", "gated", "adaptive"] = Field(
         "linear",
         description="what decides when the next tokens go: one after a fixed time, one after the times of a "
-        "table, or a share of what is left after a fixed time (Log-ICoT)",
+        "table, or a share of what is left after a fixed time (Log-ICoT); gated: one when the stage is "
+        "learnt; adaptive: likewise, several where the last cost nothing (ours)",
     )
     tokens_per_epoch: float | None = Field(
         8.0, ge=1e-3, json_schema_extra=LIVE, description="Δ, CoT tokens removed per epoch (paper, Table 4)"
@@ -204,6 +211,32 @@ class ScheduleConfig(Section):
         lt=1,
         json_schema_extra=LIVE,
         description="for kind = geometric: share of the remaining stages that goes at once",
+    )
+    ready: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        json_schema_extra=LIVE,
+        description="for gated and adaptive: a stage is learnt when probes are back at this share of the "
+        "best before it; at the first stage, of all",
+    )
+    probes: Positive = Field(
+        3, json_schema_extra=LIVE, description="for gated and adaptive: probes whose mean counts"
+    )
+    probe_every: Positive = Field(25, description="for gated and adaptive: steps between two probes")
+    probe_examples: Positive = Field(
+        200,
+        description="for gated and adaptive: validation examples of a probe, given what is left of the CoT",
+    )
+    longest: float = Field(
+        4.0,
+        ge=1,
+        json_schema_extra=LIVE,
+        description="for gated and adaptive: longest time at a stage, in multiples of linear's; "
+        "the next removal comes then anyway. The first stage takes linear's at most",
+    )
+    most_at_once: Positive = Field(
+        8, json_schema_extra=LIVE, description="for adaptive: most stages that one removal takes"
     )
     pretrain_epochs: float = Field(0.0, ge=0, description="epochs of explicit CoT before the first removal")
     pretrain_steps: int | None = Field(

@@ -51,7 +51,7 @@ def greedy(
     cache = DynamicCache(config=model.config)
     written: list[Tensor] = []
     ends_B = torch.zeros(len(questions), dtype=torch.long, device=model.device)
-    with _inference(model):
+    with inference(model):
         for _ in range(steps):
             if interrupted():
                 break
@@ -113,7 +113,8 @@ def _left_padded(
 
 
 @contextmanager
-def _inference(model: Model) -> Iterator[None]:
+def inference(model: Model) -> Iterator[None]:
+    """No dropout and no gradients; the model's mode is as before afterwards."""
     was_training = model.training
     model.eval()
     try:

@@ -58,7 +58,7 @@ NUMBERS = re.compile(
 NAMES = ("loss", "loss_answer", "loss_cot", "grad_norm", "lr", "speed")
 """What is drawn of metrics: the losses, and what is drawn more coarsely."""
 ORDINARY = b'"skipped":0,"left_out":0}'
-SUPERSEDED = (b"state_changed", b"examples_shown")
+SUPERSEDED = (b"state_changed", b"examples_shown", b"probed")
 """Events of which only the last one matters."""
 GONE = {b"null": float("nan"), b'"nan"': float("nan"), b'"inf"': float("inf"), b'"-inf"': float("-inf")}
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from trainer.data.layout import separator_ids
 from trainer.data.task import Task
 from trainer.decode import token_texts
-from trainer.events import ShownExample
+from trainer.events import At, Cause, Evaluated, ShownExample, Split
 from trainer.methods.base import Decoded, Examples, Method, Model
 
 CHUNK = 250
@@ -98,6 +98,23 @@ def evaluate(
         generated_tokens=sum(tokens) / len(examples),
         seconds=time.perf_counter() - started,
         decoded=Decoded(cot, answers, tokens, seconds),
+    )
+
+
+def told(result: Result, at: At, split: Split, cause: Cause) -> Evaluated:
+    """The event that tells it."""
+    return Evaluated(
+        at=at,
+        split=split,
+        accuracy=result.accuracy,
+        token_accuracy=result.token_accuracy,
+        correct=result.correct,
+        n=result.n,
+        cot_tokens=result.cot_tokens,
+        seconds=result.seconds,
+        cause=cause,
+        cot_match=result.cot_match,
+        generated_tokens=result.generated_tokens,
     )
 
 

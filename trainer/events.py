@@ -123,11 +123,15 @@ class Notice(Event):
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageEntered(Event):
-    """The curriculum moved to `at.stage`; `text` says it for people ("3 of 9 CoT tokens removed")."""
+    """The curriculum moved to `at.stage`; `text` says it for people ("3 of 9 CoT tokens removed").
+
+    why: what let the schedule move, where that was not the time alone.
+    """
 
     text: str
     cause: Cause
     optimizer_reset: bool = False
+    why: str = ""
 
 
 @_event
@@ -175,6 +179,25 @@ class Evaluated(Event):
     cause: Cause = "schedule"
     cot_match: float | None = None
     generated_tokens: float | None = None
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed(Event):
+    """Whether the stage is learnt, for a schedule that goes by it (`gate`).
+
+    accuracy: share of n validation examples of which every token that is left is the likeliest one, given the
+    true ones before it. mean: of this and the probes before that count. target: the mean at which the next
+    removal comes; at_once: the stages that it will take. careful: stages that are still gone through slowly.
+    """
+
+    accuracy: float
+    n: int
+    mean: float
+    target: float
+    at_once: int
+    careful: int
+    seconds: float
 
 
 @_event

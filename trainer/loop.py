@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import os
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,11 +17,11 @@ from typing import Literal
 
 import torch
 
-from trainer import checkpoint, evaluate, schedule
+from trainer import checkpoint, ending, evaluate, gate, schedule
 from trainer.chat import respond, summary
 from trainer.checkpoint import CheckpointError, TrainState
 from trainer.compute import Compute
-from trainer.config import Config, get
+from trainer.config import GATED, Config, get
 from trainer.control import (
     Advance,
     Ask,
@@ -65,14 +63,16 @@ from trainer.keeper import Keeper
 from trainer.lineage import CheckpointRef, Fork, Lineage
 from trainer.meter import Meter
 from trainer.methods.base import Batch
+from trainer.notify import notify
 from trainer.orders import Orders, Record
 from trainer.parts import Parts
 from trainer.passes import Passes
 from trainer.past import Past
+from trainer.probe import probe
 from trainer.schedule import Progress
 from trainer.seeds import Order, derive, generator
 from trainer.update import Applied, Updater
-from trainer.watch import Watch, watch
+from trainer.watch import Alarm, Watch, watch
 
 SHOWN = 8
 """Held-out examples shown with each evaluation."""
@@ -119,12 +119,12 @@ class Loop:
         self.branch = 1
         self.stream = 1
         self.progress = Progress(0, 0)
+        self.gate = gate.Gate()
         self.cot_free = False
         self.evaluation_owed = False
         self.seconds = 0.0
         self.accuracy: float | None = None
-        self.best = 0.0
-        self.held_evaluations = 0
+        self.standing = ending.Standing()
         self.ended = False
         self.waits = ""
         """Why training waits for the disk, "" when it does not."""
@@ -159,6 +159,7 @@ class Loop:
             self._train_step()
             self.seconds += time.monotonic() - started
             self._log_when_due()
+            self._probe_when_due()
             self.evaluation_owed = self.step % self.config.eval.every == 0
             self._evaluate_when_owed()
             self._save_when_due()
@@ -166,9 +167,12 @@ class Loop:
         return self._finish(reason, "finished")
 
     def _remove_when_due(self) -> None:
-        due = schedule.remove_when_due(self.progress, self.pace, held=self.control.held)
+        config = self.config.schedule
+        early = self.gate.early(config)
+        due = schedule.remove_when_due(self.progress, self.pace, held=self.control.held, early=early)
         if due.scheduled > self.progress.scheduled:
-            self._enter_stage(due.scheduled, "schedule")
+            why = gate.reason(self.gate, self.progress.counter, config) if config.kind in GATED else ""
+            self._enter_stage(due.scheduled, "schedule", why)
 
     def _train_step(self) -> None:
         started = time.monotonic()
@@ -233,6 +237,20 @@ class Loop:
         )
         self.meter.clear()
 
+    def _probe_when_due(self) -> None:
+        config = self.config.schedule
+        stage = self.method.stage(self.progress.scheduled)
+        if config.kind not in GATED or self.step % config.probe_every or stage >= self.method.stages:
+            return
+        started = time.monotonic()
+        examples = self.parts.splits["valid"][: config.probe_examples]
+        with self.compute.autocast(self.parts.device):
+            accuracy = probe(
+                self.method, self.model, examples, self.progress.scheduled, self.config.optim.batch
+            )
+        seconds = time.monotonic() - started
+        self._emit(gate.told(self.gate, accuracy, config, at=self.at, n=len(examples), seconds=seconds))
+
     def _evaluate_when_owed(self) -> None:
         """A stop may interrupt it; then it is still owed when the run is taken up again."""
         if self.evaluation_owed:
@@ -251,16 +269,10 @@ class Loop:
             self.control = replace(self.control, paused=True, pause_at=None)
 
     def _reason_to_end(self) -> str | None:
-        stop = self.config.stop
-        if stop.steps is not None and self.step >= stop.steps:
-            return f"{self.step:,} steps (stop.steps)"
-        if self.step >= stop.epochs * self.order.steps_per_epoch:
-            return f"{stop.epochs:g} epochs (stop.epochs)"
-        if self.seconds >= stop.hours * 3600:
-            return f"{stop.hours:g} hours (stop.hours)"
-        if stop.accuracy is not None and self.held_evaluations >= stop.patience:
-            return f"accuracy held {stop.accuracy:g} for {stop.patience} evaluations (stop.accuracy)"
-        return None
+        epochs = self.step / self.order.steps_per_epoch
+        return ending.reason_to_end(
+            self.config.stop, self.standing, step=self.step, epochs=epochs, seconds=self.seconds
+        )
 
     def _finish(self, reason: str, state: Literal["finished", "interrupted"]) -> None:
         """Save, measure the test split where the run is complete, and stay to answer until closed."""
@@ -372,7 +384,6 @@ class Loop:
             self.stream = self.branch
         self.keeper.fork(self.branch, fork)
         self.meter.clear()
-        self.held_evaluations = 0
         self.control = replace(self.control, pause_at=None)
         self._emit(
             RolledBack(
@@ -386,6 +397,8 @@ class Loop:
             )
         )
         self._tell_stage("rollback", optimizer_reset=self.updater.updates == 0)
+        if self.config.schedule.kind in GATED:
+            self._emit(Notice(at=self.at, message=gate.CARE, of_step=True))
         if effect.keep_weights:
             self._save("stage")
 
@@ -415,7 +428,7 @@ class Loop:
 
     # Stages, evaluation, checkpoints ----------------------------------------------------------------------
 
-    def _enter_stage(self, scheduled: int, cause: Cause) -> None:
+    def _enter_stage(self, scheduled: int, cause: Cause, why: str = "") -> None:
         before = self.at
         reset = cause != "start" and self.method.resets(self.cot_free)
         self.progress = Progress(scheduled, 0)
@@ -425,13 +438,13 @@ class Loop:
         if reset:
             self.updater.reset()
         self.meter.clear()
-        self._tell_stage(cause, optimizer_reset=reset)
+        self._tell_stage(cause, optimizer_reset=reset, why=why)
         self._save("stage")
 
-    def _tell_stage(self, cause: Cause, *, optimizer_reset: bool) -> None:
+    def _tell_stage(self, cause: Cause, *, optimizer_reset: bool, why: str = "") -> None:
         at = self.at
         text = self.method.describe(at.stage)
-        self._emit(StageEntered(at=at, text=text, cause=cause, optimizer_reset=optimizer_reset))
+        self._emit(StageEntered(at=at, text=text, cause=cause, optimizer_reset=optimizer_reset, why=why))
 
     def _evaluate(self, split: Split, cause: Cause) -> Evaluated | None:
         """Measure, tell, and draw the consequences; None when a stop interrupted it."""
@@ -452,19 +465,8 @@ class Loop:
         self._become(before)
         if result is None:
             return None
-        event = Evaluated(
-            at=self.at,
-            split=split,
-            accuracy=result.accuracy,
-            token_accuracy=result.token_accuracy,
-            correct=result.correct,
-            n=result.n,
-            cot_tokens=result.cot_tokens,
-            seconds=result.seconds,
-            cause=cause,
-            cot_match=result.cot_match,
-            generated_tokens=result.generated_tokens,
-        )
+        event = evaluate.told(result, self.at, split, cause)
+        best = self.standing.best
         self._emit(event)
         shown = evaluate.shown_examples(
             self.parts.task,
@@ -477,28 +479,10 @@ class Loop:
         )
         self._emit(ExamplesShown(at=self.at, examples=shown))
         if split == "valid":
-            self._take_note(event)
-        return event
-
-    def _take_note(self, event: Evaluated) -> None:
-        self.accuracy = event.accuracy
-        best = self.best
-        self._learn(event)
-        if self.best > best:
+            self.accuracy = event.accuracy
+        if self.standing.best > best:
             self._save("best")
-
-    def _learn(self, event: Event) -> None:
-        """Best accuracy, and how long the wanted one has held, with nothing left to remove."""
-        if isinstance(event, RolledBack):
-            self.held_evaluations = 0
-        if not isinstance(event, Evaluated) or event.split != "valid":
-            return
-        wanted = self.config.stop.accuracy
-        complete = event.at.stage >= self.method.stages
-        holds = complete and wanted is not None and event.accuracy >= wanted
-        self.held_evaluations = self.held_evaluations + 1 if holds else 0
-        if complete:
-            self.best = max(self.best, event.accuracy)
+        return event
 
     def _save(self, cause: SaveCause) -> str:
         """Copy a checkpoint, which is then written while training goes on; its id."""
@@ -570,6 +554,7 @@ class Loop:
             accuracy=self.accuracy,
             meter=self.meter.state(),
             evaluation_owed=self.evaluation_owed,
+            gate=self.gate.state(),
             compute=self.compute,
         )
 
@@ -588,6 +573,7 @@ class Loop:
         self.accuracy = state.accuracy
         self.meter.load(state.meter)
         self.evaluation_owed = state.evaluation_owed
+        self.gate = gate.Gate.load(state.gate)
 
     # Small things ------------------------------------------------------------------------------------------
 
@@ -612,11 +598,17 @@ class Loop:
     def _emit(self, event: Event, *, wait: bool = False) -> None:
         again = self.orders.repeating
         self._record.tell(event, wait=wait)
-        self.watch, alarms = watch(self.watch, event, self.config.watch, self.keeper.lineage)
-        for alarm in alarms:
+        self.gate = gate.learn(self.gate, event, self.config.schedule)
+        for alarm in self._learn(event):
             self._record.tell(alarm)
             if isinstance(alarm, AlarmRaised) and not again:
                 self._alarm(alarm)
+
+    def _learn(self, event: Event) -> Sequence[Alarm]:
+        """What an event means for the end and for the watch; the alarms it raises or clears."""
+        self.standing = ending.learn(self.standing, event, self.config.stop, self.method.stages)
+        self.watch, alarms = watch(self.watch, event, self.config.watch, self.keeper.lineage)
+        return alarms
 
     def _alarm(self, raised: AlarmRaised) -> None:
         if raised.pauses:
@@ -631,7 +623,6 @@ class Loop:
         self.seconds = past.state.seconds if past.state else 0.0
         self.control = past.control
         for event in past.before:
-            self.watch, _ = watch(self.watch, event, self.config.watch, self.keeper.lineage)
             self._learn(event)
         self.orders.take_up(past.plan, past.afterwards)
 
@@ -640,16 +631,3 @@ class Loop:
         return schedule.pace(
             config.schedule, self.order.steps_per_epoch, start=method.start, stages=method.stages
         )
-
-
-def notify(command: str, message: str) -> None:
-    """Run the operator's command for an alarm, without waiting for it or hearing from it."""
-    subprocess.Popen(
-        command,
-        shell=True,
-        env={**os.environ, "STEPWISE_ALARM": message},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )

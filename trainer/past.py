@@ -21,6 +21,7 @@ from trainer.events import (
     Event,
     ExamplesShown,
     Metrics,
+    Probed,
     SettingChanged,
 )
 from trainer.lineage import CheckpointRef, Lineage, replay
@@ -79,7 +80,7 @@ def read(folder: Path, config: Config) -> Past:
     seq = state.seq if state else 0
     damaged += journal.flaws(folder, seq)
     # Most lines of a long journal only say how training went up to here.
-    events = tuple(journal.read(folder, journal.without(Metrics, ExamplesShown, up_to=seq)))
+    events = tuple(journal.read(folder, journal.without(Metrics, ExamplesShown, Probed, up_to=seq)))
     before = tuple(e for e in events if e.seq <= seq)
     for event in before:
         if isinstance(event, SettingChanged):

@@ -27,6 +27,7 @@ from trainer.events import (
     ExamplesShown,
     Metrics,
     Notice,
+    Probed,
     RolledBack,
     SettingChanged,
     StageEntered,
@@ -38,6 +39,7 @@ DONE_AGAIN = ("advance", "rollback", "set", "hold", "release", "save", "evaluate
 RETOLD = (
     Metrics,
     Evaluated,
+    Probed,
     ExamplesShown,
     StageEntered,
     AlarmRaised,

@@ -166,6 +166,9 @@ class Run:
         except BaseException as error:
             begun.set_exception(error)
             return
+        # What is loaded by now stays: Python need not look through all of it again and again for garbage.
+        gc.collect()
+        gc.freeze()
         begun.set_result(None)
         self._train()
 
@@ -448,6 +451,7 @@ class Run:
         self._inbox.stop_served()
         # There may be no room for a second model beside the first.
         self._loop = None
+        gc.unfreeze()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from trainer.config import ScheduleConfig
+from trainer.config import GATED, ScheduleConfig
 
 OFFSETS = 100
 """Offsets are drawn from 0…99, the last taking the rest of the mass (official code)."""
@@ -55,6 +55,7 @@ def pace(config: ScheduleConfig, steps_per_epoch: int, *, start: int = 0, stages
     linear: a token every round(steps_per_epoch / Δ) batches, at least one. table: the batches of each
     stage. geometric: as often as linear, but each time a share of what is left: with one half, 47 tokens
     go by 24, 12, 6, 3, 1 and 1, after the logarithmic number of stages of Log-ICoT (arXiv 2605.28600).
+    gated, adaptive: the times at which a removal comes if the gate has not let it come before (`gate`).
     """
     if config.steps is not None:
         steps = config.steps
@@ -63,6 +64,8 @@ def pace(config: ScheduleConfig, steps_per_epoch: int, *, start: int = 0, stages
     else:
         assert config.tokens_per_epoch is not None
         steps = (max(1, round(steps_per_epoch / config.tokens_per_epoch)),)
+    if config.kind in GATED:
+        steps = (*steps, math.ceil(config.longest * steps[0]))
     pretrain = config.pretrain_steps
     if pretrain is None:
         # The official code compares whole epochs: pretraining ends with the first epoch ≥ pretrain_epochs.
@@ -71,14 +74,20 @@ def pace(config: ScheduleConfig, steps_per_epoch: int, *, start: int = 0, stages
     return Pace(steps, pretrain, start, stages, share)
 
 
-def remove_when_due(progress: Progress, pace: Pace, *, held: bool) -> Progress:
+def remove_when_due(progress: Progress, pace: Pace, *, held: bool, early: int = 0) -> Progress:
     """First thing of a batch: the removal that is due, if one is.
 
-    The counter is compared with ≥, not =, or lowering the pace while training would stall for ever.
+    The counter is compared with ≥, not =, or lowering the pace while training would stall for ever. early:
+    stages that may go before their time, once the counter counts.
     """
-    if held or progress.counter < pace.wait(progress.scheduled):
+    scheduled, counter = progress
+    if held:
         return progress
-    return Progress(pace.next(progress.scheduled), 0)
+    if early and counter and scheduled < pace.stages:
+        return Progress(min(scheduled + early, pace.stages), 0)
+    if counter >= pace.wait(scheduled):
+        return Progress(pace.next(scheduled), 0)
+    return progress
 
 
 def count(progress: Progress, pace: Pace, *, step: int, held: bool) -> Progress:

@@ -13,7 +13,7 @@ from textual.content import Content
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Turn
 from stepwise_tui.text import accuracy, clean, clip, duration, short, wrapped
-from trainer.config import ScheduleConfig
+from trainer.config import GATED
 from trainer.events import ChatAnswered, QuizTaken, RunState, ShownExample
 
 STATE_STYLES: dict[RunState, str] = {
@@ -105,7 +105,7 @@ def removal_line(history: History, width: int, glyphs: Glyphs) -> Content:
     pieces = [
         Piece(_text(f"{at.stage} / {history.stages}", "bold"), 0),
         Piece(_next_removal(history), 0),
-        Piece(_text(_pace(history.config.schedule), FAINT), 2),
+        Piece(_text(_pace(history), FAINT), 2),
         Piece(_text(f"branch {at.branch}", FAINT if at.branch == 1 else ""), 1),
     ]
     rest = fit(pieces, width - len("removed ") - 26)
@@ -127,6 +127,8 @@ def _next_removal(history: History) -> Content:
         return _text("nobody trains it" if history.gone.gone == "crashed" else "not reached", FAINT)
     if history.control.held:
         return _text("HELD", "bold $warning")
+    if history.config.schedule.kind in GATED:
+        return _learning(history)
     seconds = seconds_to_next(history)
     if seconds is None:
         return _text("next in –", FAINT)
@@ -135,7 +137,18 @@ def _next_removal(history: History) -> Content:
     return _text(f"next in {duration(seconds)}")
 
 
-def _pace(config: ScheduleConfig) -> str:
+def _learning(history: History) -> Content:
+    """How far the stage is learnt, and when the next token goes at the latest."""
+    probed, latest = history.probed, seconds_to_next(history)
+    now = "no probe yet" if probed is None else f"{accuracy(probed.mean)} of {accuracy(probed.target)} learnt"
+    return _text(now if latest is None else f"{now}, next within {duration(latest)}")
+
+
+def _pace(history: History) -> str:
+    config, probed = history.config.schedule, history.probed
+    if config.kind in GATED:
+        at_once = f", {probed.at_once} at once" if probed and probed.at_once > 1 else ""
+        return config.kind + at_once + (", careful" if probed and probed.careful else "")
     if config.steps is not None:
         return "steps by a table"
     if config.kind == "geometric":

@@ -157,6 +157,10 @@ class Method(Protocol):
         """One forward pass. labels: what the sum is divided by; how many this batch has when not given."""
         ...
 
+    def right(self, model: Model, batch: Batch) -> Tensor:
+        """Whether each label (B×L) is the likeliest token at its place; true where there is none."""
+        ...
+
     def generate(
         self,
         model: Model,

@@ -8,7 +8,7 @@ first ones (`side = "left"`) or the last ones. Source: paper, section 3; officia
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -121,12 +121,9 @@ class Stepwise:
         )
 
     def loss(self, model: Model, batch: Batch, labels: Tensor | None = None) -> Losses:
-        positions = {} if batch.position_ids_BT is None else {"position_ids": batch.position_ids_BT}
-        given = {"input_ids": batch.input_ids_BT, "use_cache": False, **positions}
         head_VD = plain_head(model)
         if head_VD is None:
-            keep = torch.arange(batch.first, batch.input_ids_BT.shape[1] - 1, device=batch.labels_BL.device)
-            logits_BLV = model(logits_to_keep=keep, **given).logits
+            logits_BLV = _logits(model, batch)
             losses_N = F.cross_entropy(
                 logits_BLV.float().flatten(0, 1),
                 batch.labels_BL.flatten(),
@@ -135,7 +132,7 @@ class Stepwise:
             )
             total = losses_N.sum()
         else:
-            hidden_BTD = model.base_model(**given).last_hidden_state
+            hidden_BTD = model.base_model(**_given(batch)).last_hidden_state
             hidden_ND = hidden_BTD[:, batch.first : -1].flatten(0, 1)
             total, losses_N = linear_cross_entropy(hidden_ND, head_VD, batch.labels_BL.flatten())
         losses_BL = losses_N.detach().view_as(batch.labels_BL)
@@ -145,6 +142,10 @@ class Stepwise:
         count = labelled_BL.sum()
         mean = total / (count if labels is None else labels)
         return Losses(mean, answer_sum, answer_count, losses_BL.sum() - answer_sum, count - answer_count)
+
+    def right(self, model: Model, batch: Batch) -> Tensor:
+        likeliest_BL = _logits(model, batch).max(-1).indices
+        return (likeliest_BL == batch.labels_BL) | (batch.labels_BL == IGNORED)
 
     def generate(
         self,
@@ -179,6 +180,18 @@ class Stepwise:
             on_token=on_token,
             interrupted=interrupted,
         )
+
+
+def _given(batch: Batch) -> dict[str, Any]:
+    positions = {} if batch.position_ids_BT is None else {"position_ids": batch.position_ids_BT}
+    return {"input_ids": batch.input_ids_BT, "use_cache": False, **positions}
+
+
+def _logits(model: Model, batch: Batch) -> Tensor:
+    """At the labels only, B×L×V."""
+    keep = torch.arange(batch.first, batch.input_ids_BT.shape[1] - 1, device=batch.labels_BL.device)
+    logits_BLV: Tensor = model(logits_to_keep=keep, **_given(batch)).logits
+    return logits_BLV
 
 
 def _check_kept_positions(train: Examples) -> None:
