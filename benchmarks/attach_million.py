@@ -1,6 +1,6 @@
 """How long `attach` takes, and what memory it and the host need, by the length of the journal.
 
-    PYTHONPATH=. python benchmarks/attach_million.py --events 10000 100000 1000000 --out docs/results
+    PYTHONPATH=. python benchmarks/attach_million.py --events 10000 100000 1000000
 
 For each length a run is made whose journal has that many events (`long_journal`) and whose last checkpoint
 is real. A host takes it up and trains on; `stepwise attach` shows it on a real pseudo-terminal, again and

@@ -42,7 +42,7 @@ import torch
 from kills import CONFIG, differences
 from transformers import modeling_utils
 
-from trainer import checkpoint, config, control, journal, keeper
+from trainer import checkpoint, config, control, journal, keeper, recorder
 from trainer.events import AlarmRaised
 from trainer.parts import assemble
 from trainer.run import Run, RunError
@@ -264,12 +264,12 @@ def mount_that_is_read_only(folder: Path, log: Path, chance: random.Random, time
 
 def terms_on_a_full_disk(folder: Path, log: Path, chance: random.Random, times: int) -> dict[str, Any]:
     """Fill the disk and end the process by SIGTERM; then make room and resume."""
-    run = folder / "run"
+    run, file = folder / "run", folder / "run" / "journal.jsonl"
     seconds = []
     for _ in range(times):
-        before = (run / "journal.jsonl").stat().st_size if (run / "journal.jsonl").exists() else 0
+        before = file.stat().st_size if file.exists() else 0
         pid = child(lambda: train(run, LONGER, signals=True), log)
-        until(lambda: (run / "journal.jsonl").exists() and (run / "journal.jsonl").stat().st_size > before)  # noqa: B023
+        until(lambda before=before: file.exists() and file.stat().st_size > before)
         time.sleep(chance.uniform(0.05, 0.5))
         filler = fill(folder)
         time.sleep(chance.uniform(0, 1.5))
@@ -328,7 +328,7 @@ def main() -> int:
         found += part.pop("differences")
         result |= part
     # A second between two attempts is long where there are hundreds of them.
-    journal.RETRY_SECONDS = keeper.RETRY_SECONDS = 0.05  # type: ignore[attr-defined]
+    recorder.RETRY_SECONDS = keeper.RETRY_SECONDS = 0.05
     part = every_fault(folder, options.every)
     found += part.pop("differences")
     result |= part | {"differences": found}

@@ -31,15 +31,15 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stepwise_tui.link import SocketLink  # noqa: E402
-from tests.terminal import STEPWISE, Terminal, until  # noqa: E402
-from tests.tiny import endless, kill  # noqa: E402
-from trainer import control, runs, status  # noqa: E402
-from trainer.events import CommandAcknowledged, Event, StateChanged  # noqa: E402
+from stepwise_tui.link import SocketLink
+from tests.terminal import STEPWISE, Terminal, until
+from tests.tiny import endless, kill
+from trainer import control, runs, status
+from trainer.events import CommandAcknowledged, Event, StateChanged
 
+ROOT = Path(__file__).resolve().parents[1]
 NAME = "run"
 STEPS, PAIRS = 200, 7
 PATIENCE = 120.0  # seconds

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterable
 from pathlib import Path
 
 from trainer import config as configuration
 from trainer import journal, runs
 from trainer.digest import Digest
-from trainer.events import DecodeError, Event, decode
+from trainer.events import Event, decoded
 
 LOOK_SECONDS = 5.0
 """Between two looks for what is new."""
@@ -42,14 +40,8 @@ class Other:
     def _read(self) -> None:
         digest = Digest()
         while (lines := self._reader.take()) and not self._closed.is_set():
-            for line in lines.split(b"\n"):
-                digest.add(line)
-        self._tell(digest.lines())
+            digest.take(lines)
+        self._events.extend(decoded(digest.lines()))
         while not self._closed.wait(LOOK_SECONDS):
-            self._tell(self._reader.take().split(b"\n"))
+            self._events.extend(decoded(self._reader.take().split(b"\n")))
         self._reader.close()
-
-    def _tell(self, lines: Iterable[bytes]) -> None:
-        for line in lines:
-            with contextlib.suppress(DecodeError):
-                self._events.append(decode(line))

@@ -13,14 +13,15 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from stepwise_tui.series import Kept, Series
+from stepwise_tui.series import Branch, Kept
 from stepwise_tui.text import accuracy, clean
+from stepwise_tui.timeline import Happening, happening, with_saves
 from stepwise_tui.words import words
 from trainer import config as configuration
 from trainer import schedule
 from trainer.config import Config, ConfigError
 from trainer.control import Control, Facts, parse
-from trainer.digest import LINES, TURNS, is_question, is_row
+from trainer.digest import LINES, TURNS, is_question, said
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
@@ -53,7 +54,6 @@ from trainer.events import (
 )
 from trainer.lineage import CheckpointRef, Fork, Lineage
 from trainer.schedule import Pace, Progress
-from trainer.thinning import Thinned
 
 Tone = Literal["plain", "faint", "stage", "operator", "good", "warning", "error"]
 
@@ -87,70 +87,6 @@ class Turn:
     answer: str = ""
     answered: ChatAnswered | QuizTaken | None = None
     refused: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """A row of the timeline. checkpoint: what was saved there and is left, "" if nothing is."""
-
-    at: At
-    kind: Literal["start", "stage", "save", "operator", "branch", "alarm", "end"]
-    text: str
-    checkpoint: str = ""
-
-
-class Branch:
-    """One line of history.
-
-    stages: where removals were made that took something: the first event after each. beyond: the same once
-    all is gone and the schedule counts on; thinned.
-    """
-
-    def __init__(self, number: int, kept: Kept) -> None:
-        self._number, self._kept = number, kept
-        losses = [Series(kept.steps, kept.metrics, number, value) for value in range(3)]
-        others = [Series(kept.coarse, kept.metrics, number, value) for value in range(3, 6)]
-        scores = [Series(kept.steps, kept.evaluations, number, value) for value in range(2)]
-        self.loss, self.loss_answer, self.loss_cot = losses
-        self.grad_norm, self.lr, self.speed = others
-        self.accuracy, self.token_accuracy = scores
-        self.stages: list[At] = []
-        self.beyond: Thinned[At] = kept.beyond.curve()
-
-    def measured(self, event: Metrics) -> None:
-        """Take in what training measured."""
-        kept, at = self._kept, event.at
-        kept.steps.reach(self._number, at.step)
-        kept.coarse.reach(self._number, at.step)
-        losses = event.loss, event.loss_answer, event.loss_cot
-        values = *losses, event.grad_norm, event.lr, event.tokens_per_second
-        kept.metrics.add(self._number, at, *values)
-        curves = self.loss, self.loss_answer, self.loss_cot, self.grad_norm, self.lr, self.speed
-        for curve, value in zip(curves, values, strict=True):
-            curve.add(at, value)
-
-    def evaluated(self, event: Evaluated) -> None:
-        """Take in what an evaluation found."""
-        self._kept.steps.reach(self._number, event.at.step)
-        self._kept.evaluations.add(self._number, event.at, event.accuracy, event.token_accuracy)
-        self.accuracy.add(event.at, event.accuracy)
-        self.token_accuracy.add(event.at, event.token_accuracy)
-
-    @property
-    def removals(self) -> list[At]:
-        """All of them, in order."""
-        return [*self.stages, *(point.item for point in self.beyond.points())]
-
-    @property
-    def scheduled(self) -> int:
-        """The removals that were called for so far, -1 before the first event."""
-        last = self.beyond.last
-        return last.item.scheduled if last else self.stages[-1].scheduled if self.stages else -1
-
-    def since(self, at: At) -> int:
-        """The step at which the scheduled removals of `at` were reached."""
-        found = (a.step for a in reversed(self.removals) if a.scheduled == at.scheduled and a.step <= at.step)
-        return next(found, at.step)
 
 
 @dataclass
@@ -235,16 +171,8 @@ class History:
 
     @property
     def timeline(self) -> list[Happening]:
-        """What happened, oldest first, with the checkpoints that are left: those of entries beside their
-        stages, the others in rows of their own."""
-        entries = {_place(e.at): e.checkpoint for e in self.saves.values() if e.cause == "stage"}
-        rows = [
-            replace(row, checkpoint=entries.pop(_place(row.at), "")) if row.kind == "stage" else row
-            for row in self.happenings
-        ]
-        own = [e for e in self.saves.values() if e.cause != "stage" or e.checkpoint in entries.values()]
-        rows += [Happening(e.at, "save", words(e) or "", e.checkpoint) for e in own]
-        return sorted(rows, key=lambda row: row.at.time)
+        """What happened, oldest first, with the checkpoints that are left."""
+        return with_saves(self.happenings, self.saves.values())
 
     def accuracy_at(self, at: At) -> float | None:
         """The last accuracy measured on that branch up to there; None when there was none."""
@@ -365,7 +293,9 @@ def apply(history: History, event: Event) -> None:
             history.log_total += event.lines
             history.chat_total += event.turns
     _log(history, event)
-    _remember(history, event)
+    if (row := happening(event)) is not None:
+        history.happenings.append(row)
+        history.drawn += 1
 
 
 def _move(history: History, event: Event) -> None:
@@ -397,10 +327,6 @@ def _load(event: SystemSampled) -> float | None:
     if event.gpus:
         return event.gpus[0].utilisation
     return event.cpu / event.cores if event.cpu is not None and event.cores else None
-
-
-def _place(at: At) -> tuple[int, int, int]:
-    return at.branch, at.step, at.stage
 
 
 def _take_up(history: History, event: RunStarted) -> None:
@@ -484,13 +410,12 @@ def _turn(history: History, id: str) -> Turn | None:
 
 
 def _log(history: History, event: Event) -> None:
-    tone = _tone(event)
-    text = words(event) if tone else None
-    if tone is None or text is None:
+    if not said(event):
         return
+    text = words(event) or ""
     if isinstance(event, StageEntered) and history.evaluated is not None:
         text += f"; accuracy was {accuracy(history.evaluated.accuracy)}"
-    _write(history, LogLine(event.at.time, text, tone))
+    _write(history, LogLine(event.at.time, text, _tone(event)))
     if isinstance(event, RunCrashed):
         for line in event.traceback.splitlines():
             _write(history, LogLine(event.at.time, clean(line), "faint"))
@@ -501,12 +426,10 @@ def _write(history: History, line: LogLine) -> None:
     history.log_total += 1
 
 
-def _tone(event: Event) -> Tone | None:
-    """How an event stands in the log; None for what the charts, the chat or another line tell."""
+def _tone(event: Event) -> Tone:
+    """How an event stands in the log."""
     match event:
-        case CommandReceived() | CommandAcknowledged(ok=True) if is_question(event):
-            return None
-        case CommandReceived():
+        case CommandReceived() | CheckpointSaved():
             return "faint"
         case CommandAcknowledged():
             return "operator" if event.ok else "warning"
@@ -514,40 +437,16 @@ def _tone(event: Event) -> Tone | None:
             return "operator"
         case StageEntered():
             return "stage"
-        case RunStarted():
-            return "plain"
         case Notice():
             return NOTICE_TONES[event.level]
-        case Metrics() if event.skipped or event.left_out:
+        case Metrics():
             return "warning"
-        case CheckpointSaved() if event.cause in ("final", "stop"):
-            return "faint"
         case AlarmRaised() | RunCrashed():
             return "error"
-        case AlarmCleared() | RunFinished() | Evaluated(split="test"):
+        case AlarmCleared() | RunFinished() | Evaluated():
             return "good"
         case _:
-            return None
+            return "plain"
 
 
 NOTICE_TONES: dict[str, Tone] = {"info": "faint", "warning": "warning", "error": "error"}
-
-
-def _remember(history: History, event: Event) -> None:
-    """The timeline's rows that stay; those of checkpoints are there for as long as these are."""
-    if is_row(event):
-        history.happenings.append(Happening(event.at, KINDS[type(event)], words(event) or ""))
-        history.drawn += 1
-
-
-_Kind = Literal["start", "stage", "save", "operator", "branch", "alarm", "end"]
-KINDS: dict[type[Event], _Kind] = {
-    RunStarted: "start",
-    StageEntered: "stage",
-    CommandAcknowledged: "operator",
-    RolledBack: "branch",
-    AlarmRaised: "alarm",
-    AlarmCleared: "alarm",
-    RunFinished: "end",
-    RunCrashed: "end",
-}

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -22,6 +23,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.coordinate import Coordinate
 from textual.widgets import DataTable, Static
 
 from stepwise_tui.glyphs import ASCII, Glyphs, detect
@@ -65,16 +67,22 @@ def look(out: Path) -> list[Seen]:
 
 def trend(run: Path) -> tuple[float, ...]:
     """The last validation accuracies, as far as the end of the journal tells them."""
-    found: deque[float] = deque(maxlen=TREND)
+    file = run / journal.FILE
     try:
-        with (run / journal.FILE).open("rb") as file:
-            end = file.seek(0, 2)
-            file.seek(max(0, end - TAIL))
-            for line in file:
-                if (measured := MEASURED.search(line)) is not None:
-                    found.append(float(measured[1]))
+        return _trend(file, file.stat().st_size)
     except OSError:
         return ()
+
+
+@lru_cache(512)
+def _trend(file: Path, length: int) -> tuple[float, ...]:
+    """Of a journal of that length: most do not grow any more, and all are looked at every two seconds."""
+    found: deque[float] = deque(maxlen=TREND)
+    with file.open("rb") as lines:
+        lines.seek(max(0, length - TAIL))
+        for line in lines:
+            if (measured := MEASURED.search(line)) is not None:
+                found.append(float(measured[1]))
     return tuple(found)
 
 
@@ -213,7 +221,7 @@ class Launcher(App[list[str]]):
         table = self.query_one("#runs", DataTable)
         if not table.row_count:
             return None
-        return str(table.coordinate_to_cell_key((table.cursor_row, 0)).row_key.value)  # type: ignore[arg-type]
+        return str(table.coordinate_to_cell_key(Coordinate(table.cursor_row, 0)).row_key.value)
 
     def _aim(self) -> list[str] | None:
         """The arguments that enter stands for."""

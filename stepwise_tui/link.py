@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
@@ -20,7 +19,7 @@ from trainer import journal, lock, runs, status, wire
 from trainer.config import Config
 from trainer.control import Command
 from trainer.digest import Digest
-from trainer.events import DecodeError, Event, HistoryTold, Notice, ReachChanged, decode
+from trainer.events import DecodeError, Event, HistoryTold, Notice, ReachChanged, decode, decoded
 
 if TYPE_CHECKING:
     from trainer.run import Run
@@ -233,7 +232,7 @@ class JournalLink:
         events, self._events = self._events, []
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
-            events += _decoded(self._reader.take().split(b"\n"))
+            events += decoded(self._reader.take().split(b"\n"))
         return events
 
     def send(self, command: Command) -> None:
@@ -244,17 +243,8 @@ def _told(reader: journal.Reader) -> tuple[list[Event], int]:
     """What a journal tells of so far, by its digest, and the number of its last event."""
     digest = Digest()
     while lines := reader.take():
-        for line in lines.split(b"\n"):
-            digest.add(line)
-    return _decoded(digest.lines()), digest.seq
-
-
-def _decoded(lines: Iterable[bytes]) -> list[Event]:
-    events = []
-    for line in lines:
-        with contextlib.suppress(DecodeError):
-            events.append(decode(line))
-    return events
+        digest.take(lines)
+    return decoded(digest.lines()), digest.seq
 
 
 def attach(folder: Path, *, ended: bool = False) -> SocketLink | JournalLink:

@@ -1,4 +1,5 @@
-"""The curves of a chart while they grow: values with the places they were measured at, in bounded memory.
+"""The curves of a run's branches while they grow: values with the places they were measured at, in bounded
+memory.
 
 Of the whole a thinned outline is kept (`trainer.thinning`), and of the newest points all.
 """
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer import thinning
-from trainer.events import At
+from trainer.events import At, Evaluated, Metrics
 from trainer.thinning import Grid, Thinned
 
 Floats = NDArray[np.float64]
@@ -128,3 +129,57 @@ class Kept:
     beyond: Grid = field(default_factory=Grid)
     metrics: Recent = field(default_factory=lambda: Recent(6))
     evaluations: Recent = field(default_factory=lambda: Recent(2))
+
+
+class Branch:
+    """One line of history.
+
+    stages: where removals were made that took something: the first event after each. beyond: the same once
+    all is gone and the schedule counts on; thinned.
+    """
+
+    def __init__(self, number: int, kept: Kept) -> None:
+        self._number, self._kept = number, kept
+        losses = [Series(kept.steps, kept.metrics, number, value) for value in range(3)]
+        others = [Series(kept.coarse, kept.metrics, number, value) for value in range(3, 6)]
+        scores = [Series(kept.steps, kept.evaluations, number, value) for value in range(2)]
+        self.loss, self.loss_answer, self.loss_cot = losses
+        self.grad_norm, self.lr, self.speed = others
+        self.accuracy, self.token_accuracy = scores
+        self.stages: list[At] = []
+        self.beyond: Thinned[At] = kept.beyond.curve()
+
+    def measured(self, event: Metrics) -> None:
+        """Take in what training measured."""
+        kept, at = self._kept, event.at
+        kept.steps.reach(self._number, at.step)
+        kept.coarse.reach(self._number, at.step)
+        losses = event.loss, event.loss_answer, event.loss_cot
+        values = *losses, event.grad_norm, event.lr, event.tokens_per_second
+        kept.metrics.add(self._number, at, *values)
+        curves = self.loss, self.loss_answer, self.loss_cot, self.grad_norm, self.lr, self.speed
+        for curve, value in zip(curves, values, strict=True):
+            curve.add(at, value)
+
+    def evaluated(self, event: Evaluated) -> None:
+        """Take in what an evaluation found."""
+        self._kept.steps.reach(self._number, event.at.step)
+        self._kept.evaluations.add(self._number, event.at, event.accuracy, event.token_accuracy)
+        self.accuracy.add(event.at, event.accuracy)
+        self.token_accuracy.add(event.at, event.token_accuracy)
+
+    @property
+    def removals(self) -> list[At]:
+        """All of them, in order."""
+        return [*self.stages, *(point.item for point in self.beyond.points())]
+
+    @property
+    def scheduled(self) -> int:
+        """The removals that were called for so far, -1 before the first event."""
+        last = self.beyond.last
+        return last.item.scheduled if last else self.stages[-1].scheduled if self.stages else -1
+
+    def since(self, at: At) -> int:
+        """The step at which the scheduled removals of `at` were reached."""
+        found = (a.step for a in reversed(self.removals) if a.scheduled == at.scheduled and a.step <= at.step)
+        return next(found, at.step)

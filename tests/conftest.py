@@ -1,18 +1,60 @@
-"""What holds for all tests."""
+"""What holds for all tests, and the fixtures of several files."""
 
 from __future__ import annotations
 
 import signal
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.driven import Driven
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts into the background so; runs would inherit it, and ignore interrupts, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no worker begins with one when the others have nothing left to do."""
+
+    def length(item: pytest.Item) -> float:
+        own = item.get_closest_marker("timeout")
+        return own.args[0] if own else float(item.get_closest_marker("slow") is not None)
+
+    items.sort(key=length, reverse=True)
+
+
 @pytest.fixture(autouse=True)
 def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test notes its runs where a person's are noted, or finds another test's."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path.with_name(f"{tmp_path.name}-state")))
+
+
+@pytest.fixture
+def driven(tmp_path: Path) -> Iterator[Callable[..., Driven]]:
+    """Starts tiny runs and closes them."""
+    from tests.driven import Driven
+    from tests.tiny import tiny_config
+
+    started: list[Driven] = []
+
+    def start(name: str = "run", *, resume: bool = False, paused: bool = False, **changes: object) -> Driven:
+        started.append(Driven(tiny_config(**changes), tmp_path / name, resume=resume, paused=paused))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.run.close()
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder of its own whose path leaves room for a socket's."""
+    # A link of an earlier test that still looks for its run makes the folder for sockets anew.
+    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        yield Path(folder)

@@ -89,8 +89,12 @@ class Terminal:
                 return
             if not data:
                 return
-            self.raw += data
-            self._stream.feed(data)
+            self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Show what was drawn."""
+        self.raw += data
+        self._stream.feed(data)
 
     def press(self, *keys: str) -> None:
         """Type: characters as they are, or names of `KEYS`."""

@@ -98,9 +98,9 @@ def test_any_text_is_understood_or_refused(text: str) -> None:
 
 
 @given(st.integers(1, 64), st.integers(1, 64))
-def test_the_example_can_be_asked(k: int, l: int) -> None:  # noqa: E741
-    task = Multiplication(k, l)
-    problem = task.understand(example(k, l))
+def test_the_example_can_be_asked(m: int, n: int) -> None:
+    task = Multiplication(m, n)
+    problem = task.understand(example(m, n))
     assert problem.note == ""
 
 

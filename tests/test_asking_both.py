@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,17 @@ from tests.tiny import tiny_config
 from trainer import checkpoint, inspection
 from trainer.chat import beside, respond, take_quiz
 from trainer.control import Ask, CommandError, Control, Facts, Quiz, decide, parse
-from trainer.events import At, ChatAnswered, CheckpointSaved, CommandAcknowledged, Event, QuizTaken
+from trainer.evaluate import evaluate
+from trainer.events import (
+    At,
+    ChatAnswered,
+    CheckpointSaved,
+    CommandAcknowledged,
+    CommandReceived,
+    Event,
+    QuizTaken,
+)
+from trainer.lineage import Lineage
 from trainer.parts import Parts, assemble
 from trainer.run import Run
 
@@ -64,8 +75,6 @@ def test_options_stand_before_the_question() -> None:
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(trained: Path) -> None:
-    from trainer.lineage import Lineage
-
     facts = Facts(
         At(step=60, stage=9), 9, tiny_config(), Lineage(tuple(checkpoint.list_checkpoints(trained)))
     )
@@ -110,8 +119,6 @@ def test_nothing_is_left_of_a_checkpoint_that_was_asked(parts: Parts, trained: P
 
 
 def test_a_damaged_checkpoint_is_not_asked(parts: Parts, trained: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)
     weights = next(checkpoint.model_folder(_entry(copy, 0)).glob("*.safetensors"))
@@ -124,8 +131,6 @@ def test_a_damaged_checkpoint_is_not_asked(parts: Parts, trained: Path, tmp_path
 def test_a_quiz_asks_as_an_evaluation_does_and_draws_by_its_id(parts: Parts) -> None:
     whole = take_quiz(parts, 0, 10_000, id="a", at=At())
     assert whole is not None and whole.n == len(parts.splits["valid"]) == 40
-    from trainer.evaluate import evaluate
-
     result = evaluate(parts.method, parts.model, parts.splits["valid"], 0, parts.tokenizer)
     assert result is not None and result.correct == whole.correct
     assert whole.cot_tokens == pytest.approx(result.cot_tokens)
@@ -234,8 +239,6 @@ async def test_two_answers_to_one_question_stand_under_each_other() -> None:
         await pilot.press("c", "ctrl+o", "down", "b", *"12*34", "enter")
         events: list[Event] = []
         for command, said in zip(link.sent, ("408", "480"), strict=True):
-            from trainer.events import CommandReceived
-
             events.append(
                 CommandReceived(at=script.at, id=command.id, command=command.text, source="cockpit")
             )
@@ -261,8 +264,6 @@ async def test_a_quiz_shows_its_score_and_what_was_wrong() -> None:
     async with app.run_test(size=(200, 60)) as pilot:
         await pilot.press("c", *"/quiz", "enter")
         assert sent(link) == ["quiz"]
-        from trainer.events import CommandReceived
-
         id = link.sent[0].id
         wrong = tuple(s for s in scripted.examples(4, 0.5) if not s.correct)[:2]
         taken = QuizTaken(

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +18,12 @@ import typer
 from typer.testing import CliRunner, Result
 
 from stepwise_tui import cli, output
+from tests.processes import begin, wait_for
 from tests.tiny import tiny_config
 from trainer import checkpoint, lock, presets, runs
 from trainer import config as configuration
 from trainer.run import Run
 
-ROOT = Path(__file__).parent.parent
 QUICK = ("optim.batch=4", "data.valid=4", "data.test=4", "model.width=16")
 
 
@@ -45,20 +44,6 @@ def refused(result: Result, code: int, *parts: str) -> None:
 
 def settings(*assignments: str) -> list[str]:
     return [word for assignment in assignments for word in ("--set", assignment)]
-
-
-def process(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    """A command as a real process, away from the checkout."""
-    command = [sys.executable, "-c", "from stepwise_tui.cli import main; main()", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -367,15 +352,7 @@ def test_running_out_of_device_memory_is_told_with_a_way_out() -> None:
 
 def start(cwd: Path, *assignments: str, name: str = "one") -> subprocess.Popen[str]:
     arguments = ["run", "preset", "mult2x2", "--plain", "--name", name, "--device", "cpu"]
-    return process(*arguments, *settings(*QUICK, *assignments), cwd=cwd)
-
-
-def wait_for(child: subprocess.Popen[str], word: str) -> None:
-    assert child.stdout is not None
-    for line in child.stdout:
-        if word in line:
-            return
-    raise AssertionError(f"{word!r} never came: {child.communicate()}")
+    return begin(*arguments, *settings(*QUICK, *assignments), cwd=cwd)
 
 
 def state(folder: Path) -> str:
@@ -408,7 +385,7 @@ def test_the_first_signal_saves_and_exits_0_and_resume_goes_on(
     step = runs.row(folder).step
     assert step >= 1
 
-    again = process("resume", "one", "--plain", cwd=tmp_path)
+    again = begin("resume", "one", "--plain", cwd=tmp_path)
     wait_for(again, f"going on from b1-s{step:06d}")
     wait_for(again, "loss")
     again.terminate()
@@ -432,7 +409,7 @@ def test_a_signal_before_training_leaves_nothing_behind(
 
 
 def test_a_pipe_that_closes_early_does_no_harm(finished: Path) -> None:
-    child = process("presets", "mult2x2", cwd=finished.parent)
+    child = begin("presets", "mult2x2", cwd=finished.parent)
     assert child.stdout is not None and child.stderr is not None
     child.stdout.close()
     child.wait(timeout=30)

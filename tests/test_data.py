@@ -101,9 +101,9 @@ def tree_sizes(leaves: int) -> list[int]:
 
 @given(st.integers(1, 12), st.integers(1, 12), st.data())
 @settings(max_examples=30, deadline=None)
-def test_all_rows_of_a_tree_are_equally_long(k: int, l: int, data: st.DataObject) -> None:  # noqa: E741
-    factors = [data.draw(st.integers(0, 10**width - 1)) for width in (k, l)]
-    lines = [render(str(a).zfill(k), str(b).zfill(l), "tree") for a, b in (factors, (0, 0))]
+def test_all_rows_of_a_tree_are_equally_long(m: int, n: int, data: st.DataObject) -> None:
+    factors = [data.draw(st.integers(0, 10**width - 1)) for width in (m, n)]
+    lines = [render(str(a).zfill(m), str(b).zfill(n), "tree") for a, b in (factors, (0, 0))]
     assert len(set(map(len, map(format_line, lines)))) == 1
 
 
@@ -134,23 +134,23 @@ def test_many_chunks_of_rows_keep_their_order(monkeypatch: pytest.MonkeyPatch) -
 SHAPES = [(2, 2), (3, 3), (3, 2), (5, 5), (12, 12)]
 
 
-@pytest.mark.parametrize(("k", "l"), SHAPES)
-def test_splits_are_unique_disjoint_and_of_the_asked_sizes(k: int, l: int) -> None:  # noqa: E741
+@pytest.mark.parametrize(("m", "n"), SHAPES)
+def test_splits_are_unique_disjoint_and_of_the_asked_sizes(m: int, n: int) -> None:
     sizes = {"train": 4_000, "valid": 301, "test": 250}
-    splits = split_pairs(k, l, sizes, seed=3)
+    splits = split_pairs(m, n, sizes, seed=3)
     sets = {name: pair_set(split) for name, split in splits.items()}
     assert {name: len(s) for name, s in sets.items()} == sizes
     assert len(set.union(*sets.values())) == sum(sizes.values())
     for a, b in splits.values():
-        assert (a.shape[1], b.shape[1]) == (k, l)
+        assert (a.shape[1], b.shape[1]) == (m, n)
         assert a[:, -1].min() >= 1 and b[:, -1].min() >= 1
         assert max(a.max(), b.max()) == 9
 
 
-@pytest.mark.parametrize(("k", "l"), SHAPES)
-def test_splits_depend_on_the_seed_alone(k: int, l: int) -> None:  # noqa: E741
+@pytest.mark.parametrize(("m", "n"), SHAPES)
+def test_splits_depend_on_the_seed_alone(m: int, n: int) -> None:
     def held_out(train: int, seed: int) -> list[torch.Tensor]:
-        splits = split_pairs(k, l, {"train": train, "valid": 100, "test": 51}, seed)
+        splits = split_pairs(m, n, {"train": train, "valid": 100, "test": 51}, seed)
         return [*splits["valid"], *splits["test"]]
 
     few = held_out(10, seed=0)

@@ -228,8 +228,8 @@ class Teller:
 
 
 DOINGS = [
-    *["train"] * 6, "evaluate", "probe", "remove", "remove", "save", "forget", "forget", "ask", "answer", "answer",
-    "roll_back", "resume", "state", "notice", "change", "alarm", "end",
+    *["train"] * 6, "evaluate", "probe", "remove", "remove", "save", "forget", "forget", "ask", "answer",
+    "answer", "roll_back", "resume", "state", "notice", "change", "alarm", "end",
 ]  # fmt: skip
 
 
@@ -307,6 +307,21 @@ def test_a_digest_does_not_grow_with_the_run() -> None:
             sizes.append(len(kept.lines()))
     structure = 2 * long_journal.STAGES
     assert max(sizes) < structure + 600, sizes
+
+
+def test_ordinary_metrics_are_read_without_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly all lines of a long journal are these, and to decode one takes many times as long."""
+    kept = Digest()
+    ordinary = [e for e in long_journal.events(300) if isinstance(e, Metrics) and not e.skipped]
+    assert len(ordinary) > 100
+
+    def refuse(line: bytes) -> Event:
+        raise AssertionError(line)
+
+    monkeypatch.setattr(digest, "decode", refuse)
+    for event in ordinary:
+        kept.add(encode(event).encode())
+    assert kept.seq == ordinary[-1].seq and len(kept.lines()) > 1
 
 
 def test_what_is_no_event_is_passed_over() -> None:

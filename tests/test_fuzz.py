@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pytest
 import torch
 
 from benchmarks import fuzz_socket
 from tests.tiny import tiny_config
 from trainer.host import Host
 from trainer.run import Run
-
-
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary folder of its own whose path leaves room for a socket's."""
-    # A link of an earlier test that still looks for its run makes the folder for sockets anew.
-    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        monkeypatch.setattr("tempfile.tempdir", folder)
-        yield Path(folder)
 
 
 def test_nonsense_costs_neither_the_run_nor_its_weights_nor_another_client(

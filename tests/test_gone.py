@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from stepwise_tui.link import SocketLink
+from tests.processes import begin, wait_for
 from tests.terminal import until
-from tests.test_two_at_once import begin, wait_for
 from tests.tiny import endless, kill
 from trainer.events import Event, Metrics, ReachChanged
 
@@ -23,7 +23,7 @@ def test_who_watches_is_told_that_the_process_is_gone_and_sees_it_taken_up(tmp_p
         heard.extend(link.drain())
         return any(isinstance(e, ReachChanged) and e.gone == gone for e in heard)
 
-    first = begin("run", "config", endless(tmp_path), "--name", "run", cwd=tmp_path)
+    first = begin("run", "config", endless(tmp_path), "--name", "run", "--out", ".", "--plain", cwd=tmp_path)
     try:
         wait_for(first, "loss")
         link = SocketLink(run)
@@ -33,7 +33,7 @@ def test_who_watches_is_told_that_the_process_is_gone_and_sees_it_taken_up(tmp_p
         assert f"`stepwise resume {run}`" in gone.advice
         first.communicate()
         heard.clear()
-        begin("resume", "run", cwd=tmp_path)
+        begin("resume", "run", "--out", ".", "--plain", cwd=tmp_path)
         until(lambda: told(None))
         until(lambda: any(isinstance(e, Metrics) for e in [*heard, *link.drain()]))
     finally:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from stepwise_tui.link import SocketLink
+from tests.processes import answer, heard
 from tests.terminal import STEPWISE, Terminal, until
 from tests.tiny import endless, kill
 from trainer import journal, runs, status
-from trainer.events import CommandReceived, Notice, RunFinished
+from trainer.events import CommandReceived, Metrics, Notice, RunFinished
 
 LEAVE_ALTERNATE_SCREEN = b"\x1b[?1049l"
 
@@ -42,8 +44,19 @@ def process_of(run: Path) -> int:
 
 
 def goes_on(run: Path, pid: int) -> None:
-    """The run trains on in the same process, which holds no terminal, and can be attached to and steered."""
-    until(lambda: {os.readlink(f"/proc/{pid}/fd/{d}") for d in (0, 1, 2)} == {os.devnull})
+    """The run trains on in the same process, which holds no terminal, and can be steered."""
+    until(lambda: has_let_go(pid))
+    link = SocketLink(run)
+    step = answer(link, "hold").at.step
+    heard(link, lambda event: isinstance(event, Metrics) and event.at.step > step)
+    assert process_of(run) == pid
+    assert answer(link, "pause").ok and answer(link, "stop").ok
+    until(lambda: runs.row(run).state == "interrupted")
+
+
+def is_shown_again(run: Path, pid: int) -> None:
+    """The same, by another cockpit and its keys."""
+    until(lambda: has_let_go(pid))
     with contextlib.closing(Terminal("attach", str(run), cwd=run.parent)) as attached:
         attached.until("TRAINING")
         assert process_of(run) == pid
@@ -54,6 +67,11 @@ def goes_on(run: Path, pid: int) -> None:
         attached.press("s")
         assert attached.leave() == 0
     until(lambda: runs.row(run).state == "interrupted")
+
+
+def has_let_go(pid: int) -> bool:
+    """Whether a process holds no terminal any more."""
+    return {os.readlink(f"/proc/{pid}/fd/{d}") for d in (0, 1, 2)} == {os.devnull}
 
 
 def tells_of_the_loss(run: Path) -> bool:
@@ -95,7 +113,7 @@ def test_training_goes_on_when_the_terminal_is_lost(
     loss(terminal, pid)
     assert terminal.leave() == (-signal.SIGKILL if loss is kill_the_front else 0)
     until(lambda: tells_of_the_loss(tmp_path / "run"))
-    goes_on(tmp_path / "run", pid)
+    (is_shown_again if loss is close_the_window else goes_on)(tmp_path / "run", pid)
 
 
 @SLOW
@@ -212,7 +230,7 @@ def test_ctrl_z_gives_the_shell_back_for_a_while_and_training_goes_on(
     shell.press("d")
     shell.until("it stopped: 0")
     assert shell.text.splitlines()[1].strip() == "stepwise attach run"
-    goes_on(run, process_of(run))
+    is_shown_again(run, process_of(run))
 
 
 @SLOW

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import socket
 import stat
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +19,14 @@ import psutil
 import pytest
 
 from stepwise_tui.link import JournalLink, LinkError, SocketLink, attach, connect
+from tests.processes import answer, heard
+from tests.terminal import until
 from tests.tiny import tiny_config
 from trainer import journal, status, wire
 from trainer.control import parse
 from trainer.events import (
     CommandAcknowledged,
     Evaluated,
-    Event,
     Metrics,
     Notice,
     ReachChanged,
@@ -38,15 +38,6 @@ from trainer.run import Run
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary folder of its own whose path leaves room for a socket's."""
-    # A link of an earlier test that still looks for its run makes the folder for sockets anew.
-    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        monkeypatch.setattr("tempfile.tempdir", folder)
-        yield Path(folder)
-
-
-@pytest.fixture
 def run(tmp_path: Path, short: Path) -> Iterator[Run]:
     """A run that trains for ever, with its socket."""
     one = Run(tiny_config(stop__steps=1_000_000, stop__epochs=1e9), tmp_path / "run")
@@ -54,24 +45,6 @@ def run(tmp_path: Path, short: Path) -> Iterator[Run]:
     with Host(one):
         yield one
     one.close()
-
-
-def heard(link: SocketLink, wanted: Callable[[Event], bool], seconds: float = 20) -> Event:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        for event in link.drain():
-            if wanted(event):
-                return event
-        time.sleep(0.01)
-    raise AssertionError("it was not heard")
-
-
-def answer(link: SocketLink, line: str) -> CommandAcknowledged:
-    command = parse(line, source="test")
-    link.send(command)
-    event = heard(link, lambda e: isinstance(e, CommandAcknowledged) and e.id == command.id)
-    assert isinstance(event, CommandAcknowledged)
-    return event
 
 
 def test_several_may_attach_and_all_see_who_did_what(run: Run) -> None:
@@ -102,10 +75,7 @@ def test_the_socket_is_this_users_alone_and_comes_back_when_swept_away(run: Run)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     path.unlink()
-    until = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(path.exists)
     assert answer(SocketLink(run.folder), "pause").ok
 
 
@@ -136,44 +106,6 @@ def test_a_run_without_a_socket_trains_all_the_same(tmp_path: Path, short: Path)
     notices = [e.message for e in run.subscribe().drain() if isinstance(e, Notice)]
     run.close()
     assert run.state == "finished" and sum("nobody can attach" in message for message in notices) == 1
-
-
-def test_nonsense_is_answered_and_harms_nobody(run: Run) -> None:
-    """Malformed, oversized, binary and half-sent messages, thousands of them, while another one steers."""
-    chance = random.Random(0)
-    steering = SocketLink(run.folder)
-    told = 0
-    for _ in range(40):
-        with connect(run.folder) as connection:
-            connection.settimeout(20)
-            lines = [_nonsense(chance) for _ in range(50)]
-            if chance.random() < 0.3:
-                lines.append(b"x" * (3 * wire.LONGEST))
-            with contextlib.suppress(BrokenPipeError):  # after an oversized line nobody listens any more
-                connection.sendall(b"\n".join(lines))
-            if chance.random() < 0.5:
-                continue  # gone in the middle of a line
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)
-            replies = b""
-            with contextlib.suppress(ConnectionResetError):
-                while chunk := connection.recv(1 << 16):
-                    replies += chunk
-            told += sum("error" in json.loads(line) for line in replies.split(b"\n")[:-1])
-    assert told > 200
-    assert answer(steering, "pause").ok
-    assert answer(steering, "resume").ok
-
-
-def _nonsense(chance: random.Random) -> bytes:
-    whole = chance.choice(
-        [b'{"after": 3.5}', b'{"after": true}', b'{"command": "pause"}', b'{"command": 3, "id": "x"}',
-         b'{"command": "explode", "id": "x"}', b"[" * 5_000, b"null", b"", b"\xff\xfe\x00", b'"pause"',
-         b'{"command": "set optim.lr", "id": "x"}', b'{"command": "pause", "id": ""}', b"1e999"]
-    )  # fmt: skip
-    if chance.random() < 0.3:
-        return chance.randbytes(chance.randrange(200)).replace(b"\n", b"")
-    return whole
 
 
 def test_a_run_that_is_gone_says_so(run: Run) -> None:
@@ -210,10 +142,7 @@ def test_a_detached_run_gives_the_shell_back_and_is_steered_from_it(tmp_path: Pa
     assert ended.returncode == 0, ended.stderr
     found = status.read(tmp_path / "runs" / "far")
     assert found is not None
-    until = time.monotonic() + 60
-    while psutil.pid_exists(found.pid):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: not psutil.pid_exists(found.pid))
     gone = stepwise("send", "far", "pause", cwd=tmp_path)
     assert gone.returncode == 1 and "stepwise resume" in gone.stderr
 
@@ -239,11 +168,8 @@ def test_from_another_host_the_whole_history_is_shown_and_nothing_is_steered(run
     assert "not sent: pause; read only" in str(refused)
     with (run.folder / journal.FILE).open("a") as file:
         file.write(encode(Notice(seq=10**6, message="and it goes on")) + "\n")
-    until = time.monotonic() + 20
-    while not (news := far.drain()):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    assert isinstance(news[0], Notice) and news[0].message == "and it goes on"
+    told = heard(far, lambda event: bool(event.seq))
+    assert isinstance(told, Notice) and told.message == "and it goes on"
 
     status.write(run.folder, replace(elsewhere, heartbeat=time.time() - 1000))
     with pytest.raises(LinkError, match="runs on gpu7"):

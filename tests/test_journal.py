@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.events import At, ChatToken, Event, Notice, RunStarted, SettingChanged, StateChanged, encode
-from trainer.journal import FILE, Journal, flaws, of, read, whole_lines
+from trainer.journal import FILE, flaws, of, read, whole_lines
+from trainer.recorder import Recorder
 
 WRITER = """
 import sys
 from pathlib import Path
 from trainer.events import Notice
-from trainer.journal import Journal
-journal = Journal(Path(sys.argv[1]), lambda event: None)
+from trainer.recorder import Recorder
+journal = Recorder(Path(sys.argv[1]), lambda event: None)
 print("ready", flush=True)
 while True:
     journal.append(Notice(message="x" * 200))
@@ -31,7 +32,7 @@ while True:
 def written(folder: Path, events: list[Event]) -> list[Event]:
     """What subscribers saw after `events` went through a journal."""
     seen: list[Event] = []
-    journal = Journal(folder, seen.append)
+    journal = Recorder(folder, seen.append)
     for event in events:
         journal.append(event)
     journal.close()
@@ -53,7 +54,7 @@ def test_transient_events_are_published_and_never_written(tmp_path: Path) -> Non
 
 def test_an_event_is_on_the_disk_before_anyone_hears_of_it(tmp_path: Path) -> None:
     found: list[bool] = []
-    journal = Journal(tmp_path, lambda event: found.append(event in list(read(tmp_path))))
+    journal = Recorder(tmp_path, lambda event: found.append(event in list(read(tmp_path))))
     journal.append(Notice(message="first"), wait=True)
     assert found == [True]
     journal.close()
@@ -114,7 +115,7 @@ def test_a_full_disk_holds_the_event_back_and_says_so(tmp_path: Path) -> None:
         heard.append(event)
         told.set()
 
-    journal = Journal(tmp_path, publish)
+    journal = Recorder(tmp_path, publish)
     spare = os.dup(journal._descriptor)
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, journal._descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,10 @@ from stepwise_tui import launcher
 from stepwise_tui.glyphs import ASCII, UNICODE
 from stepwise_tui.launcher import Launcher, Seen, arguments, look, trend
 from tests import scripted
-from tests.terminal import Terminal
+from tests.terminal import Terminal, until
 from tests.tiny import endless, kill, tiny_config
 from trainer import config as configuration
-from trainer import presets, registry, runs, status
+from trainer import presets, registry, runs
 from trainer.events import Evaluated, RunState, encode
 from trainer.runs import RunRow
 
@@ -162,10 +161,7 @@ def test_plain_stepwise_opens_it_on_a_terminal_and_attaches(
         again.until("stop and save")
         again.press("s")
         assert again.leave() == 0
-        end = time.monotonic() + 30
-        while (found := status.read(tmp_path / "runs" / "one")) is None or found.state != "interrupted":
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(lambda: runs.row(tmp_path / "runs" / "one").state == "interrupted")
     finally:
         first.close()
         if again is not None:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_run import Driven, driven, same, weights
+from tests.driven import Driven, same, weights
 from tests.tiny import tiny_config
 from trainer import journal, runs, status
 from trainer.checkpoint import FOLDER, list_checkpoints
 from trainer.events import Notice, RunFinished, RunStarted, StateChanged
 
-__all__ = ["driven"]
 MANY = {"save__stages": 20, "save__keep": 5}
 
 

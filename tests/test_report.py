@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from tests import scripted
+from tests.driven import FOREVER, Driven
 from tests.scripted import SCRIPTED, Script
 from tests.test_compare import written
 from tests.test_figures_cli import call, refused
 from tests.test_imports import command, loaded_by
-from tests.test_run import FOREVER, Driven, driven  # noqa: F401
 from trainer.analysis import recovery
 from trainer.events import AlarmCleared, AlarmRaised, ChatAnswered, Evaluated
 
@@ -70,7 +70,7 @@ def page_of(run: Path, *arguments: str | Path) -> Page:
     return Page(Path(made.stdout.splitlines()[0]).read_text(encoding="utf-8"))
 
 
-def test_a_run_that_was_steered_is_told_while_it_goes_on(driven: Callable[..., Driven]) -> None:  # noqa: F811
+def test_a_run_that_was_steered_is_told_while_it_goes_on(driven: Callable[..., Driven]) -> None:
     one = driven(**FOREVER, title="seven", log__every=2, eval__every=4, watch__skipped=6)
     one.until(Evaluated)
     one.do("ask 12*34")

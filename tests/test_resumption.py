@@ -7,10 +7,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.control import parse
+from trainer.control import Command, Control, Inbox, parse
 from trainer.events import (
     At,
     CommandAcknowledged,
@@ -21,6 +22,7 @@ from trainer.events import (
     SettingChanged,
     StageEntered,
 )
+from trainer.orders import Orders
 from trainer.resumption import Deed, Place, Plan, Retold, plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,6 +127,55 @@ def test_each_event_is_passed_over_as_often_as_the_journal_has_it(
     assert not told.ahead(Place(1, 0))
     assert not any(told.has(event(*entry)) for entry in entries)
     assert told.seq == max(seq, len(events)) if later else told.seq == seq
+
+
+class Repeating:
+    """A run that does again what was before, and takes down how it answers. It is a worker and a record."""
+
+    def __init__(self) -> None:
+        self.control, self.ended, self.waits, self.at, self.trouble = Control(), False, "", at(3), None
+        self.inbox = Inbox()
+        self.orders = Orders(self, self.inbox, self)
+        self.answers: dict[str, bool] = {}
+
+    def serve(self, *lines: str) -> None:
+        for line in lines:
+            self.inbox.put(parse(line, id=line))
+        self.orders.serve()
+
+    def do(self, command: Command) -> tuple[bool, str]:
+        self.control = replace(self.control, paused=command.name == "pause")
+        return True, "done"
+
+    def tell(self, event: Event, *, wait: bool = False) -> None:
+        assert isinstance(event, CommandAcknowledged)
+        self.answers[event.id] = event.ok
+
+    def position(self, *, repeating: bool) -> int:
+        return 0
+
+    def settle(self) -> None: ...
+
+    def passed(self, seq: int) -> None: ...
+
+    def ahead(self, place: Place) -> bool:
+        return place.step < 10
+
+
+@pytest.mark.parametrize(
+    "batches", [["pause", "rollback"], ["rollback", "pause"], ["pause rollback"], ["rollback pause"]]
+)
+def test_no_command_waits_for_the_end_of_a_repetition_that_is_paused(batches: list[str]) -> None:
+    """Whichever comes first, and also where both come between the same two steps."""
+    run = Repeating()
+    for batch in batches:
+        run.serve(*batch.split())
+    assert run.answers == {"pause": True, "rollback": False}
+    run.serve("resume", "save")
+    assert run.answers == {"pause": True, "rollback": False, "resume": True}, "what is left waits for the end"
+    run.at = at(10)
+    run.serve()
+    assert run.answers["save"]
 
 
 def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:

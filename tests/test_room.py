@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.test_run import Driven, driven
+from tests.driven import Driven
 from tests.tiny import tiny_config
 from trainer.checkpoint import FOLDER, OPTIMIZER, list_checkpoints, size
 from trainer.config import SaveConfig
@@ -20,7 +20,6 @@ from trainer.lineage import CheckpointRef, Lineage, surplus
 from trainer.room import GB, habits, needed, shortage
 from trainer.run import Run, RunError
 
-__all__ = ["driven"]
 GPT2 = 124_439_808 * 4
 
 

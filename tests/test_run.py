@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from tests.driven import FOREVER, Driven, same, weights
+from tests.terminal import until
 from tests.tiny import tiny_config
-from trainer import checkpoint, journal, status
+from trainer import checkpoint, journal, runs, status
 from trainer import config as configuration
 from trainer import evaluate as evaluation
-from trainer.config import Config
 from trainer.control import parse
 from trainer.events import (
     AlarmCleared,
@@ -28,7 +26,6 @@ from trainer.events import (
     CommandAcknowledged,
     CommandReceived,
     Evaluated,
-    Event,
     ExamplesShown,
     HistoryTold,
     Metrics,
@@ -40,71 +37,6 @@ from trainer.events import (
     StateChanged,
 )
 from trainer.run import Run, RunError
-
-T = TypeVar("T", bound=Event)
-FOREVER = {"stop__steps": 1_000_000, "stop__epochs": 1e9}
-
-
-class Driven:
-    """A run and everything it said. Not two at once in a process: they would share torch's generator."""
-
-    may_crash = False
-
-    def __init__(self, config: Config, folder: Path, **options: bool) -> None:
-        self.run = Run(config, folder, **options)
-        self.events: list[Event] = []
-        self._news = threading.Condition()
-        self.run.start(on_event=self._hear)
-
-    def _hear(self, event: Event) -> None:
-        with self._news:
-            self.events.append(event)
-            self._news.notify_all()
-
-    def until(self, kind: type[T], where: Callable[[T], bool] = lambda event: True) -> T:
-        """The first event of a kind that satisfies `where`, waiting for it."""
-
-        def found() -> T | RunCrashed | None:
-            wanted = (e for e in self.events if isinstance(e, kind) and where(e))
-            crashed = (e for e in self.events if isinstance(e, RunCrashed) and not self.may_crash)
-            return next(wanted, None) or next(crashed, None)
-
-        with self._news:
-            assert self._news.wait_for(found, timeout=30), f"no {kind.__name__}"
-            event = found()
-        assert isinstance(event, kind), event
-        return event
-
-    def do(self, line: str) -> CommandAcknowledged:
-        """Give a command and wait for its acknowledgement."""
-        command = parse(line, source="test")
-        self.run.submit(command)
-        return self.until(CommandAcknowledged, lambda e: e.id == command.id)
-
-    def all(self, kind: type[T]) -> list[T]:
-        return [e for e in self.events if isinstance(e, kind)]
-
-
-@pytest.fixture
-def driven(tmp_path: Path) -> Iterator[Callable[..., Driven]]:
-    """Starts tiny runs and closes them."""
-    started: list[Driven] = []
-
-    def start(name: str = "run", *, resume: bool = False, paused: bool = False, **changes: object) -> Driven:
-        started.append(Driven(tiny_config(**changes), tmp_path / name, resume=resume, paused=paused))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.run.close()
-
-
-def weights(folder: Path, id: str) -> dict[str, torch.Tensor]:
-    return load_file(folder / "checkpoints" / id / "model" / "model.safetensors")
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_a_whole_run_tells_its_story(driven: Callable[..., Driven], tmp_path: Path) -> None:
@@ -166,8 +98,7 @@ def test_pause_really_pauses_and_run_n_runs_n(driven: Callable[..., Driven]) -> 
     one = driven(**FOREVER)
     at = one.do("pause").at.step
     one.until(StateChanged, lambda e: e.state == "paused")
-    time.sleep(0.3)
-    assert one.do("save").at.step == at
+    assert [one.do("save").at.step for _ in range(3)] == [at] * 3
     one.do("run 7")
     one.until(StateChanged, lambda e: e.state == "paused" and e.at.step == at + 7)
 
@@ -340,8 +271,7 @@ def test_a_run_resumed_paused_makes_no_step(driven: Callable[..., Driven]) -> No
     stopped = one.until(RunFinished).at.step
     two = driven(resume=True, paused=True, **FOREVER)
     two.until(StateChanged, lambda e: e.state == "paused")
-    time.sleep(0.3)
-    assert two.do("run 2").at.step == stopped
+    assert [two.do(line).at.step for line in ("save", "save", "run 2")] == [stopped] * 3
 
 
 def test_questions_are_answered_by_the_weights_of_the_moment(driven: Callable[..., Driven]) -> None:
@@ -414,10 +344,7 @@ def test_a_crash_in_training_is_told_and_later_commands_are_refused(
     assert crash.checkpoint.startswith("b1-")
     one.until(StateChanged, lambda e: e.state == "crashed")
     assert not one.do("ask 1*1").ok
-    time.sleep(0.5)
-    written = status.read(one.run.folder)
-    assert written is not None
-    assert written.state == "crashed"
+    until(lambda: runs.state(one.run.folder) == "crashed")
 
 
 def test_a_run_that_broke_is_taken_up_in_the_same_process_and_ends_as_if_it_had_not(

@@ -18,6 +18,7 @@ import pytest
 from stepwise_tui.link import LinkError, connect
 from trainer import journal, lock, registry, runs, status
 from trainer.events import RunState
+from trainer.recorder import Recorder
 from trainer.runs import RunsError
 from trainer.status import Status
 
@@ -297,7 +298,7 @@ def test_looking_at_a_run_never_keeps_a_writer_from_it(tmp_path: Path) -> None:
         watcher.start()
     try:
         for _ in range(50):
-            journal.Journal(tmp_path, lambda event: None).close()
+            Recorder(tmp_path, lambda event: None).close()
     finally:
         over.set()
         for watcher in watchers:

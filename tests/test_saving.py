@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from stepwise_tui import session
+from tests.driven import FOREVER, Driven, same, weights
 from tests.terminal import until
-from tests.test_run import FOREVER, Driven, driven, same, weights
 from trainer import checkpoint, journal, lock
 from trainer.events import (
     AlarmCleared,
@@ -30,7 +30,6 @@ from trainer.events import (
     StateChanged,
 )
 
-__all__ = ["driven"]
 Start = Callable[..., Driven]
 
 

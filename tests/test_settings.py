@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from textual.color import Color
+from textual.theme import Theme
 from typer.testing import CliRunner
 
 from stepwise_tui import keymap, settings
@@ -190,10 +191,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("theme", [t for t in THEMES if not t.ansi], ids=lambda theme: theme.name)
-def test_every_colour_can_be_read_on_its_background(theme: object) -> None:
-    from textual.theme import Theme
-
-    assert isinstance(theme, Theme)
+def test_every_colour_can_be_read_on_its_background(theme: Theme) -> None:
     least = 7.0 if theme.name == "high-contrast" else 4.5
     for colour in ("foreground", "primary", "secondary", "accent", "success", "warning", "error"):
         for ground in ("background", "surface"):

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.terminal import STEPWISE, until
+from tests.processes import begin, wait_for
+from tests.terminal import until
 from tests.tiny import endless, kill
 from trainer import journal, runs, status
 from trainer.events import RunStarted
 
-
-def begin(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
-    return subprocess.Popen(
-        [*STEPWISE, *arguments, "--out", ".", "--plain"],
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if word in line:
-            return
-    raise AssertionError(f"{word!r} never came: {process.communicate()}")
+OPTIONS = ("--out", ".", "--plain")
 
 
 @pytest.mark.slow
 def test_of_two_that_take_a_run_up_at_the_same_moment_one_is_refused(tmp_path: Path) -> None:
     """And of two new runs that begin then, each trains by itself."""
     first, other = (
-        begin("run", "config", endless(tmp_path), "--name", name, cwd=tmp_path) for name in ("run", "other")
+        begin("run", "config", endless(tmp_path), "--name", name, *OPTIONS, cwd=tmp_path)
+        for name in ("run", "other")
     )
     try:
         wait_for(first, "loss")
@@ -50,7 +31,7 @@ def test_of_two_that_take_a_run_up_at_the_same_moment_one_is_refused(tmp_path: P
         assert first.returncode == 0
         assert runs.lives(tmp_path / "other")
 
-        rivals = [begin("resume", "run", cwd=tmp_path) for _ in range(2)]
+        rivals = [begin("resume", "run", *OPTIONS, cwd=tmp_path) for _ in range(2)]
         until(lambda: any(rival.poll() is not None for rival in rivals))
         (loser,) = (rival for rival in rivals if rival.poll() is not None)
         (winner,) = (rival for rival in rivals if rival is not loser)

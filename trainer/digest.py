@@ -57,7 +57,8 @@ NUMBERS = re.compile(
 )
 NAMES = ("loss", "loss_answer", "loss_cot", "grad_norm", "lr", "speed")
 """What is drawn of metrics: the losses, and what is drawn more coarsely."""
-ORDINARY = b'"skipped":0,"left_out":0}'
+ORDINARY = b'"skipped":0,"before_skipped":null,"left_out":0}'
+"""How metrics end that say nothing for the log: what is drawn of them is read without the rest."""
 SUPERSEDED = (b"state_changed", b"examples_shown", b"probed")
 """Events of which only the last one matters."""
 GONE = {b"null": float("nan"), b'"nan"': float("nan"), b'"inf"': float("inf"), b'"-inf"': float("-inf")}
@@ -74,7 +75,7 @@ class Line(NamedTuple):
 
 
 class Digest:
-    """Add every line of a journal, in order; take `lines` at any time."""
+    """Add every line of a journal, or take in blocks of them, in order; have its `lines` at any time."""
 
     def __init__(self) -> None:
         self.seq = 0
@@ -131,6 +132,11 @@ class Digest:
             if not isinstance(event, CommandReceived | CheckpointSaved | CheckpointRemoved):
                 self._place(line, head)  # these are told from outside the loop, or late
             self._take(line, event)
+
+    def take(self, block: bytes) -> None:
+        """Take in whole lines."""
+        for line in block.split(b"\n"):
+            self.add(line)
 
     def lines(self) -> list[bytes]:
         """What matters of all that was added, in order; the last line says how much was left out."""

@@ -12,11 +12,12 @@ This module imports nothing heavy: `stepwise runs` reads journals without torch.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -505,6 +506,15 @@ def decode(line: str | bytes) -> Event:
         return cls(**values)
     except (TypeError, ValueError, OverflowError) as error:
         raise DecodeError(f"{document['event']}: {error}") from None
+
+
+def decoded(lines: Iterable[bytes]) -> list[Event]:
+    """The events of lines; what is none is left out."""
+    events = []
+    for line in lines:
+        with contextlib.suppress(DecodeError):
+            events.append(decode(line))
+    return events
 
 
 def _plain(value: Any) -> Any:

@@ -20,8 +20,8 @@ LARGEST = 2**25
 def keep_memory() -> None:
     """For this process, from now on; to be called before its first thread begins.
 
-    All threads share one heap then. One that had its own already keeps it, and what is freed there goes back to
-    the kernel as before: training in such a thread is 4 % slower (docs/log.md).
+    All threads share one heap then. One that had its own already keeps it, and what is freed there goes back
+    to the kernel as before: training in such a thread is 4 % slower (docs/log.md).
     """
     if not sys.platform.startswith("linux"):
         return

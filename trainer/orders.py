@@ -108,8 +108,7 @@ class Orders:
             self._repeat(self._script.popleft())
         arrived = self._inbox.take()
         if self.repeating:
-            for command in [c for c in arrived if c.name not in AT_ONCE]:
-                self._put_off(command)
+            self._later += [c for c in arrived if c.name not in AT_ONCE]
             arrived = [c for c in arrived if c.name in AT_ONCE]
         else:
             self._catch_up()
@@ -118,13 +117,14 @@ class Orders:
         for command in arrived:
             if self._inbox.answer(command.id) is None:
                 self._obey(command)
+        if self.repeating and self._worker.control.paused:
+            self._refuse_the_later()
 
-    def _put_off(self, command: Command) -> None:
-        """Its place is after what was done before it was asked for; a pause would make it wait for ever."""
-        if self._worker.control.paused:
+    def _refuse_the_later(self) -> None:
+        """Their place is after what is being done again; while that is paused they would wait for ever."""
+        later, self._later = self._later, []
+        for command in later:
             self._acknowledge(command, False, TOO_EARLY)
-        else:
-            self._later.append(command)
 
     def give_up(self) -> None:
         """The run is over: nothing is done again any more, and what waits for that is refused."""

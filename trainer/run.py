@@ -53,6 +53,7 @@ from trainer.lineage import CheckpointRef
 from trainer.loop import Loop
 from trainer.parts import Parts, assemble
 from trainer.past import Past
+from trainer.recorder import Recorder
 from trainer.resumption import Place, Retold
 from trainer.room import Room
 from trainer.story import Listener, Story
@@ -126,7 +127,7 @@ class Run:
         self._on_event = on_event
         keep_memory()
         try:
-            self._journal = journal.Journal(self.folder, self._publish, renew=self._make_again)
+            self._journal = Recorder(self.folder, self._publish, renew=self._make_again)
         except BlockingIOError:
             raise RunError(self._taken()) from None
         except OSError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trainer import journal
 from trainer.digest import Digest
-from trainer.events import DecodeError, Event, decode, encode
+from trainer.events import Event, decoded, encode
 from trainer.journal import Reader
 
 KEEP_UP_SECONDS = 1.0
@@ -38,13 +38,7 @@ class Listener:
 
     def drain(self) -> list[Event]:
         """Events that are new, a block at once."""
-        events = []
-        for line in self.take().split(b"\n"):
-            try:
-                events.append(decode(line))
-            except DecodeError:
-                continue
-        return events
+        return decoded(self.take().split(b"\n"))
 
     def close(self) -> None:
         """Let it end; nothing more may be taken."""
@@ -106,6 +100,5 @@ class Story:
     def _read_on(self) -> bool:
         """Take in the next lines; whether there were any."""
         lines = self._reader.take()
-        for line in lines.split(b"\n"):
-            self._digest.add(line)
+        self._digest.take(lines)
         return bool(lines)

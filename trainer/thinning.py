@@ -119,7 +119,11 @@ class Thinned(Generic[T]):
         bucket = self._buckets.get(step >> self._level)
         if bucket is None:
             bucket = self._buckets[step >> self._level] = Bucket(point)
-        elif bucket.low is not None and bucket.low.value <= value <= bucket.high.value:  # type: ignore[union-attr]
+        elif (
+            bucket.low is not None
+            and bucket.high is not None
+            and bucket.low.value <= value <= bucket.high.value
+        ):
             return
         bucket.take(point)
 

@@ -68,7 +68,10 @@ def chart(
     scene = _Scene(view, log, _half(quantity, view, extent, x_range))
     limits = traces.live(history)
     main = quantity.curves[-1]
-    lines = [line for number in history.branches for line in _abandoned(history, number, limits, main, view)]
+    lines = [
+        Line(traces.along(history, number, left, view.x_axis), left.value, ABANDONED, "'")
+        for number, left in traces.abandoned(history, main, limits)
+    ]
     if beside is not None:
         other = main._replace(style=BESIDE, sign=BESIDE_SIGN)
         lines += _joined(beside.history, traces.live(beside.history), (other,), scene)
@@ -108,19 +111,6 @@ def _half(quantity: Quantity, view: View, extent: Extent, x_range: tuple[float, 
         return 0.0
     share, samples = HALVES[view.smoothing]
     return max(share * (x_range[1] - x_range[0]), samples * extent.spacing)
-
-
-def _abandoned(
-    history: History, number: int, limits: Mapping[int, float], curve: Curve, view: View
-) -> list[Line]:
-    """A curve from where its branch was left to its end."""
-    columns = curve.of(history.branches[number]).columns
-    start = int(np.searchsorted(columns.step, limits.get(number, -1.0), side="right"))
-    if start == len(columns.step):
-        return []
-    kept = slice(max(0, start - 1), None)
-    x = traces.along(history, number, columns, view.x_axis)
-    return [Line(x[kept], columns.value[kept], ABANDONED, "'")]
 
 
 def _joined(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from stepwise_tui.history import Branch
-from stepwise_tui.series import Series
+from stepwise_tui.series import Branch, Series
 from stepwise_tui.text import accuracy, short
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +51,17 @@ def trace(history: History, curve: Curve, x_axis: XAxis, limits: Mapping[int, fl
             whole = (columns.step, columns.time, x, columns.value, columns.fair, begins)
             parts.append([column[on_it] for column in whole])
     return Trace(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def abandoned(history: History, curve: Curve, limits: Mapping[int, float]) -> Iterator[tuple[int, Columns]]:
+    """What roll backs left of a curve, by branch: from where it leaves the live line to its end."""
+    for number, branch in history.branches.items():
+        columns = curve.of(branch).columns
+        start = int(np.searchsorted(columns.step, limits.get(number, -1.0), side="right"))
+        if start < len(columns.step):
+            left = slice(max(0, start - 1), None)
+            step, time, value, fair = columns
+            yield number, Columns(step[left], time[left], value[left], fair[left])
 
 
 def along(history: History, number: int, columns: Columns, x_axis: XAxis) -> Floats:

@@ -35,14 +35,10 @@ def plot(quantity: Quantity, history: History, axes: Any) -> None:
     half = max(share * (extent.end - extent.start), samples * extent.spacing)
     entered = np.array([at.step for at in traces.entries(history, limits)], dtype=np.float64)
     label: str | None = ABANDONED
-    for number, branch in history.branches.items():
-        columns = curves[0].of(branch).columns
-        start = int(np.searchsorted(columns.step, limits.get(number, -1.0), side="right"))
-        if start < len(columns.step):
-            left = slice(max(0, start - 1), None)  # from where it leaves the live line
-            look: dict[str, Any] = {"color": picture.GREY, "linewidth": 0.9, "linestyle": ":"}
-            axes.plot(columns.step[left], _finite(columns.value[left]), label=label, **look)
-            label = None
+    look: dict[str, Any] = {"color": picture.GREY, "linewidth": 0.9, "linestyle": ":"}
+    for _, left in traces.abandoned(history, curves[0], limits):
+        axes.plot(left.step, _finite(left.value), label=label, **look)
+        label = None
     for number, curve in enumerate(curves):
         found = traces.trace(history, curve, "step", limits)
         look = {"color": picture.COLOURS[number], "linestyle": picture.DASHES[number], "linewidth": 1.2}

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stepwise_tui.history import Happening, History, Turn, apply
+from stepwise_tui.history import History, Turn, replay
 from stepwise_tui.render import curves, html, picture
 from stepwise_tui.render.html import Markup, element, joined, pairs, section
 from stepwise_tui.text import DASH, accuracy, duration
+from stepwise_tui.timeline import Happening
 from stepwise_tui.words import BY_CAUSE, words
 from trainer import config as configuration
 from trainer import journal, presets, runs
@@ -25,7 +26,6 @@ from trainer.config import Config
 from trainer.digest import LINES, Digest
 from trainer.events import (
     ChatAnswered,
-    DecodeError,
     Evaluated,
     Event,
     Notice,
@@ -35,7 +35,7 @@ from trainer.events import (
     RunStarted,
     ShownExample,
     StateChanged,
-    decode,
+    decoded,
 )
 from trainer.files import replace_text
 from trainer.runs import ENDED, RunRow
@@ -68,14 +68,10 @@ def read(folder: Path) -> Story:
     digest, reader = Digest(), journal.Reader(folder)
     try:
         while block := reader.take():
-            for line in block.split(b"\n"):
-                digest.add(line)
+            digest.take(block)
     finally:
         reader.close()
-    history = History(config=begun)
-    for line in digest.lines():
-        with contextlib.suppress(DecodeError):
-            apply(history, decode(line))
+    history = replay(decoded(digest.lines()), begun)
     return Story(row, begun, history, list(journal.read(folder, journal.of(*TOLD))))
 
 

@@ -208,6 +208,9 @@ class Charts(Horizontal):
     def on_mount(self) -> None:
         self.on_resize()
 
+    def on_unmount(self) -> None:
+        self._leave_other()
+
     def on_resize(self) -> None:
         self.query_one("#gradient").display = self.size.width >= THREE
 
@@ -321,9 +324,16 @@ class Charts(Horizontal):
 
     def lay_beside(self, folder: Path | None) -> str:
         """Draw another run too, or none any more. Raises ValueError when it cannot be read."""
-        self._other, self._beside = (Other(folder) if folder is not None else None), None
+        other = Other(folder) if folder is not None else None
+        self._leave_other()
+        self._other = other
         self.show(self._history)
         return "no other run" if folder is None else f"reading {clean(folder.name)} …"
+
+    def _leave_other(self) -> None:
+        if self._other is not None:
+            self._other.close()
+        self._other = self._beside = None
 
     @property
     def _extent(self) -> Extent:

@@ -1,0 +1,67 @@
+"""The rows of the timeline: what happened, and the checkpoints that are left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from stepwise_tui.words import words
+from trainer.digest import is_row
+from trainer.events import (
+    AlarmCleared,
+    AlarmRaised,
+    At,
+    CheckpointSaved,
+    CommandAcknowledged,
+    Event,
+    RolledBack,
+    RunCrashed,
+    RunFinished,
+    RunStarted,
+    StageEntered,
+)
+
+Kind = Literal["start", "stage", "save", "operator", "branch", "alarm", "end"]
+KINDS: dict[type[Event], Kind] = {
+    RunStarted: "start",
+    StageEntered: "stage",
+    CommandAcknowledged: "operator",
+    RolledBack: "branch",
+    AlarmRaised: "alarm",
+    AlarmCleared: "alarm",
+    RunFinished: "end",
+    RunCrashed: "end",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """A row of the timeline. checkpoint: what was saved there and is left, "" if nothing is."""
+
+    at: At
+    kind: Kind
+    text: str
+    checkpoint: str = ""
+
+
+def happening(event: Event) -> Happening | None:
+    """The row of an event, if it makes one that stays; that of a checkpoint goes when this goes."""
+    return Happening(event.at, KINDS[type(event)], words(event) or "") if is_row(event) else None
+
+
+def with_saves(happenings: Iterable[Happening], saves: Iterable[CheckpointSaved]) -> list[Happening]:
+    """All rows, oldest first: the checkpoints of entries beside their stages, others in rows of their own."""
+    saves = list(saves)
+    entries = {_place(e.at): e.checkpoint for e in saves if e.cause == "stage"}
+    rows = [
+        replace(row, checkpoint=entries.pop(_place(row.at), "")) if row.kind == "stage" else row
+        for row in happenings
+    ]
+    own = [e for e in saves if e.cause != "stage" or e.checkpoint in entries.values()]
+    rows += [Happening(e.at, "save", words(e) or "", e.checkpoint) for e in own]
+    return sorted(rows, key=lambda row: row.at.time)
+
+
+def _place(at: At) -> tuple[int, int, int]:
+    return at.branch, at.step, at.stage
