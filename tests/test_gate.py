@@ -23,7 +23,7 @@ from trainer.parts import assemble
 from trainer.probe import probe
 from trainer.schedule import Pace, Progress
 
-CONFIG = ScheduleConfig(kind="adaptive", probes=2, ready=0.9, most_at_once=4)
+CONFIG = ScheduleConfig(kind="adaptive", probes=2, ready=0.9, stall=3, most_at_once=4)
 
 
 def probed(accuracy: float) -> Probed:
@@ -72,6 +72,16 @@ def test_stages_that_cost_nothing_are_joined_and_a_dip_parts_them() -> None:
     assert after(*easy, probed(0.1)).at_once(replace_kind("gated")) == 1
 
 
+def test_a_stage_that_gets_no_better_is_left() -> None:
+    climbing = after(*told(1.0), *map(probed, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)))
+    assert not climbing.early(CONFIG)
+    flat = after(*told(1.0), *map(probed, (0.5, 0.4, 0.6, 0.5, 0.4, 0.6)))
+    assert flat.early(CONFIG) == 1 and not flat.learnt(CONFIG)
+    assert not flat.early(CONFIG.model_copy(update={"stall": None}))
+    nothing = after(*told(1.0), *map(probed, [0.0] * 6))
+    assert not nothing.early(CONFIG)  # there, time decides
+
+
 def replace_kind(kind: str) -> ScheduleConfig:
     return CONFIG.model_copy(update={"kind": kind})
 
@@ -101,9 +111,11 @@ def test_it_never_opens_without_its_probes_and_survives_a_checkpoint(events: lis
         early = state.early(config)
         assert 0 <= early <= config.most_at_once
         if early:
-            recent = state.recent
-            assert len(recent) == state.probes(config)
-            assert sum(recent) / len(recent) >= config.ready * (1.0 if state.best is None else state.best)
+            recent = state.recent[-state.probes(config) :]
+            wanted = config.ready * (1.0 if state.best is None else state.best)
+            back = len(recent) == state.probes(config) and sum(recent) / len(recent) >= wanted
+            assert back or (early == 1 and state.stalled(config) and not state.careful)
+            assert sum(recent) > 0
         assert Gate.load(json.loads(json.dumps(state.state()))) == state
 
 

@@ -37,6 +37,7 @@ PACES = {
     "schedule.removed_share": ("geometric",),
     "schedule.ready": GATED,
     "schedule.probes": GATED,
+    "schedule.stall": GATED,
     "schedule.longest": GATED,
     "schedule.most_at_once": ("adaptive",),
 }
@@ -222,6 +223,13 @@ class ScheduleConfig(Section):
     )
     probes: Positive = Field(
         3, json_schema_extra=LIVE, description="for gated and adaptive: probes whose mean counts"
+    )
+    stall: int | None = Field(
+        12,
+        ge=1,
+        json_schema_extra=LIVE,
+        description="for gated and adaptive: probes that bring nothing over as many before; then a stage "
+        "is left though it is not learnt; none: it is not",
     )
     probe_every: Positive = Field(25, description="for gated and adaptive: steps between two probes")
     probe_examples: Positive = Field(

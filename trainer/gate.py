@@ -4,7 +4,9 @@ A *probe* is one forward pass over a fixed slice of the validation split, with w
 given: the share of examples of which every remaining token, of CoT and answer, is the likeliest one there.
 With no CoT left that is exact match. The gate opens when the mean of the last `schedule.probes` of them is
 back at `schedule.ready` of the best that was had before the last removal. At the first stage nothing came
-before, and all of it is asked for: `schedule.ready` itself. Where nothing was ever right, time decides.
+before, and all of it is asked for: `schedule.ready` itself. Where nothing was ever right, time decides. It
+opens, too, when waiting has stopped to help: when the mean of the last `schedule.stall` probes is not `GAIN`
+above that of as many before.
 
 *gated*: one stage each time. *adaptive*: stages that cost nothing are joined. When two removals in a row were
 followed by a first probe that was high enough already, the next takes twice as many; one that was followed by
@@ -21,6 +23,8 @@ from typing import Any
 from trainer.config import GATED, ScheduleConfig
 from trainer.events import At, Event, Probed, RolledBack, StageEntered
 
+GAIN = 0.01
+"""Of all examples: less is no gain."""
 EASY = 2
 """Removals without a dip, one after the other, before the next takes twice as many stages."""
 CAREFUL = 3
@@ -32,7 +36,8 @@ CARE = f"the schedule is careful for the next {CAREFUL} stages: one at a time, t
 class Gate:
     """best: mean of probes before the last removal, the best of all stages; None at the first.
 
-    recent: the last probes of this stage. dipped: whether its first probe was too low, None before it came.
+    recent: the last probes of this stage, as many as may count. dipped: whether its first one was too low,
+    None before it came.
     chunk: stages that the next removal takes. easy: removals in a row without a dip. careful: stages still to
     be gone through slowly.
     """
@@ -45,24 +50,38 @@ class Gate:
     careful: int = 0
 
     def probes(self, config: ScheduleConfig) -> int:
-        """How many probes are looked at."""
+        """How many probes say whether the stage is learnt."""
         return config.probes * 2 if self.careful else config.probes
 
     def target(self, config: ScheduleConfig) -> float:
         """The mean at which it opens."""
         return config.ready * (1.0 if self.best is None else self.best)
 
-    @property
-    def mean(self) -> float | None:
-        """Of the recent probes; None before the first."""
-        return sum(self.recent) / len(self.recent) if self.recent else None
+    def mean(self, config: ScheduleConfig) -> float | None:
+        """Of the probes that count; None before the first."""
+        counted = self.recent[-self.probes(config) :]
+        return sum(counted) / len(counted) if counted else None
+
+    def learnt(self, config: ScheduleConfig) -> bool:
+        """Whether accuracy is back."""
+        mean = self.mean(config)
+        enough = len(self.recent) >= self.probes(config)
+        return enough and mean is not None and mean >= self.target(config) > 0
+
+    def stalled(self, config: ScheduleConfig) -> bool:
+        """Whether waiting has stopped to help."""
+        if config.stall is None or self.careful or len(self.recent) < 2 * config.stall:
+            return False
+        last, before = self.recent[-config.stall :], self.recent[-2 * config.stall : -config.stall]
+        return sum(last) - sum(before) < GAIN * config.stall and sum(last) > 0
 
     def early(self, config: ScheduleConfig) -> int:
         """Stages that the next removal may take now; 0 while the gate is shut."""
-        mean = self.mean
-        if config.kind not in GATED or mean is None or len(self.recent) < self.probes(config):
+        if config.kind not in GATED:
             return 0
-        return self.at_once(config) if mean >= self.target(config) > 0 else 0
+        if self.learnt(config):
+            return self.at_once(config)
+        return int(self.stalled(config))
 
     def at_once(self, config: ScheduleConfig) -> int:
         """Stages that the next removal takes."""
@@ -85,7 +104,7 @@ def learn(gate: Gate, event: Event, config: ScheduleConfig) -> Gate:
             dipped = gate.dipped
             if dipped is None and gate.best is not None:
                 dipped = event.accuracy < gate.target(config)
-            recent = (*gate.recent, event.accuracy)[-gate.probes(config) :]
+            recent = (*gate.recent, event.accuracy)[-2 * max(config.probes, config.stall or 0) :]
             return replace(gate, recent=recent, dipped=dipped)
         case StageEntered(cause="schedule" | "operator"):
             return _entered(gate, config)
@@ -95,7 +114,7 @@ def learn(gate: Gate, event: Event, config: ScheduleConfig) -> Gate:
 
 
 def _entered(gate: Gate, config: ScheduleConfig) -> Gate:
-    best, mean = gate.best, gate.mean
+    best, mean = gate.best, gate.mean(config)
     if mean is not None:
         best = mean if best is None else max(best, mean)
     easy, chunk = gate.easy, gate.chunk
@@ -121,14 +140,18 @@ def told(gate: Gate, accuracy: float, config: ScheduleConfig, *, at: At, n: int,
         seconds=seconds,
     )
     after = learn(gate, event, config)
-    assert after.mean is not None
-    return replace(event, mean=after.mean, target=after.target(config), at_once=after.at_once(config))
+    mean = after.mean(config)
+    assert mean is not None
+    return replace(event, mean=mean, target=after.target(config), at_once=after.at_once(config))
 
 
 def reason(gate: Gate, steps: int, config: ScheduleConfig) -> str:
     """Why a removal comes, after so many steps that count."""
-    mean = "no probe" if gate.mean is None else f"{gate.mean:.1%} right"
+    mean = gate.mean(config)
+    found = "no probe" if mean is None else f"{mean:.1%} right"
     wanted = f"{gate.target(config):.1%} wanted"
-    if gate.early(config):
-        return f"{mean} after {steps:,} steps, {wanted}"
-    return f"{steps:,} steps are the longest time; {mean}, {wanted}"
+    if gate.learnt(config):
+        return f"{found} after {steps:,} steps, {wanted}"
+    if gate.stalled(config):
+        return f"no better of late, {found} after {steps:,} steps, {wanted}"
+    return f"{steps:,} steps are the longest time; {found}, {wanted}"
