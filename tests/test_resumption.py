@@ -21,6 +21,7 @@ from trainer.events import (
     RolledBack,
     SettingChanged,
     StageEntered,
+    StateChanged,
 )
 from trainer.orders import Orders
 from trainer.resumption import Deed, Place, Plan, Retold, plan
@@ -124,9 +125,17 @@ def test_each_event_is_passed_over_as_often_as_the_journal_has_it(
     for entry in later:
         assert told.ahead(Place(1, 0))
         assert told.has(event(*entry))
-    assert not told.ahead(Place(1, 0))
+    assert not told.ahead(Place(1, 8))
     assert not any(told.has(event(*entry)) for entry in entries)
     assert told.seq == max(seq, len(events)) if later else told.seq == seq
+
+
+def test_a_step_of_which_only_a_pause_is_told_is_done_again_before_that_pause() -> None:
+    """What `run 9` led to was seen; a run taken up paused must not stand a step before it."""
+    told = Retold(numbered(answered("run 9", "a", 12), StateChanged(at=at(21), state="paused")), 1)
+    assert told.ahead(Place(1, 20))
+    assert not told.ahead(Place(1, 21))
+    assert not told.ahead(Place(2, 20))
 
 
 class Repeating:

@@ -163,8 +163,13 @@ class Retold:
         self.seq = seq
         """The place on the run's line: the last event that was passed over."""
         self._waiting: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        self._reached: dict[int, int] = defaultdict(int)
         for event in events:
-            if event.seq > seq and _is_retold(event):
+            if event.seq <= seq:
+                continue
+            at = event.at
+            self._reached[at.branch] = max(self._reached[at.branch], at.step)
+            if _is_retold(event):
                 self._waiting[_key(event)].append(event.seq)
 
     def has(self, event: Event) -> bool:
@@ -181,7 +186,12 @@ class Retold:
         self.seq = max(self.seq, seq)
 
     def ahead(self, place: Place) -> bool:
-        """Whether the journal tells more of this branch, here or further on."""
+        """Whether the journal tells more of this branch, here or further on.
+
+        It may tell of a step only that training was paused there: that is where a pause belongs.
+        """
+        if place.step < self._reached.get(place.branch, 0):
+            return True
         return any(key[1] == place.branch and key[2] >= place.step for key in self._waiting)
 
 

@@ -74,7 +74,8 @@ def status_line(
         pieces.append(Piece(machine, 4 if history.sampled.gpus else 7))
     remaining = seconds_to_none(history)
     if remaining is not None:
-        pieces.append(Piece(_text(f"all gone in {duration(remaining)}"), 2))
+        when = "within" if history.config.schedule.kind in GATED else "in"
+        pieces.append(Piece(_text(f"all gone {when} {duration(remaining)}"), 2))
     return fit(pieces, width)
 
 
@@ -105,8 +106,9 @@ def removal_line(history: History, width: int, glyphs: Glyphs) -> Content:
     pieces = [
         Piece(_text(f"{at.stage} / {history.stages}", "bold"), 0),
         Piece(_next_removal(history), 0),
-        Piece(_text(_pace(history), FAINT), 2),
-        Piece(_text(f"branch {at.branch}", FAINT if at.branch == 1 else ""), 1),
+        *_at_the_latest(history),
+        Piece(_text(_pace(history), FAINT), 3),
+        Piece(_text(f"branch {at.branch}", FAINT if at.branch == 1 else ""), 2),
     ]
     rest = fit(pieces, width - len("removed ") - 26)
     room = max(8, width - len("removed ") - 2 - rest.cell_length)
@@ -128,7 +130,10 @@ def _next_removal(history: History) -> Content:
     if history.control.held:
         return _text("HELD", "bold $warning")
     if history.config.schedule.kind in GATED:
-        return _learning(history)
+        probed = history.probed
+        if probed is None:
+            return _text("no probe yet", FAINT)
+        return _text(f"next at {accuracy(probed.target)}, now {accuracy(probed.mean)}")
     seconds = seconds_to_next(history)
     if seconds is None:
         return _text("next in –", FAINT)
@@ -137,11 +142,10 @@ def _next_removal(history: History) -> Content:
     return _text(f"next in {duration(seconds)}")
 
 
-def _learning(history: History) -> Content:
-    """How far the stage is learnt, and when the next token goes at the latest."""
-    probed, latest = history.probed, seconds_to_next(history)
-    now = "no probe yet" if probed is None else f"{accuracy(probed.mean)} of {accuracy(probed.target)} learnt"
-    return _text(now if latest is None else f"{now}, next within {duration(latest)}")
+def _at_the_latest(history: History) -> list[Piece]:
+    """When the next token goes though its stage is not learnt, where the schedule goes by that."""
+    latest = seconds_to_next(history) if history.config.schedule.kind in GATED else None
+    return [] if latest is None else [Piece(_text(f"within {duration(latest)}"), 1)]
 
 
 def _pace(history: History) -> str:
