@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -33,6 +34,7 @@ from trainer.events import (
     CommandReceived,
     Evaluated,
     Event,
+    ExamplesAnswered,
     ExamplesShown,
     HistoryTold,
     Metrics,
@@ -55,6 +57,9 @@ from trainer.schedule import Pace, Progress
 from trainer.thinning import Thinned
 
 Tone = Literal["plain", "faint", "stage", "operator", "good", "warning", "error"]
+
+ANSWERED = 6
+"""Weights of which the answers to the held-out examples are kept."""
 
 LOADS = 150
 """Of the machine that trains: five minutes, at a look every two seconds."""
@@ -86,6 +91,11 @@ class Turn:
     answer: str = ""
     answered: ChatAnswered | QuizTaken | None = None
     refused: str = ""
+
+    @property
+    def streams(self) -> bool:
+        """Whether an answer is being written."""
+        return bool(self.cot or self.answer) and self.answered is None and not self.refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +166,17 @@ class Branch:
 class History:
     """A run as its events tell it.
 
-    config: as it is now. control: what the operator holds. pending: commands received and not yet
-    acknowledged. gone: what is known of a run that is not reached, None while it is. counted_from: the step
-    from which steps count towards the next removal. log_total, chat_total: lines the log and turns the chat
-    have ever had. born: the time of the first event. sampled: how the machine that trains is doing. loads: of
-    late, how much its GPU computed, or its cores where it uses none, in per cent. drawn: changes whenever a
-    chart would.
+    names: how the person at this screen writes the key of each action. config: as it is now. answered: the
+    held-out examples as some weights answered them when asked, by the name of these. control: what the
+    operator holds. pending: commands received and not yet acknowledged. gone: what is known of a run that is
+    not reached, None while it is. counted_from: the step from which steps count towards the next removal.
+    log_total, chat_total: lines the log and turns the chat have ever had. born: the time of the first event.
+    sampled: how the machine that trains is doing. loads: of late, how much its GPU computed, or its cores
+    where it uses none, in per cent. drawn: changes whenever a chart would.
     """
 
     config: Config = field(default_factory=Config)
+    names: Mapping[str, str] = field(default_factory=dict)
     started: RunStarted | None = None
     at: At = field(default_factory=At)
     state: RunState = "starting"
@@ -174,6 +186,7 @@ class History:
     evaluated: Evaluated | None = None
     shown: tuple[ShownExample, ...] = ()
     shown_at: At | None = None
+    answered: dict[str, ExamplesAnswered] = field(default_factory=dict)
     alarm: AlarmRaised | None = None
     gone: ReachChanged | None = None
     pending: dict[str, CommandReceived] = field(default_factory=dict)
@@ -324,6 +337,11 @@ def apply(history: History, event: Event) -> None:
             history.drawn += 1
         case ExamplesShown():
             history.shown, history.shown_at = event.examples, event.at
+        case ExamplesAnswered():
+            history.answered.pop(event.checkpoint, None)
+            history.answered[event.checkpoint] = event
+            if len(history.answered) > ANSWERED:
+                del history.answered[next(iter(history.answered))]
         case CheckpointSaved():
             history.saves.pop(event.checkpoint, None)
             history.saves[event.checkpoint] = event
@@ -415,6 +433,7 @@ def _fork(history: History, event: RolledBack) -> None:
     history.forks[event.at.branch] = Fork(event.parent, event.at.step, event.at.stage)
     history.alarm = history.evaluated = history.metrics = None
     history.shown = ()
+    history.control = replace(history.control, pause_at=None)
     history.drawn += 1
     if not event.keep_weights and event.parent in history.branches:
         history.counted_from = history.branches[event.parent].since(event.at)
@@ -479,7 +498,7 @@ def _turn(history: History, id: str) -> Turn | None:
 
 def _log(history: History, event: Event) -> None:
     tone = _tone(event)
-    text = words(event) if tone else None
+    text = words(event, history.names) if tone else None
     if tone is None or text is None:
         return
     if isinstance(event, StageEntered) and history.evaluated is not None:
@@ -530,7 +549,7 @@ NOTICE_TONES: dict[str, Tone] = {"info": "faint", "warning": "warning", "error":
 def _remember(history: History, event: Event) -> None:
     """The timeline's rows that stay; those of checkpoints are there for as long as these are."""
     if is_row(event):
-        history.happenings.append(Happening(event.at, KINDS[type(event)], words(event) or ""))
+        history.happenings.append(Happening(event.at, KINDS[type(event)], words(event, history.names) or ""))
         history.drawn += 1
 
 
