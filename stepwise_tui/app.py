@@ -30,17 +30,18 @@ from textual.widgets.input import Selection
 from stepwise_tui import keymap
 from stepwise_tui.driver import Driver
 from stepwise_tui.glyphs import ASCII, Glyphs, detect
-from stepwise_tui.history import History, apply
+from stepwise_tui.history import History, Tone, apply
 from stepwise_tui.link import Link
 from stepwise_tui.looking import Looking
 from stepwise_tui.painting import Painting
 from stepwise_tui.screens.main import Main, Tab
+from stepwise_tui.screens.page import Page
 from stepwise_tui.settings import Settings, remember_theme
 from stepwise_tui.terminal import Terminal
 from stepwise_tui.themes import DESCRIPTIONS, dress
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from stepwise_tui.widgets.closing import shortest
-from trainer.control import ONE_WAY, CommandError, decide, parse
+from trainer.control import ONE_WAY, Command, CommandError, decide, parse
 from trainer.digest import is_question
 from trainer.events import (
     CheckpointRemoved,
@@ -58,6 +59,8 @@ from trainer.events import (
 )
 
 if TYPE_CHECKING:
+    from stepwise_tui.screens.examples import Examples
+    from stepwise_tui.screens.timeline import Timeline
     from trainer.lineage import CheckpointRef
 
 SILENCE_SECONDS = 10.0
@@ -112,18 +115,20 @@ class Cockpit(Looking, App[Departure]):
         """terminal: what it is drawn on; None in a test. settings: the person's, if there are any. beside:
         another run, to compare with. frugal: look for what is new, and draw it, less often."""
         settings = settings or Settings()
-        self.keys = keymap.mapped(settings.keys)
+        table = keymap.mapped(settings.keys)
+        self.keys = tuple(key for key in table if not key.page)
+        self.page_keys = tuple(key for key in table if key.page)
         self.key_names = keymap.names(self.keys)
         self.COMMAND_PALETTE_BINDING = self.key_of("command_palette").key  # type: ignore[misc]
         super().__init__(driver_class=Driver if terminal is not None else None)
-        self.set_keymap({key.action: key.key for key in self.keys if key.action in settings.keys})
+        self.set_keymap({key.action: key.key for key in table if key.action in settings.keys})
         self._terminal = terminal
         self._asked: deque[Departure | Literal["suspend", "redraw"]] = deque()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (120, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-short"), (34, "-tall")]
         dress(self, settings)
         self.link = link
-        self.history = History(config=link.config)
+        self.history = History(config=link.config, names=self.key_names)
         self.glyphs = glyphs or detect()
         self.set_class(self.glyphs is ASCII, "-ascii")
         self.painting = Painting()
@@ -134,6 +139,8 @@ class Cockpit(Looking, App[Departure]):
         self._shown = self._charts_shown = 0.0
         self._stale = False
         self._sampled = 0.0
+        self._questions: set[str] = set()
+        """Ids of those that were asked from here."""
 
     def get_default_screen(self) -> Screen[None]:
         return self.main
@@ -167,7 +174,9 @@ class Cockpit(Looking, App[Departure]):
         rested = time.monotonic() - self._shown >= self._rhythm.lines
         if not all(isinstance(event, ROUTINE) for event in events) or (self._stale and rested):
             self._show()
-        elif self._charts_due():
+            return
+        self.main.show_pending(self.history)
+        if self._charts_due():
             self.show_charts()
 
     def _follow_terminal(self) -> None:
@@ -199,6 +208,9 @@ class Cockpit(Looking, App[Departure]):
         self._shown, self._stale = time.monotonic(), False
         self._retitle()
         self.main.show(self.history)
+        for page in self.screen_stack:
+            if isinstance(page, Page) and page.ready:
+                page.show(self.history)
         if self._charts_due() or self.history.ended:
             self.show_charts()
         if self.history.ended and self._leaving:
@@ -232,33 +244,39 @@ class Cockpit(Looking, App[Departure]):
             case CommandReceived() | CommandAcknowledged(ok=True) if is_question(event):
                 return
             case CommandReceived():
-                self.main.say(f"requested: {event.command}", "faint")
+                self.say(f"requested: {event.command}", "faint")
             case CommandAcknowledged():
                 text = f"{event.command}: {event.message} (at step {event.at.step:,})"
-                self.main.say(text, "good" if event.ok else "warning")
+                self.say(text, "good" if event.ok else "warning")
             case Notice(level="warning" | "error"):
-                self.main.say(event.message, "warning")
+                self.say(event.message, "warning")
+
+    def say(self, text: str, tone: Tone) -> None:
+        """An answer to the person, on the page that lies over the cockpit, too."""
+        self.main.say(text, tone)
+        if isinstance(self.screen, Page):
+            self.screen.say(text, tone)
 
     # Up: commands -------------------------------------------------------------------------------------
 
-    def request(self, text: str) -> bool:
-        """Send a command; say so at once, or say why it cannot be sent. Whether it was."""
+    def request(self, text: str) -> Command | None:
+        """Send a command; say so at once, or say why it cannot be sent. The command, where it was."""
         if not self._may(text):
-            return False
+            return None
         try:
             command = parse(text)
         except CommandError as problem:
-            self.main.say(str(problem), "warning")
-            return False
-        self.main.say(f"requested: {text}", "faint")
+            self.say(str(problem), "warning")
+            return None
+        self.say(f"requested: {text}", "faint")
         self.link.send(command)
         self.tick()
-        return True
+        return command
 
     def _may(self, text: str) -> bool:
         """Whether there is a run to ask; before its first event there is none."""
         if self.history.started is None:
-            self.main.say("the run is still starting", "warning")
+            self.say("the run is still starting", "warning")
         return self.history.started is not None
 
     def _outlook(self, text: str) -> str | None:
@@ -267,7 +285,7 @@ class Cockpit(Looking, App[Departure]):
             return None
         decision = decide(self.history.control, parse(text), self.history.facts)
         if not decision.ok:
-            self.main.say(f"{text}: {decision.message}", "warning")
+            self.say(f"{text}: {decision.message}", "warning")
             return None
         return decision.message
 
@@ -305,10 +323,8 @@ class Cockpit(Looking, App[Departure]):
 
         self.push_screen(ChooseRollback(self.history.facts, preferred), self._send)
 
-    def roll_back_to(self, checkpoint: CheckpointRef | None) -> None:
+    def roll_back_to(self, checkpoint: CheckpointRef) -> None:
         """Ask whether to return to a checkpoint, and do it."""
-        if checkpoint is None:
-            return
         command = f"rollback {checkpoint.id}"
         outlook = self._outlook(command)
         if outlook is not None:
@@ -344,7 +360,8 @@ class Cockpit(Looking, App[Departure]):
 
     def on_chat_panel_asked(self, message: ChatPanel.Asked) -> None:
         sent = [self.request(command) for command in message.commands]
-        if not all(sent):
+        self._questions.update(command.id for command in sent if command is not None)
+        if None in sent:
             self.main.query_one(ChatPanel).give_back(message.text)
 
     # Looking ------------------------------------------------------------------------------------------
@@ -355,16 +372,23 @@ class Cockpit(Looking, App[Departure]):
     def action_switch_way(self) -> None:
         """In the chat of a model that answers both ways: with all of the CoT, or the answer alone."""
         if not self.main.query_one(ChatPanel).switch_way():
-            self.main.say(ONE_WAY, "warning")
+            self.say(ONE_WAY, "warning")
 
     def action_choose_weights(self) -> None:
         """Whom the chat asks: the current weights, a checkpoint, or both."""
         from stepwise_tui.screens.dialogs import ChooseWeights
 
-        self.push_screen(ChooseWeights(self.history), self.main.query_one(ChatPanel).ask_of)
+        dialog = ChooseWeights(self.history, "whom to ask", "asks this one", both=True)
+        self.push_screen(dialog, self.main.query_one(ChatPanel).ask_of)
 
     def action_leave_chat(self) -> None:
-        self.main.leave_chat()
+        """Cut short the answer to this person that is being written; leave the chat where none is."""
+        streams = any(turn.streams and turn.id in self._questions for turn in self.history.chat)
+        self._questions.clear()
+        if streams:
+            self.request("interrupt")
+        else:
+            self.main.leave_chat()
 
     def action_open(self, tab: Tab) -> None:
         self.main.open(tab)
@@ -382,22 +406,49 @@ class Cockpit(Looking, App[Departure]):
             self.lay_beside(*chosen)
 
     def action_help(self) -> None:
-        from stepwise_tui.screens.pages import Help
+        from stepwise_tui.screens.help import Help
 
-        self.push_screen(Help(self.keys))
+        self.push_screen(Help((*self.keys, *self.page_keys)))
 
     def action_examples(self) -> None:
-        from stepwise_tui.screens.pages import Examples
+        self._open_examples()
 
-        self.push_screen(Examples(self.history, self.glyphs, self.key_names["evaluate"]))
+    def _open_examples(self, beside: str | None = None) -> None:
+        """beside: a checkpoint, whose answers stand beside those of the live weights."""
+        from stepwise_tui.screens.examples import Examples
+
+        self.push_screen(Examples(self.history, self.glyphs, self._keys_of("examples"), beside))
+
+    def on_examples_wanted(self, message: Examples.Wanted) -> None:
+        for whose in message.whose:
+            self.request(f"examples --at {whose}" if whose else "examples")
 
     def action_system(self) -> None:
         self.main.toggle_system()
 
     def action_timeline(self) -> None:
-        from stepwise_tui.screens.pages import Timeline
+        from stepwise_tui.screens.timeline import Timeline
 
-        self.push_screen(Timeline(self.history), self.roll_back_to)
+        self.push_screen(Timeline(self.history, self.glyphs, self._keys_of("timeline")))
+
+    def on_timeline_chosen(self, message: Timeline.Chosen) -> None:
+        """Do with a checkpoint what was wished."""
+        checkpoint = message.checkpoint
+        match message.wish:
+            case "roll back":
+                self.pop_screen()
+                self.roll_back_to(checkpoint)
+            case "chat":
+                self.pop_screen()
+                self.main.query_one(ChatPanel).ask_of((checkpoint.id,))
+                self.main.open("chat")
+            case "evaluate":
+                self.request(f"examples --at {checkpoint.id}")
+            case "compare":
+                self._open_examples(checkpoint.id)
+
+    def _keys_of(self, page: keymap.Page) -> tuple[keymap.Key, ...]:
+        return tuple(key for key in self.page_keys if key.page == page)
 
     def action_picture(self) -> None:
         """Save the screen as SVG: beside the run where its folder is on this machine, else where one is."""
@@ -409,12 +460,16 @@ class Cockpit(Looking, App[Departure]):
             except OSError as error:
                 problem = error
             else:
-                self.main.say(f"the screen is saved: {shortest(folder / name)}", "good")
+                self.say(f"the screen is saved: {shortest(folder / name)}", "good")
                 return
-        self.main.say(f"the screen cannot be saved: {problem}", "warning")
+        self.say(f"the screen cannot be saved: {problem}", "warning")
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette: every key of the table by name, and the themes."""
+        """The palette: every key of the table by name, those of the page first, and the themes."""
+        if isinstance(screen, Page):
+            for key in self._keys_of(screen.page):
+                act = getattr(screen, f"action_{key.action}")
+                yield SystemCommand(f"{key.title} ({key.shown})", key.help, act)
         for key in self.keys:
             if key.action != "command_palette":
                 act = getattr(self, f"action_{key.action}")
@@ -429,7 +484,7 @@ class Cockpit(Looking, App[Departure]):
         try:
             remember_theme(name)
         except OSError as error:
-            self.main.say(f"the theme is not remembered: {error}", "warning")
+            self.say(f"the theme is not remembered: {error}", "warning")
 
     def key_of(self, action: str) -> keymap.Key:
         return next(key for key in self.keys if key.action == action)
@@ -506,7 +561,7 @@ class Cockpit(Looking, App[Departure]):
         self.screen.clear_selection()
         if field is not None:
             field.selection = Selection.cursor(field.cursor_position)
-        self.main.say(f"copied {len(text):,} characters", "plain")
+        self.say(f"copied {len(text):,} characters", "plain")
 
     def _leave(self, answer: str | None) -> None:
         if answer == "leave":
@@ -517,5 +572,5 @@ class Cockpit(Looking, App[Departure]):
         if self.history.started is None:
             self.exit("stop")
             return
-        self.main.say("saving, then leaving; q again leaves at once", "warning")
+        self.say("saving, then leaving; q again leaves at once", "warning")
         self.link.send(parse("stop"))

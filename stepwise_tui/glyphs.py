@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 class Glyphs(NamedTuple):
     """full, empty: the removal bar. dot: a removed token. right, wrong: verdicts. down: there is more below.
-    bars: from little to much."""
+    bars: from little to much. differs: two answers that are not the same. limb: a
+    branch begins."""
 
     full: str
     empty: str
@@ -24,12 +25,18 @@ class Glyphs(NamedTuple):
     dash: str
     down: str
     bars: str
+    differs: str
+    limb: str
     braille: bool
 
 
-UNICODE = Glyphs("█", "░", "·", "✓", "✗", "●", "▲", " · ", "…", "×", "–", "↓", "▁▂▃▄▅▆▇█", braille=True)
+UNICODE = Glyphs(
+    "█", "░", "·", "✓", "✗", "●", "▲", " · ", "…", "×", "–", "↓", "▁▂▃▄▅▆▇█", "≠", "└", braille=True
+)
 NO_BRAILLE = UNICODE._replace(braille=False)
-ASCII = Glyphs("#", "-", ".", "ok", "wrong", "*", "!", " - ", "...", "x", "-", "v", "_.:-=+*#", braille=False)
+ASCII = Glyphs(
+    "#", "-", ".", "ok", "wrong", "*", "!", " - ", "...", "x", "-", "v", "_.:-=+*#", "!", "+", braille=False
+)
 
 
 def detect() -> Glyphs:

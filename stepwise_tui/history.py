@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -34,6 +35,7 @@ from trainer.events import (
     CommandReceived,
     Evaluated,
     Event,
+    ExamplesAnswered,
     ExamplesShown,
     HistoryTold,
     Metrics,
@@ -56,6 +58,9 @@ from trainer.lineage import CheckpointRef, Fork, Lineage
 from trainer.schedule import Pace, Progress
 
 Tone = Literal["plain", "faint", "stage", "operator", "good", "warning", "error"]
+
+ANSWERED = 6
+"""Weights of which the answers to the held-out examples are kept."""
 
 LOADS = 150
 """Of the machine that trains: five minutes, at a look every two seconds."""
@@ -88,20 +93,28 @@ class Turn:
     answered: ChatAnswered | QuizTaken | None = None
     refused: str = ""
 
+    @property
+    def streams(self) -> bool:
+        """Whether an answer is being written."""
+        return bool(self.cot or self.answer) and self.answered is None and not self.refused
+
 
 @dataclass
 class History:
     """A run as its events tell it.
 
-    config: as it is now. control: what the operator holds. pending: commands received and not yet
-    acknowledged. gone: what is known of a run that is not reached, None while it is. counted_from: the step
-    from which steps count towards the next removal. log_total, chat_total: lines the log and turns the chat
-    have ever had. probed: the last probe of this stage. born: the time of the first event. sampled: how the
-    machine that trains is doing. loads: of late, how much its GPU computed, or its cores where it uses none,
-    in per cent. drawn: changes whenever a chart would.
+    names: how the person at this screen writes the key of each action. config: as it is now. answered: the
+    held-out examples as some weights answered them when asked, by the name of these. control: what the
+    operator holds. pending: commands received and not yet acknowledged. gone: what is known of a run that is
+    not reached, None while it is. counted_from: the step from which steps count towards the next removal.
+    log_total, chat_total: lines the log and turns the chat have ever had. probed: the last probe of this
+    stage. born: the time of the first event. sampled: how the machine that trains is doing. loads: of late,
+    how much its GPU computed, or its cores where it uses none, in per cent. drawn: changes whenever a chart
+    would.
     """
 
     config: Config = field(default_factory=Config)
+    names: Mapping[str, str] = field(default_factory=dict)
     started: RunStarted | None = None
     at: At = field(default_factory=At)
     state: RunState = "starting"
@@ -112,6 +125,7 @@ class History:
     probed: Probed | None = None
     shown: tuple[ShownExample, ...] = ()
     shown_at: At | None = None
+    answered: dict[str, ExamplesAnswered] = field(default_factory=dict)
     alarm: AlarmRaised | None = None
     gone: ReachChanged | None = None
     pending: dict[str, CommandReceived] = field(default_factory=dict)
@@ -258,6 +272,11 @@ def apply(history: History, event: Event) -> None:
             history.probed = None
         case ExamplesShown():
             history.shown, history.shown_at = event.examples, event.at
+        case ExamplesAnswered():
+            history.answered.pop(event.checkpoint, None)
+            history.answered[event.checkpoint] = event
+            if len(history.answered) > ANSWERED:
+                del history.answered[next(iter(history.answered))]
         case CheckpointSaved():
             history.saves.pop(event.checkpoint, None)
             history.saves[event.checkpoint] = event
@@ -293,7 +312,7 @@ def apply(history: History, event: Event) -> None:
             history.log_total += event.lines
             history.chat_total += event.turns
     _log(history, event)
-    if (row := happening(event)) is not None:
+    if (row := happening(event, history.names)) is not None:
         history.happenings.append(row)
         history.drawn += 1
 
@@ -347,6 +366,7 @@ def _fork(history: History, event: RolledBack) -> None:
     history.forks[event.at.branch] = Fork(event.parent, event.at.step, event.at.stage)
     history.alarm = history.evaluated = history.metrics = None
     history.shown = ()
+    history.control = replace(history.control, pause_at=None)
     history.drawn += 1
     if not event.keep_weights and event.parent in history.branches:
         history.counted_from = history.branches[event.parent].since(event.at)
@@ -412,7 +432,7 @@ def _turn(history: History, id: str) -> Turn | None:
 def _log(history: History, event: Event) -> None:
     if not said(event):
         return
-    text = words(event) or ""
+    text = words(event, history.names) or ""
     if isinstance(event, StageEntered) and history.evaluated is not None:
         text += f"; accuracy was {accuracy(history.evaluated.accuracy)}"
     _write(history, LogLine(event.at.time, text, _tone(event)))

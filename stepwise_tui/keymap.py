@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from textual.binding import Binding, BindingType
@@ -15,13 +15,15 @@ from textual.keys import Keys, _character_to_key, key_to_character
 from trainer.control import COMMANDS
 
 Group = Literal["steer", "look", "talk", "leave"]
+Page = Literal["", "examples", "timeline"]
 
 
 class Key(NamedTuple):
     """One row. key: Textual's name of it; shown: a person's. action: of the app. title: in the palette.
 
     label: in the footer. help: a sentence. rank: the lower, the longer it stays in a footer that is too
-    narrow for all. also: keys that do the same everywhere, even while typing.
+    narrow for all. also: keys that do the same everywhere, even while typing. page: over which page it acts,
+    "" for the cockpit's screen; the page has the name of the action that opens it.
     """
 
     key: str
@@ -33,6 +35,7 @@ class Key(NamedTuple):
     group: Group
     rank: int
     also: str = ""
+    page: Page = ""
 
 
 def _steer(key: str, shown: str, action: str, title: str, label: str, rank: int, *commands: str) -> Key:
@@ -43,6 +46,10 @@ def _steer(key: str, shown: str, action: str, title: str, label: str, rank: int,
 
 def _look(key: str, shown: str, action: str, title: str, label: str, rank: int, text: str) -> Key:
     return Key(key, shown, action, title, label, text, "look", rank)
+
+
+def _over(page: Page, key: str, action: str, title: str, label: str, rank: int, text: str) -> Key:
+    return Key(key, key, action, title, label, text, "look", rank, page=page)
 
 
 KEYS: tuple[Key, ...] = (
@@ -56,9 +63,11 @@ KEYS: tuple[Key, ...] = (
     _steer("comma", ",", "change_setting", "Change a setting", "set", 10, "set"),
     Key(
         "c", "c", "chat", "Chat", "chat",
-        f"{COMMANDS['ask'].help}; /quiz: {COMMANDS['quiz'].help}; escape leaves", "talk", 2,
+        f"{COMMANDS['ask'].help}; /quiz: {COMMANDS['quiz'].help}; escape leaves; while an answer is written: "
+        f"{COMMANDS['interrupt'].help}", "talk", 2,
     ),
-    _look("x", "x", "examples", "Examples", "examples", 11, "held-out examples as just answered"),
+    _look("x", "x", "examples", "Examples", "examples", 11, "held-out examples digit by digit; two models "
+          "side by side"),
     _look("t", "t", "timeline", "Timeline", "timeline", 12, "stages, branches, checkpoints, what was done"),
     _look("g", "g", "system", "System", "system", 16, "the machine that trains, and how long all takes"),
     _look("y", "y", "log_scale", "Logarithmic scale", "log y", 13, "the chosen chart on a logarithmic scale"),
@@ -93,6 +102,30 @@ KEYS: tuple[Key, ...] = (
     ),
 )  # fmt: skip
 
+PAGE_KEYS: tuple[Key, ...] = (
+    _over("examples", "w", "only_wrong", "Only the wrong ones", "wrong", 1,
+          "only what was answered wrongly, or all"),
+    _over("examples", "d", "only_differing", "Only where they differ", "differing", 2,
+          "of two models, only where the answers differ, or all"),
+    _over("examples", "c", "compare_with", "Compare with …", "compare", 3,
+          "another checkpoint, or the live weights, beside these; the same again: no more"),
+    _over("examples", "o", "whose", "Whose answers", "whose", 4, "of the live weights, or of a checkpoint"),
+    _over("examples", "e", "answer_now", "Answer them now", "answer now", 5, COMMANDS["examples"].help),
+    _over("timeline", "enter", "return_to", "Roll back to it", "roll back", 1,
+          "return to the chosen checkpoint, after asking"),
+    _over("timeline", "c", "chat_with", "Chat with it", "chat", 2, "ask the chosen checkpoint"),
+    _over("timeline", "e", "evaluate_it", "Evaluate it", "evaluate", 3,
+          "the validation accuracy of the chosen checkpoint; the journal has it"),
+    _over("timeline", "x", "compare_it", "Compare it", "compare", 4,
+          "its answers beside those of the live weights"),
+)  # fmt: skip
+"""Of the pages over the cockpit. `CLOSING` closes each, and so does the key that opened it."""
+
+CLOSES = "escape,q"
+CLOSING = Key("escape", "esc", "dismiss", "Close", "close", "back", "leave", 0, page="examples")
+
+PAGES: tuple[Page, ...] = ("examples", "timeline")
+
 TITLES: dict[Group, str] = {"steer": "Steer", "talk": "Talk", "look": "Look", "leave": "Leave"}
 
 OTHERWISE = {"ctrl+c": "copy_or_leave"}
@@ -111,28 +144,42 @@ class KeysError(ValueError):
 
 
 def mapped(wanted: Mapping[str, object]) -> tuple[Key, ...]:
-    """The table with other keys for some actions: a key, or several with blanks between them.
+    """The table, keys of pages too, with other keys for some actions: one, or several with blanks between.
 
-    Raises `KeysError` for an action or a key that is none, for two actions with one key, and for an action
-    that would have none.
+    Raises `KeysError` for an action or a key that is none, for two actions of a page with one key, and
+    for an action that would have none.
     """
+    everything = (*KEYS, *PAGE_KEYS)
+    actions = [key.action for key in everything]
     for action, keys in wanted.items():
-        if action not in {key.action for key in KEYS}:
-            near = difflib.get_close_matches(action, [key.action for key in KEYS], n=1)
+        if action not in actions:
+            near = difflib.get_close_matches(action, actions, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise KeysError(action, f"{action} is no action; {hint}`stepwise keys` lists them")
         if not isinstance(keys, str) or not keys.split():
             raise KeysError(action, f'{action} = {keys!r}: a key is wanted, such as "f5" or "ctrl+s"')
-    table = tuple(_with_keys(key, wanted[key.action]) if key.action in wanted else key for key in KEYS)
-    owners: dict[str, str] = {}
+    table = tuple(_with_keys(key, wanted[key.action]) if key.action in wanted else key for key in everything)
+    owners: dict[tuple[str, str], str] = {
+        (page, name): "closing the page" for page in PAGES for name in CLOSES.split(",")
+    }
     for key in sorted(table, key=lambda key: key.action in wanted):
-        for name in [*key.key.split(","), *filter(None, key.also.split(","))]:
-            if name in owners:
-                other = owners[name]
+        for page, name in _places(key):
+            if (page, name) in owners:
+                other = owners[page, name]
                 reason = f"{shown(name)} is the key of {other}; give that one another key, too"
                 raise KeysError(key.action, f"{key.action} = {wanted[key.action]!r}: {reason}")
-            owners[name] = key.action
+            owners[page, name] = key.action
     return table
+
+
+def _places(key: Key) -> Iterator[tuple[str, str]]:
+    """Where it acts, and by which keys: what opens a page closes it, too."""
+    for name in key.key.split(","):
+        yield key.page, name
+        if key.action in PAGES:
+            yield key.action, name
+    for name in filter(None, key.also.split(",")):
+        yield from ((page, name) for page in ("", *PAGES))
 
 
 def _with_keys(key: Key, keys: object) -> Key:
@@ -165,7 +212,18 @@ def names(keys: Sequence[Key]) -> dict[str, str]:
 
 def bindings() -> list[BindingType]:
     """Of the cockpit's screen; the app itself has `urgent`. Other keys come by `App.set_keymap`."""
-    return [Binding(key.key, f"app.{key.action}", key.label, id=key.action, tooltip=key.help) for key in KEYS]
+    return [_binding(key, f"app.{key.action}") for key in KEYS]
+
+
+def page_bindings(page: Page) -> list[BindingType]:
+    """Of a page over it, with those that close it."""
+    (opener,) = (key for key in KEYS if key.action == page)
+    own = [_binding(key, key.action) for key in PAGE_KEYS if key.page == page]
+    return [*own, Binding(CLOSES, "dismiss", CLOSING.label), _binding(opener, "dismiss")]
+
+
+def _binding(key: Key, action: str) -> Binding:
+    return Binding(key.key, action, key.label, id=key.action, tooltip=key.help)
 
 
 def urgent() -> list[BindingType]:
@@ -195,5 +253,6 @@ def footer(width: int, labels: dict[str, str], keys: Sequence[Key] = KEYS) -> Co
         if key in chosen:
             word = labels.get(key.action, key.label)
             name = Content(key.shown).markup
-            parts.append(f"[@click=app.{key.action}][b $accent]{name}[/] {word}[/]")
+            owner = "screen" if key.page else "app"
+            parts.append(f"[@click={owner}.{key.action}][b $accent]{name}[/] {word}[/]")
     return Content.from_markup("  ".join(parts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -45,9 +45,12 @@ class Happening:
     checkpoint: str = ""
 
 
-def happening(event: Event) -> Happening | None:
-    """The row of an event, if it makes one that stays; that of a checkpoint goes when this goes."""
-    return Happening(event.at, KINDS[type(event)], words(event) or "") if is_row(event) else None
+def happening(event: Event, names: Mapping[str, str]) -> Happening | None:
+    """The row of an event, if it makes one that stays; that of a checkpoint goes when this goes.
+
+    names: how the key of each action is written.
+    """
+    return Happening(event.at, KINDS[type(event)], words(event, names) or "") if is_row(event) else None
 
 
 def with_saves(happenings: Iterable[Happening], saves: Iterable[CheckpointSaved]) -> list[Happening]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from stepwise_tui.text import DASH, accuracy, clean, loss, short, size
 from trainer.events import (
     AlarmCleared,
@@ -23,6 +25,9 @@ from trainer.events import (
     StageEntered,
 )
 
+ANSWERS = {"r": "roll_back", "space": "pause_or_resume", "h": "hold_or_release", "s": "save"}
+"""The actions that the trainer means by a key."""
+
 BY_CAUSE = {
     "schedule": "by schedule",
     "operator": "by the operator",
@@ -31,13 +36,16 @@ BY_CAUSE = {
 }
 
 
-def words(event: Event) -> str | None:
-    """The event in one line without anything a terminal would obey; None where there is nothing to say."""
-    text = _words(event)
+def words(event: Event, names: Mapping[str, str] | None = None) -> str | None:
+    """The event in one line without anything a terminal would obey; None where there is nothing to say.
+
+    names: how a person writes the key of each action, where they chose others.
+    """
+    text = _words(event, names or {})
     return None if text is None else clean(text)
 
 
-def _words(event: Event) -> str | None:
+def _words(event: Event, names: Mapping[str, str]) -> str | None:
     match event:
         case RunStarted():
             return _started(event)
@@ -66,12 +74,12 @@ def _words(event: Event) -> str | None:
         case SettingChanged():
             return f"{event.key} {event.old} → {event.new}"
         case CommandReceived():
-            return f"requested{_by(event.source)}: {event.command}"
+            return f"requested{by(event.source)}: {event.command}"
         case CommandAcknowledged():
             outcome = "done" if event.ok else "refused"
-            return f"{outcome} at step {event.at.step:,}{_by(event.source)}: {event.command}: {event.message}"
+            return f"{outcome} at step {event.at.step:,}{by(event.source)}: {event.command}: {event.message}"
         case AlarmRaised():
-            key = f"[{event.key}] " if event.key else ""
+            key = f"[{key_name(event.key, names)}] " if event.key else ""
             return f"ALARM: {event.message}; {key}{event.remedy}"
         case AlarmCleared():
             return f"alarm over: {event.message}"
@@ -89,7 +97,13 @@ def _words(event: Event) -> str | None:
             return None
 
 
-def _by(source: str) -> str:
+def key_name(key: str, names: Mapping[str, str]) -> str:
+    """How a person writes a key that the trainer names. names: of the keys of actions, as they chose them."""
+    return names.get(ANSWERS.get(key, ""), key)
+
+
+def by(source: str) -> str:
+    """Who asked, where it was not the cockpit."""
     return "" if source == "cockpit" else f" by {source}"
 
 

@@ -10,6 +10,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from trainer.config import Config, build
@@ -24,6 +25,7 @@ from trainer.events import (
     CommandReceived,
     Evaluated,
     Event,
+    ExamplesAnswered,
     ExamplesShown,
     Metrics,
     Notice,
@@ -59,6 +61,7 @@ class Script:
         self.step, self.branch, self.stage = 0, 1, 0
         self.entered = 0
         self.lost = lost
+        self.saves: list[str] = []
         self.random = random.Random(0)
 
     @property
@@ -99,6 +102,7 @@ class Script:
 
     def save(self, cause: str) -> str:
         id = f"b{self.branch}-{self.step:06d}"
+        self.saves.append(id)
         self.say(CheckpointSaved(at=self.at, checkpoint=id, cause=cause, seconds=0.1, bytes=1_630_000))  # type: ignore[arg-type]
         return id
 
@@ -160,6 +164,24 @@ class Script:
             )
         )
         self.say(ExamplesShown(at=self.at, examples=examples(min(self.stage, STAGES), accuracy)))
+
+    def answered(self, checkpoint: str = "", *, accuracy: float = 0.9, stage: int | None = None) -> Script:
+        """The held-out examples, answered to be looked at: by a checkpoint, "" for the live weights."""
+        stage = min(self.stage, STAGES) if stage is None else stage
+        shown = tuple(one if one.correct else misspoken(one) for one in examples(stage, accuracy))
+        self.say(
+            ExamplesAnswered(
+                at=self.at,
+                id=f"x{len(self.events)}",
+                n=500,
+                correct=round(500 * accuracy),
+                cot_tokens=float(STAGES - stage),
+                seconds=0.3,
+                examples=shown,
+                checkpoint=checkpoint or "current weights",
+            )
+        )
+        return self
 
     def command(self, text: str, message: str, *, ok: bool = True, id: str = "") -> None:
         id = id or f"c{len(self.events)}"
@@ -228,6 +250,12 @@ class Script:
         self.say(CommandReceived(at=self.at, id="q4", command="ask how are you?", source="cockpit"))
         note = "This model multiplies two numbers; try 12*34."
         self.say(ChatAnswered(at=self.at, id="q4", asked="how are you?", understood=False, note=note))
+        for id in ("q1", "q2", "q3", "q4"):
+            self.say(
+                CommandAcknowledged(
+                    at=self.at, id=id, command="ask it", source="cockpit", ok=True, message=""
+                )
+            )
         return self
 
     def finish(self) -> Script:
@@ -306,6 +334,14 @@ def examples(removed: int, accuracy: float) -> tuple[ShownExample, ...]:
             )
         )
     return tuple(shown)
+
+
+def misspoken(shown: ShownExample) -> ShownExample:
+    """The same with a slip in the middle of what is spoken of its CoT."""
+    middle = len(shown.spoken) // 2
+    spoken = [*shown.spoken]
+    spoken[middle : middle + 1] = ["9"] if spoken else []
+    return replace(shown, spoken=tuple(spoken))
 
 
 def cot_of(a: int, b: int) -> Iterator[str]:

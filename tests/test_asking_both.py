@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ from tests.scripted import ScriptedLink
 from tests.terminal import until
 from tests.test_cockpit import sent, tell, text_of
 from tests.tiny import tiny_config
-from trainer import checkpoint, inspection
-from trainer.chat import beside, respond, take_quiz
-from trainer.control import Ask, CommandError, Control, Facts, Quiz, decide, parse
+from trainer import checkpoint, inspection, journal
+from trainer.chat import beside, respond, summary, take_quiz
+from trainer.control import Answer, Ask, CommandError, Control, Examine, Facts, Inbox, Quiz, decide, parse
 from trainer.evaluate import evaluate
 from trainer.events import (
     At,
@@ -31,7 +32,10 @@ from trainer.events import (
     CommandAcknowledged,
     CommandReceived,
     Event,
+    ExamplesAnswered,
     QuizTaken,
+    decode,
+    encode,
 )
 from trainer.lineage import Lineage
 from trainer.parts import Parts, assemble
@@ -66,7 +70,20 @@ def test_options_stand_before_the_question() -> None:
     asked = parse("ask --at b1-s000000-stage0 --explicit 12 * 34")
     assert (asked.checkpoint, asked.explicit, asked.question) == ("b1-s000000-stage0", True, "12 * 34")
     assert parse("ask what is --at ?").question == "what is --at ?"
-    for text in ("ask --at", "ask --at b1", "ask --explicit", "quiz --at", "quiz 0", "quiz x", "quiz 1.5"):
+    for text in (
+        "ask --at",
+        "ask --at b1",
+        "ask --explicit",
+        "quiz --at",
+        "quiz 0",
+        "quiz x",
+        "quiz 1.5",
+        "quiz 1 2",
+        "examples --at",
+        "examples 5",
+        "evaluate --at b1",
+        "interrupt it",
+    ):
         with pytest.raises(CommandError):
             parse(text)
     assert parse("quiz").n == 100
@@ -86,6 +103,7 @@ def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(trained: 
     (effect,) = chosen.effects
     assert isinstance(effect, Ask) and effect.checkpoint is not None
     assert decide(Control(), parse("quiz 5"), facts).effects == (Quiz(5),)
+    assert decide(Control(), parse("examples"), facts).effects == (Examine(tiny_config().eval.examples),)
 
 
 # Answers ----------------------------------------------------------------------------------------------------
@@ -143,6 +161,43 @@ def test_a_quiz_asks_as_an_evaluation_does_and_draws_by_its_id(parts: Parts) -> 
     assert take_quiz(parts, 0, 5, id="a", at=At(), interrupted=lambda: True) is None
 
 
+def test_a_checkpoint_answers_the_examples_of_evaluations_and_so_do_the_live_weights(
+    parts: Parts, trained: Path
+) -> None:
+    ref = next(c for c in checkpoint.list_checkpoints(trained) if c.id == _entry(trained, 0).name)
+    early = respond(Examine(40, ref), parts, 9, trained, id="x", at=At(step=60))
+    live = respond(Examine(40), parts, 9, trained, id="x", at=At(step=60))
+    assert isinstance(early, ExamplesAnswered) and isinstance(live, ExamplesAnswered)
+    assert (early.checkpoint, live.checkpoint) == (ref.id, "current weights")
+    assert [one.question for one in early.examples] == [one.question for one in live.examples]
+    for turn, removed in ((early, 0), (live, 9)):
+        assert turn.n == len(turn.examples) == 40
+        assert turn.correct == sum(one.correct for one in turn.examples)
+        assert {one.removed for one in turn.examples} == {removed}
+        assert decode(encode(turn)) == turn
+        assert summary(turn).startswith(
+            f"validation accuracy {turn.correct / 40:.3f} ({turn.correct}/40) of "
+        )
+    assert respond(Examine(40), parts, 9, trained, id="x", at=At(), interrupted=lambda: True) is None
+
+
+def test_an_answer_that_is_cut_short_is_not_judged(parts: Parts, trained: Path) -> None:
+    looks = count()
+    turn = respond(
+        Ask("12*34", False), parts, 0, trained, id="q", at=At(), interrupted=lambda: next(looks) >= 3
+    )
+    assert isinstance(turn, ChatAnswered)
+    assert (turn.correct, turn.note, turn.tokens) == (None, "cut short", 3)
+
+
+def test_an_interruption_holds_until_it_is_served() -> None:
+    inbox = Inbox()
+    inbox.put(parse("interrupt", id="i"))
+    assert inbox.interrupted() and not inbox.stop_asked()
+    inbox.answered("i", Answer(True, "", 0))
+    assert not inbox.interrupted()
+
+
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[tuple[Run, Callable[[str], CommandAcknowledged], list[Event]]]:
     run = Run(tiny_config(stop__steps=100_000, schedule__steps_per_token=10**6), tmp_path / "live")
@@ -174,6 +229,15 @@ def test_a_run_is_asked_at_a_checkpoint_while_it_trains(
     assert quiz.ok and "of 7 right" in quiz.message
     assert [e.n for e in told if isinstance(e, QuizTaken)] == [7]
     assert not do("ask --at nowhere 12*34").ok
+    found = do(f"examples --at {entry[0].id}")
+    assert found.ok and found.message.endswith(f" of {entry[0].id}")
+    assert [e.checkpoint for e in told if isinstance(e, ExamplesAnswered)] == [entry[0].id]
+    assert not do("examples --at nowhere").ok
+    assert do("interrupt").ok
+    assert do("ask 12*34").ok
+    assert [e.note for e in told if isinstance(e, ChatAnswered)][-1] == "", "it is whole again"
+    events = list(journal.read(run.folder))
+    assert not any(isinstance(e, ExamplesAnswered) for e in events), "only its score is kept"
 
 
 # The chat ---------------------------------------------------------------------------------------------------

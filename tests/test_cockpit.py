@@ -14,8 +14,10 @@ from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import ASCII, UNICODE
 from stepwise_tui.link import LocalLink
 from stepwise_tui.screens.dialogs import ChangeSetting, ChooseRollback, Confirm, Leave, RunSteps
+from stepwise_tui.screens.examples import Examples
+from stepwise_tui.screens.help import Help
 from stepwise_tui.screens.main import Main
-from stepwise_tui.screens.pages import Examples, Help, Timeline
+from stepwise_tui.screens.timeline import Timeline
 from stepwise_tui.widgets.charts import ChartPanel
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from tests import scripted
@@ -420,8 +422,9 @@ async def test_a_real_run_is_steered_from_launch_to_quit(tmp_path: Path) -> None
             await until(lambda: app.history.metrics is not None)
             await pilot.press("space")
             await until(lambda: app.history.state == "paused")
-            await pilot.press("c", *"12*34", "enter", "escape")
+            await pilot.press("c", *"12*34", "enter")
             await until(lambda: bool(app.history.chat) and app.history.chat[0].answered is not None)
+            await pilot.press("escape")
             await pilot.press("e")
             await until(lambda: any("validation accuracy" in line.text for line in app.history.log))
             await pilot.press("r", "enter")

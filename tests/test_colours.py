@@ -39,7 +39,7 @@ def test_no_color_writes_no_colour_at_all(terminal: Terminal) -> None:
     terminal.press("c", *"12*34", "enter")
     terminal.until("CoT tokens ·")
     closed("escape", "┏━ chat")
-    pages = ("x", "escape closes"), ("t", "escape closes"), ("?", "escape closes"), ("ctrl+p", "Search")
+    pages = ("x", "esc close"), ("t", "esc close"), ("?", "escape closes"), ("ctrl+p", "Search")
     for key, sign in (*pages, ("r", "escape cancels")):
         terminal.press(key)
         terminal.until(sign)

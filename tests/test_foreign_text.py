@@ -13,18 +13,30 @@ import pytest
 from textual.content import Content
 from textual.widgets import DataTable, OptionList, Static
 
-from stepwise_tui import keymap, output, plain
+from stepwise_tui import answers, keymap, output, plain
 from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
 from stepwise_tui.history import replay
 from stepwise_tui.render.screen import Screen
 from stepwise_tui.screens.dialogs import ChooseRollback
-from stepwise_tui.screens.pages import Timeline
+from stepwise_tui.screens.timeline import Timeline
+from stepwise_tui.widgets import answers as drawn
 from stepwise_tui.widgets import closing, lines, system
 from stepwise_tui.words import words
 from tests.scripted import SCRIPTED, ScriptedLink
 from trainer import presets, runs
-from trainer.events import EVENTS, AlarmRaised, At, ChatAnswered, Event, RunCrashed, RunFinished, RunStarted
+from trainer.events import (
+    EVENTS,
+    AlarmRaised,
+    At,
+    ChatAnswered,
+    CommandReceived,
+    Event,
+    ExamplesAnswered,
+    RunCrashed,
+    RunFinished,
+    RunStarted,
+)
 
 EVIL = "\x1b]0;x\x07\x9b31m[red]r[/red]\u202e\u2066\n\rz\x00\u2028"
 NAMES = keymap.names(keymap.KEYS)
@@ -70,7 +82,17 @@ def test_all_that_the_screen_is_made_of_is_harmless() -> None:
     told = events(RunStarted, *others, AlarmRaised)
     history = replay(told, SCRIPTED)
     shown = [line.text for line in history.log]
+    answered = next(event for event in told if isinstance(event, ExamplesAnswered))
+    sides = [answers.Answers(EVIL, event.at, event.examples, 1, 2) for event in (answered, answered)]
+    pair = answers.pairs(sides)[0]
+    columns = drawn.layout([pair], [EVIL, EVIL], 300, UNICODE)
     for pieces in (
+        drawn.head(sides, columns, UNICODE),
+        drawn.standing(sides[0], 300, UNICODE),
+        Content(drawn.tally(sides, [pair], UNICODE)),
+        drawn.row(pair, columns, UNICODE),
+        drawn.closer(pair, [side.name for side in sides], 300, UNICODE),
+        lines.pending(replay(events(RunStarted, CommandReceived), SCRIPTED), 1e12),
         lines.status_line(history, EVIL, 300, UNICODE),
         lines.example_line(history, 300, UNICODE),
         lines.alarm(history, UNICODE, NAMES),
@@ -91,7 +113,7 @@ async def test_names_of_checkpoints_are_harmless_in_timeline_and_dialog() -> Non
     told = [dataclasses.replace(event, cause="stage") if hasattr(event, "cause") else event for event in told]
     app = Cockpit(ScriptedLink(told))
     async with app.run_test(size=(100, 30)) as pilot:
-        app.push_screen(Timeline(app.history))
+        app.push_screen(Timeline(app.history, app.glyphs, app.page_keys))
         await pilot.pause()
         table = app.screen.query_one(DataTable)
         cells = [str(cell) for row in table.rows for cell in table.get_row(row)]

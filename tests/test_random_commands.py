@@ -126,7 +126,18 @@ def patiently(look: Callable[[], T | None], seconds: float = 40) -> T:
 
 commands = st.one_of(
     st.sampled_from(
-        ["pause", "resume", "save", "advance", "advance 3", "hold", "release", "evaluate", "ask 12*34"]
+        [
+            "pause",
+            "resume",
+            "save",
+            "advance",
+            "advance 3",
+            "hold",
+            "release",
+            "evaluate",
+            "ask 12*34",
+            "examples",
+        ]
     ),
     st.sampled_from(["", " 0", " 1", " --seed replay", " --keep-weights"]).map(lambda way: f"rollback{way}"),
     st.integers(1, 12).map(lambda n: f"run {n}"),

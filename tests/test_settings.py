@@ -16,8 +16,8 @@ from stepwise_tui import keymap, settings
 from stepwise_tui.app import Cockpit
 from stepwise_tui.cli import app as command_line
 from stepwise_tui.glyphs import UNICODE
+from stepwise_tui.screens.help import Help
 from stepwise_tui.screens.main import Main
-from stepwise_tui.screens.pages import Help
 from stepwise_tui.settings import Settings, SettingsError
 from stepwise_tui.themes import NAMES, THEMES
 from tests import scripted
@@ -43,7 +43,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 def test_without_a_file_all_is_as_it_comes(write: Write) -> None:
     assert settings.load() == Settings()
-    assert keymap.mapped({}) == keymap.KEYS
+    assert keymap.mapped({}) == (*keymap.KEYS, *keymap.PAGE_KEYS)
 
 
 def test_other_keys_and_another_theme(write: Write) -> None:
@@ -86,7 +86,7 @@ def test_what_cannot_be_is_refused_with_file_and_line(
 
 @given(
     st.dictionaries(
-        st.sampled_from([key.action for key in keymap.KEYS]),
+        st.sampled_from([key.action for key in (*keymap.KEYS, *keymap.PAGE_KEYS)]),
         st.text(st.sampled_from("abqz?, f5ctrl+"), max_size=9),
         max_size=4,
     )
@@ -99,8 +99,11 @@ def test_whatever_is_mapped_quit_and_help_are_reachable_and_no_key_means_two_thi
     except keymap.KeysError as error:
         assert error.action in wanted
         return
-    names = [name for key in table for name in [*key.key.split(","), *filter(None, key.also.split(","))]]
-    assert len(names) == len(set(names))
+    for page in ("", *keymap.PAGES):
+        here = [key for key in table if key.page == page or key.action == page]
+        names = [name for key in here for name in key.key.split(",")]
+        names += [name for key in table for name in key.also.split(",") if name]
+        assert len(names) == len(set(names))
     assert all(key.key for key in table)
     assert {"ctrl+c", "ctrl+q"} <= set(names)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,14 +16,16 @@ from textual.pilot import Pilot
 
 from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
+from stepwise_tui.screens import main
 from stepwise_tui.settings import Settings
 from stepwise_tui.themes import NAMES
 from stepwise_tui.widgets.chat import ChatInput
 from tests import scripted
 from tests.scripted import Script, ScriptedLink
 from tests.test_system import BUSY
+from trainer.events import CommandReceived
 
-SMALL, LARGE = (80, 24), (200, 60)
+SMALL, MIDDLE, LARGE = (80, 24), (120, 40), (200, 60)
 STATES: dict[str, tuple[Callable[[], Script], list[str]]] = {
     "starting": (Script, []),
     "training": (scripted.training, []),
@@ -38,10 +41,33 @@ SCREENS: dict[str, list[str]] = {
     "help": ["question_mark"],
     "roll-back": ["r"],
     "quit": ["q"],
-    "examples": ["x"],
-    "timeline": ["t"],
     "system": ["g"],
     "whom": ["c", "ctrl+o"],
+}
+
+
+def compared() -> Script:
+    """Answers of the live weights, and of the last checkpoint."""
+    script = scripted.saved()
+    return script.answered(accuracy=0.7).answered(script.saves[-1], accuracy=0.45, stage=5)
+
+
+def waiting() -> Script:
+    """A roll back that was asked for two seconds before `NOW`, and `run 500` under way."""
+    script = scripted.training()
+    script.command("run 500", "training to step 1,840, then a pause")
+    at = replace(script.at, time=NOW - 2)
+    script.say(CommandReceived(at=at, id="r", command="rollback 3", source="send"))
+    return script
+
+
+NOW = scripted.BORN + 10_000
+PAGES: dict[str, tuple[Callable[[], Script], list[str]]] = {
+    "examples": (scripted.saved, ["x"]),
+    "examples-wrong": (compared, ["x", "e", "w"]),
+    "examples-compared": (compared, ["x", "c", "down", "enter"]),
+    "timeline": (scripted.saved, ["t"]),
+    "pending": (waiting, []),
 }
 
 
@@ -50,6 +76,7 @@ def _standing_still(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.delenv("NO_COLOR", raising=False)
     time.tzset()
+    monkeypatch.setattr(main, "now", lambda: NOW)
     yield
     monkeypatch.undo()
     time.tzset()
@@ -83,6 +110,13 @@ def test_state(state: str, size: tuple[int, int], snap_compare: Any) -> None:
 @pytest.mark.parametrize("screen", SCREENS)
 def test_screen(screen: str, snap_compare: Any) -> None:
     assert snap_compare(cockpit(scripted.saved()), terminal_size=SMALL, run_before=pressing(SCREENS[screen]))
+
+
+@pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE], ids=["80x24", "120x40", "200x60"])
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page: str, size: tuple[int, int], snap_compare: Any) -> None:
+    script, keys = PAGES[page]
+    assert snap_compare(cockpit(script()), terminal_size=size, run_before=pressing(keys))
 
 
 @pytest.mark.parametrize("theme", [name for name in NAMES if name != "dark"])

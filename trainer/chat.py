@@ -1,4 +1,5 @@
-"""The chat: what a person typed, put to the model in the task's format, answered in theirs; and quizzes.
+"""The chat: what a person typed, put to the model in the task's format, answered in theirs; quizzes, and
+the held-out examples as some weights answer them.
 
 Nothing here changes the run: no weight of it, and no random number.
 """
@@ -17,55 +18,66 @@ from transformers import AutoModelForCausalLM
 
 from trainer import checkpoint
 from trainer.checkpoint import TrainState
-from trainer.control import ONE_WAY, Ask, Quiz
+from trainer.control import ONE_WAY, Ask, Examine, Quiz
 from trainer.data.layout import Line, encode_lines, encode_question, separator_ids
 from trainer.data.task import NotUnderstood, Problem
 from trainer.decode import token_texts
 from trainer.evaluate import answer_text, evaluate, shown_examples, true_answers
-from trainer.events import At, ChatAnswered, QuizTaken
+from trainer.events import At, ChatAnswered, ExamplesAnswered, QuizTaken
 from trainer.methods.base import Decoded
 from trainer.model import quicken
 from trainer.parts import Parts
 
 Part = Literal["cot", "answer"]
+Turn = ChatAnswered | QuizTaken | ExamplesAnswered
 SHOWN_WRONG = 3
 """Of a quiz."""
+SHOWN_ASKED = 100
+"""Held-out examples, of all that are answered to be looked at."""
+
+CUT_SHORT = "cut short"
+"""Under an answer that was interrupted."""
 
 
 def respond(
-    asked: Ask | Quiz,
+    asked: Ask | Quiz | Examine,
     parts: Parts,
     scheduled: int,
     run: Path,
     *,
     id: str,
     at: At,
+    side: Literal["left", "right"] = "left",
     on_text: Callable[[str, Part], None] = lambda text, part: None,
     interrupted: Callable[[], bool] = lambda: False,
-) -> ChatAnswered | QuizTaken | None:
+) -> Turn | None:
     """What the weights that were asked answer, those of now or of a checkpoint of the folder `run`.
 
-    None when a quiz was interrupted. Raises `CheckpointError` where that checkpoint cannot be used.
+    side: where the method removes. None when it was interrupted, unless it is the answer to one question.
+    Raises `CheckpointError` where that checkpoint cannot be used.
     """
     if asked.checkpoint is None:
-        return _respond(asked, parts, scheduled, id, at, on_text, interrupted)
+        return _respond(asked, parts, scheduled, id, at, side, on_text, interrupted)
     with beside(parts, run / checkpoint.FOLDER / asked.checkpoint.id) as (theirs, state):
-        turn = _respond(asked, theirs, state.scheduled, id, at, on_text, interrupted)
+        turn = _respond(asked, theirs, state.scheduled, id, at, side, on_text, interrupted)
         removed = parts.method.removed(state.scheduled)
     return turn and replace(turn, checkpoint=asked.checkpoint.id, cot_removed=removed)
 
 
 def _respond(
-    asked: Ask | Quiz,
+    asked: Ask | Quiz | Examine,
     parts: Parts,
     scheduled: int,
     id: str,
     at: At,
+    side: Literal["left", "right"],
     on_text: Callable[[str, Part], None],
     interrupted: Callable[[], bool],
-) -> ChatAnswered | QuizTaken | None:
+) -> Turn | None:
     if isinstance(asked, Quiz):
-        return take_quiz(parts, scheduled, asked.n, id=id, at=at, interrupted=interrupted)
+        return take_quiz(parts, scheduled, asked.n, id=id, at=at, side=side, interrupted=interrupted)
+    if isinstance(asked, Examine):
+        return answer_examples(parts, scheduled, asked.n, id=id, at=at, side=side, interrupted=interrupted)
     return answer_question(
         parts,
         scheduled,
@@ -151,6 +163,7 @@ def answer_question(
         interrupted=interrupted,
     )
     given = parts.task.read_answer(answer_text(decoded.answer[0], tokenizer))
+    cut = interrupted()
     return ChatAnswered(
         at=at,
         id=id,
@@ -158,9 +171,9 @@ def answer_question(
         question=problem.shown,
         cot=token_texts(decoded.cot[0], tokenizer),
         answer=given,
-        correct=given == problem.expected if problem.expected else None,
+        correct=given == problem.expected if problem.expected and not cut else None,
         expected=problem.expected,
-        note=problem.note,
+        note=CUT_SHORT if cut else problem.note,
         tokens=decoded.tokens[0],
         milliseconds=1000 * decoded.seconds,
         saved=_saved(problem, len(decoded.cot[0]), parts),
@@ -183,6 +196,7 @@ def take_quiz(
     *,
     id: str,
     at: At,
+    side: Literal["left", "right"] = "left",
     interrupted: Callable[[], bool] = lambda: False,
 ) -> QuizTaken | None:
     """Ask `n` questions of the validation split, all of it where it has no more; None when interrupted.
@@ -212,6 +226,7 @@ def take_quiz(
         some,
         scheduled,
         parts.tokenizer,
+        side=side,
     )
     return QuizTaken(
         at=at,
@@ -225,8 +240,43 @@ def take_quiz(
     )
 
 
-def summary(turn: ChatAnswered | QuizTaken) -> str:
+def answer_examples(
+    parts: Parts,
+    scheduled: int,
+    n: int,
+    *,
+    id: str,
+    at: At,
+    side: Literal["left", "right"] = "left",
+    interrupted: Callable[[], bool] = lambda: False,
+) -> ExamplesAnswered | None:
+    """Have the first `n` validation examples answered, as an evaluation does; None when interrupted."""
+    examples = parts.splits["valid"][:n]
+    result = evaluate(
+        parts.method, parts.model, examples, scheduled, parts.tokenizer, interrupted=interrupted
+    )
+    if result is None:
+        return None
+    some = examples[:SHOWN_ASKED]
+    shown = shown_examples(
+        parts.task, parts.method, some, result.decoded, scheduled, parts.tokenizer, side=side
+    )
+    return ExamplesAnswered(
+        at=at,
+        id=id,
+        n=result.n,
+        correct=result.correct,
+        cot_tokens=result.cot_tokens,
+        seconds=result.seconds,
+        examples=shown,
+    )
+
+
+def summary(turn: Turn) -> str:
     """A turn in a sentence, for its acknowledgement."""
+    if isinstance(turn, ExamplesAnswered):
+        score = f"validation accuracy {turn.correct / turn.n:.3f} ({turn.correct}/{turn.n})"
+        return f"{score} of {turn.checkpoint}"
     if isinstance(turn, QuizTaken):
         return (
             f"{turn.correct} of {turn.n} right ({turn.correct / turn.n:.3f}); CoT tokens a question: "

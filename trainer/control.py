@@ -67,6 +67,12 @@ COMMANDS: dict[str, CommandSpec] = {
             "quiz [N] [--at CHECKPOINT]",
             "ask N random held-out questions (100), and count the right answers",
         ),
+        CommandSpec(
+            "examples",
+            "examples [--at CHECKPOINT]",
+            "have the current weights, or a saved checkpoint, answer the held-out examples, to look at",
+        ),
+        CommandSpec("interrupt", "interrupt", "cut short what is being answered"),
         CommandSpec("stop", "stop", "save and end the run; `stepwise resume` goes on later", dangerous=True),
     )
 }
@@ -82,12 +88,15 @@ LONGEST = 4_000
 """Characters of a command. Python reads no number of more than 4,300 digits."""
 
 QUESTIONS = ("ask", "quiz")
-"""Commands that the chat shows, and that change nothing."""
+"""Commands that the chat shows."""
+
+HARMLESS = (*QUESTIONS, "examples", "interrupt")
+"""Commands that change nothing of the run."""
 
 MOST_ANSWERS = 10_000
 """Answers remembered, for those who ask again; the journal has all."""
 
-AFTER_THE_END = ("ask", "quiz", "evaluate", "stop")
+AFTER_THE_END = (*HARMLESS, "evaluate", "stop")
 """Commands that make sense when the run trains no more."""
 
 
@@ -138,8 +147,10 @@ def parse(text: str, *, id: str | None = None, source: str = "cockpit") -> Comma
         if len(words) > 1:
             raise CommandError(f"advance takes one number: {spec.usage}")
         return replace(command, n=_count(words[0], spec) if words else 1)
-    if name == "quiz":
-        return _parse_quiz(command, words, spec)
+    if name in ("quiz", "examples"):
+        command, words = _parse_at(command, words, spec)
+    if name == "quiz" and len(words) <= 1:
+        return replace(command, n=_count(words[0], spec) if words else QUIZ)
     if name == "set":
         key, _, value = rest.partition(" ")
         if not value.strip():
@@ -150,7 +161,8 @@ def parse(text: str, *, id: str | None = None, source: str = "cockpit") -> Comma
     if name == "rollback":
         return _parse_rollback(command, words, spec)
     if words:
-        raise CommandError(f"{name} takes nothing more, but {rest!r} was given")
+        hint = f"; examples {rest} measures a checkpoint" if name == "evaluate" and "--at" in words else ""
+        raise CommandError(f"{name} takes nothing more, but {rest!r} was given{hint}")
     return command
 
 
@@ -175,17 +187,14 @@ def _parse_ask(command: Command, rest: str, spec: CommandSpec) -> Command:
             return replace(command, question=rest)
 
 
-def _parse_quiz(command: Command, words: list[str], spec: CommandSpec) -> Command:
-    rest = iter(words)
-    command = replace(command, n=QUIZ)
-    for word in rest:
-        if word == "--at":
-            command = replace(command, checkpoint=next(rest, ""))
-            if not command.checkpoint:
-                raise CommandError(f"quiz --at which checkpoint? {spec.usage}")
-        else:
-            command = replace(command, n=_count(word, spec))
-    return command
+def _parse_at(command: Command, words: list[str], spec: CommandSpec) -> tuple[Command, list[str]]:
+    """With the checkpoint that is asked, and without the words that name it."""
+    if "--at" not in words:
+        return command, words
+    place = words.index("--at")
+    if place + 1 == len(words):
+        raise CommandError(f"{spec.name} --at which checkpoint? {spec.usage}")
+    return replace(command, checkpoint=words[place + 1]), words[:place] + words[place + 2 :]
 
 
 def _parse_rollback(command: Command, words: list[str], spec: CommandSpec) -> Command:
@@ -304,7 +313,15 @@ class Quiz:
     checkpoint: CheckpointRef | None = None
 
 
-Effect = Save | Advance | RollBack | Change | Evaluate | Ask | Quiz
+@dataclass(frozen=True, slots=True)
+class Examine:
+    """n: held-out examples, the first ones, as many as an evaluation takes. checkpoint: as for `Ask`."""
+
+    n: int
+    checkpoint: CheckpointRef | None = None
+
+
+Effect = Save | Advance | RollBack | Change | Evaluate | Ask | Quiz | Examine
 
 
 class Decision(NamedTuple):
@@ -371,15 +388,19 @@ def decide(control: Control, command: Command, facts: Facts) -> Decision:
             return done(f"{command.key} = {new}", Change(config, command.key))
         case "evaluate":
             return done("evaluated", Evaluate())
-        case "ask" | "quiz":
+        case "ask" | "quiz" | "examples":
             asked = _checkpoint(command.checkpoint, facts) if command.checkpoint else None
             if isinstance(asked, str):
                 return refused(asked)
             if command.name == "quiz":
                 return done("asked", Quiz(command.n, asked))
+            if command.name == "examples":
+                return done("answered", Examine(facts.config.eval.examples, asked))
             if command.explicit and not facts.config.method.explicit_share:
                 return refused(ONE_WAY)
             return done("asked", Ask(command.question, command.explicit, asked))
+        case "interrupt":
+            return done("nothing is being answered any more")
         case "stop":
             return done("saving and ending the run", stopping=True)
     raise AssertionError(command.name)
@@ -459,6 +480,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._arrived = threading.Event()
         self._stop_asked = threading.Event()
+        self._interrupting: set[str] = set()
         self.closing = threading.Event()
         """Set when the run is to be left: whoever serves the commands ends."""
 
@@ -471,6 +493,8 @@ class Inbox:
             if command.id in self._seen:
                 return False
             self._seen.add(command.id)
+            if command.name == "interrupt":
+                self._interrupting.add(command.id)
         before()
         self._queue.put(command)
         if command.name == "stop":
@@ -481,6 +505,10 @@ class Inbox:
     def stop_asked(self) -> bool:
         """Whether a stop is on its way; evaluation and generation look at it between chunks."""
         return self._stop_asked.is_set()
+
+    def interrupted(self) -> bool:
+        """Whether an answer shall end here: a stop is on its way, or one that is not served yet."""
+        return bool(self._interrupting) or self._stop_asked.is_set()
 
     def stop_served(self) -> None:
         """The stop has had its effect; what is asked from now on is not interrupted."""
@@ -517,6 +545,7 @@ class Inbox:
         """Remember an answer, of now or of an earlier process."""
         with self._lock:
             self._seen.add(id)
+            self._interrupting.discard(id)
             self._answers.setdefault(id, answer)
             if len(self._answers) > MOST_ANSWERS:
                 oldest = next(iter(self._answers))

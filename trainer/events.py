@@ -380,6 +380,26 @@ class QuizTaken(Event):
 
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExamplesAnswered(Event):
+    """The held-out examples of evaluations, answered to be looked at. No journal has it: that has the score.
+
+    n, correct: of all. examples: the first of them. cot_tokens: written, mean per example. checkpoint,
+    cot_removed: as in `ChatAnswered`.
+    """
+
+    id: str
+    n: int
+    correct: int
+    cot_tokens: float
+    seconds: float
+    examples: tuple[ShownExample, ...]
+    checkpoint: str = "current weights"
+    cot_removed: int | None = None
+    transient: ClassVar[bool] = True
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SystemSampled(Event):
     """How the machine that trains is doing at this moment. None: nobody can tell.
 

@@ -30,6 +30,7 @@ from trainer.control import (
     Control,
     Effect,
     Evaluate,
+    Examine,
     Facts,
     Inbox,
     Quiz,
@@ -350,7 +351,7 @@ class Loop:
                 if result is None:
                     raise RefusedError("the evaluation was interrupted by a stop")
                 return f"validation accuracy {result.accuracy:.3f} ({result.correct}/{result.n})"
-            case Ask() | Quiz():
+            case Ask() | Quiz() | Examine():
                 return self._answer(effect, command)
         return None
 
@@ -402,7 +403,7 @@ class Loop:
         if effect.keep_weights:
             self._save("stage")
 
-    def _answer(self, asked: Ask | Quiz, command: Command) -> str:
+    def _answer(self, asked: Ask | Quiz | Examine, command: Command) -> str:
         def spoken(text: str, part: Literal["cot", "answer"]) -> None:
             self._emit(ChatToken(at=self.at, id=command.id, text=text, part=part))
 
@@ -415,14 +416,15 @@ class Loop:
                     self.folder,
                     id=command.id,
                     at=self.at,
+                    side=self.config.method.side,
                     on_text=spoken,
-                    interrupted=self.inbox.stop_asked,
+                    interrupted=self.inbox.interrupted,
                 )
         except Exception as error:
             # Asking changes nothing of the run, so nothing that goes wrong with it may cost the run.
             raise RefusedError(f"the question could not be answered: {error}") from error
         if turn is None:
-            raise RefusedError("the quiz was interrupted by a stop")
+            raise RefusedError("it was interrupted")
         self._emit(turn)
         return summary(turn)
 

@@ -10,12 +10,12 @@ from collections import deque
 from dataclasses import replace
 from typing import Protocol
 
-from trainer.control import QUESTIONS, Answer, Command, Control, Inbox, acknowledgement
+from trainer.control import HARMLESS, Answer, Command, Control, Inbox, acknowledgement
 from trainer.events import At, Event, Notice
 from trainer.files import Trouble
 from trainer.resumption import Deed, Place, Plan
 
-AT_ONCE = ("stop", "pause", "resume", *QUESTIONS)
+AT_ONCE = ("stop", "pause", "resume", *HARMLESS)
 """Commands that are served also while what was done before is done again: they change no weight."""
 
 

@@ -15,10 +15,10 @@ def keys() -> None:
 
         chosen = settings.load().keys
         rows = [
-            (f"{key.shown} *" if key.action in chosen else key.shown, key.action, key.title)
+            (f"{key.shown} *" if key.action in chosen else key.shown, key.page, key.action, key.title)
             for key in keymap.mapped(chosen)
         ]
-        typer.echo(output.table(("key", "action", "what it does"), rows))
+        typer.echo(output.table(("key", "over page", "action", "what it does"), rows))
         typer.echo(
             f"\nctrl+q, and ctrl+c where nothing is selected, always lead out.\n{_where(bool(chosen))}"
         )

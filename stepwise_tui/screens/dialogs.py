@@ -161,27 +161,27 @@ class ChooseRollback(ModalScreen[str]):
 
 
 class ChooseWeights(ModalScreen[tuple[str, ...]]):
-    """Whom the chat asks: ids of checkpoints, "" for the current weights."""
+    """Some weights: ids of checkpoints, "" for the current ones. Several only where `both` may be chosen."""
 
     BINDINGS: ClassVar = [("escape", "dismiss", "cancel"), ("b", "both", "this one and the live weights")]
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, title: str, enter: str, *, both: bool = False) -> None:
+        """enter: what that key does. both: whether one may choose a checkpoint and the current weights."""
         super().__init__()
-        self._history = history
+        self._history, self._title, self._enter, self._both = history, title, enter, both
         self._saves = list(reversed(history.saves.values()))
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide") as box:
-            box.border_title = "whom to ask"
+            box.border_title = self._title
             yield OptionList("the live weights", *map(self._row, self._saves), markup=False)
             yield Label(
-                "A checkpoint is loaded for the answer only; training waits for it.",
+                "A checkpoint is loaded for its answers only; training waits for it.",
                 classes="hint",
                 markup=False,
             )
-            yield Label(
-                "enter asks this one, b this one and the live weights, escape cancels", classes="hint"
-            )
+            both = "b this one and the live weights, " if self._both else ""
+            yield Label(f"enter {self._enter}, {both}escape cancels", classes="hint")
 
     def _row(self, save: CheckpointSaved) -> str:
         at, measured = save.at, self._history.accuracy_at(save.at)
@@ -199,7 +199,8 @@ class ChooseWeights(ModalScreen[tuple[str, ...]]):
 
     def action_both(self) -> None:
         chosen = self._chosen()
-        self.dismiss(("", chosen) if chosen else ("",))
+        if self._both:
+            self.dismiss(("", chosen) if chosen else ("",))
 
     def on_option_list_option_selected(self) -> None:
         self.dismiss((self._chosen(),))

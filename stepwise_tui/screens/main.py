@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -22,6 +23,7 @@ from stepwise_tui.text import clean
 from stepwise_tui.widgets import closing, lines, system
 from stepwise_tui.widgets.charts import Charts
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
+from stepwise_tui.widgets.lines import MESSAGE_STYLES
 from stepwise_tui.widgets.log import LogPanel
 from stepwise_tui.widgets.readouts import Readout
 from stepwise_tui.widgets.system import SystemPanel
@@ -30,12 +32,7 @@ Tab = Literal["charts", "log", "chat", "system"]
 TABS: tuple[Tab, ...] = ("charts", "log", "chat", "system")
 MESSAGE_SECONDS = 12.0
 HINT_SECONDS = 60.0
-MESSAGE_STYLES: dict[Tone, str] = {
-    "plain": "$foreground-muted",
-    "faint": "$foreground-muted",
-    "good": "$success",
-    "warning": "bold $warning",
-}
+now = time.time
 HINT = (("pause_or_resume", "pauses"), ("chat", "asks the model something"), ("help", "explains everything"))
 
 
@@ -77,6 +74,7 @@ class Main(Screen[None]):
                         yield SystemPanel(glyphs)
                 yield ChatPanel(glyphs)
             yield Readout(lambda h, w: closing.closing(h, folder, names), id="closing")
+            yield Readout(lambda h, w: lines.pending(h, now()), id="pending")
             yield Static(Content(glyphs.between.join(hint)), id="message")
             yield Static(id="keys", classes="clickable")
 
@@ -103,6 +101,10 @@ class Main(Screen[None]):
     def _status(self, history: History, width: int) -> Content:
         return lines.status_line(history, self._run_name, width, self._glyphs, system.brief(history))
 
+    def show_pending(self, history: History) -> None:
+        """Say what was asked for and has not been done, and since when."""
+        self.query_one("#pending", Readout).show(history)
+
     def show_charts(self, history: History) -> None:
         self.query_one(Charts).show(history)
         self.query_one(ChatPanel).name_weights(history.at)
@@ -115,10 +117,6 @@ class Main(Screen[None]):
         self._forgetting = self.set_timer(MESSAGE_SECONDS, self._forget)
 
     def _forget(self) -> None:
-        waiting = [received.command for received in self._history.pending.values()]
-        if waiting:
-            self.say(f"waiting for the trainer: {', '.join(waiting)}", "faint")
-            return
         self.query_one("#message", Static).update("")
 
     # Layout -------------------------------------------------------------------------------------------

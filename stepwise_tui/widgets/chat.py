@@ -147,7 +147,7 @@ class ChatPanel(Vertical):
             ("/quiz 100", "so many random questions, with a score"),
             ("up, down", "earlier questions"),
             ("pgup, pgdn", "scroll"),
-            ("escape", "leaves"),
+            ("escape", "stops the answer that is being written; leaves"),
         ]
         if self._both_ways:
             keys.insert(2, ("ctrl+t", "with all of the CoT, or the answer alone"))
@@ -258,7 +258,7 @@ class ChatInput(Input):
     """The line one types in. Its keys never steer: all but escape, tab and the urgent ones are letters."""
 
     BINDINGS: ClassVar = [
-        ("escape", "app.leave_chat", "leave the chat"),
+        ("escape", "app.leave_chat", "stop the answer, or leave"),
         ("ctrl+o", "app.choose_weights", "whom one asks"),
         ("ctrl+t", "app.switch_way", "ask with all of the CoT, or for the answer alone"),
     ]

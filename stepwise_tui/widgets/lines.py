@@ -11,8 +11,9 @@ from typing import NamedTuple
 from textual.content import Content
 
 from stepwise_tui.glyphs import Glyphs
-from stepwise_tui.history import History, Turn
+from stepwise_tui.history import History, Tone, Turn
 from stepwise_tui.text import accuracy, clean, clip, duration, short, wrapped
+from stepwise_tui.words import by, key_name
 from trainer.config import GATED
 from trainer.events import ChatAnswered, QuizTaken, RunState, ShownExample
 
@@ -25,10 +26,16 @@ STATE_STYLES: dict[RunState, str] = {
     "interrupted": "bold $warning",
     "crashed": "bold $error",
 }
-ANSWERS = {"r": "roll_back", "space": "pause_or_resume", "h": "hold_or_release", "s": "save"}
-"""The actions that the trainer means by a key."""
+SOON = 1.0
+"""Seconds within which most of what is asked for is done."""
 FAINT = "$foreground-muted"
 GONE = "$primary"
+MESSAGE_STYLES: dict[Tone, str] = {
+    "plain": FAINT,
+    "faint": FAINT,
+    "good": "$success",
+    "warning": "bold $warning",
+}
 
 
 class Piece(NamedTuple):
@@ -194,10 +201,14 @@ def example(shown: ShownExample, width: int, glyphs: Glyphs) -> Content:
     head = Content.assemble((question, "bold"), (" =  ", FAINT))
     verdict = _verdict(shown.given, shown.answer, shown.correct, glyphs)
     room = width - head.cell_length - verdict.cell_length - 5
-    missing = shown.cot[: shown.removed] if shown.side == "left" else shown.cot[-shown.removed :]
-    kept = shown.cot[shown.removed :] if shown.side == "left" else shown.cot[: len(shown.cot) - shown.removed]
-    thought = thoughts(len(missing) if shown.removed else 0, shown.spoken, room, glyphs, shown.side, kept)
-    return Content.assemble(head, thought, ("  =  ", FAINT), verdict)
+    return Content.assemble(head, thought_of(shown, room, glyphs), ("  =  ", FAINT), verdict)
+
+
+def thought_of(shown: ShownExample, width: int, glyphs: Glyphs) -> Content:
+    """The CoT of an example: what is gone, and what was spoken."""
+    whole, removed = len(shown.cot), min(shown.removed, len(shown.cot))
+    kept = shown.cot[removed:] if shown.side == "left" else shown.cot[: whole - removed]
+    return thoughts(removed, shown.spoken, width, glyphs, shown.side, kept)
 
 
 def thoughts(
@@ -228,7 +239,7 @@ def _spoken(words: Sequence[str], expected: Sequence[str] | None) -> Content:
     parts = []
     for index, word in enumerate(words):
         wrong = expected is not None and (index >= len(expected) or expected[index] != word)
-        parts.append(_text(word, "$error" if wrong else ""))
+        parts.append(_text(word, "underline $error" if wrong else ""))
     return Content(" ").join(parts).rstrip()
 
 
@@ -322,6 +333,29 @@ def _weights(answered: ChatAnswered | QuizTaken) -> str:
     return clean(answered.checkpoint)
 
 
+def pending(history: History, now: float) -> Content | None:
+    """What was asked for and is not done yet, longest first; None where that is nothing.
+
+    now: seconds since the epoch. What has waited for less than `SOON` is not worth a line.
+    """
+    waits = [(received, now - received.at.time) for received in history.pending.values()]
+    parts = [
+        f"{clip(clean(received.command), 40)}{by(received.source)} (asked {_since(seconds)} ago)"
+        for received, seconds in waits
+        if seconds >= SOON
+    ]
+    control, at = history.control, history.at
+    if control.stopping and not history.ended:
+        parts.append("saving, then the end")
+    if control.pause_at is not None and at.step < control.pause_at and not (history.ended or control.paused):
+        parts.append(f"a pause at step {control.pause_at:,}")
+    return Content.styled(f"pending: {', '.join(parts)}", "$warning") if parts else None
+
+
+def _since(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else duration(seconds)
+
+
 def alarm(history: History, glyphs: Glyphs, names: Mapping[str, str]) -> Content | None:
     """What happened, what happens if nothing is done, and the keys that answer it; None when all is well.
 
@@ -336,7 +370,7 @@ def alarm(history: History, glyphs: Glyphs, names: Mapping[str, str]) -> Content
     return Content.assemble(
         (f"{glyphs.alarm} {clean(raised.message)}\n", "bold"),
         (
-            f" {names.get(ANSWERS.get(raised.key, ''), clean(raised.key))} " if raised.key else "",
+            f" {clean(key_name(raised.key, names))} " if raised.key else "",
             "bold reverse",
         ),
         f" {clean(raised.remedy)}   ",
