@@ -154,6 +154,8 @@ KEYS = {
     "enter": "\r",
     "escape": "\x1b",
     "tab": "\t",
+    "up": "\x1b[A",
+    "down": "\x1b[B",
     "left": "\x1b[D",
     "right": "\x1b[C",
     "shift+left": "\x1b[1;2D",

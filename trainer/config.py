@@ -225,7 +225,7 @@ class ScheduleConfig(Section):
         3, json_schema_extra=LIVE, description="for gated and adaptive: probes whose mean counts"
     )
     stall: int | None = Field(
-        12,
+        8,
         ge=1,
         json_schema_extra=LIVE,
         description="for gated and adaptive: probes that bring nothing over as many before; then a stage "

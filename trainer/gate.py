@@ -5,7 +5,8 @@ given: the share of examples of which every remaining token, of CoT and answer, 
 With no CoT left that is exact match. The gate opens when the mean of the last `schedule.probes` of them is
 back at `schedule.ready` of the best that was had before the last removal. At the first stage nothing came
 before, and all of it is asked for: `schedule.ready` itself. Where nothing was ever right, time decides. It
-opens, too, when waiting has stopped to help: when the mean of the last `schedule.stall` probes is not `GAIN`
+opens, too, from the second stage on, when waiting has stopped to help: when the mean of the last
+`schedule.stall` probes is not `GAIN`
 above that of as many before.
 
 *gated*: one stage each time. *adaptive*: stages that cost nothing are joined. When two removals in a row were
@@ -70,7 +71,9 @@ class Gate:
 
     def stalled(self, config: ScheduleConfig) -> bool:
         """Whether waiting has stopped to help."""
-        if config.stall is None or self.careful or len(self.recent) < 2 * config.stall:
+        if config.stall is None or self.best is None or self.careful:
+            return False
+        if len(self.recent) < 2 * config.stall:
             return False
         last, before = self.recent[-config.stall :], self.recent[-2 * config.stall : -config.stall]
         return sum(last) - sum(before) < GAIN * config.stall and sum(last) > 0

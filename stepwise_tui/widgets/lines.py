@@ -340,7 +340,7 @@ def pending(history: History, now: float) -> Content | None:
     """
     waits = [(received, now - received.at.time) for received in history.pending.values()]
     parts = [
-        f"{clip(clean(received.command), 40)}{by(received.source)} (asked {_since(seconds)} ago)"
+        f"{clip(clean(received.command), 40)}{by(clean(received.source))} (asked {_since(seconds)} ago)"
         for received, seconds in waits
         if seconds >= SOON
     ]
