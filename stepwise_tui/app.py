@@ -38,9 +38,9 @@ from stepwise_tui.screens.main import Main, Tab
 from stepwise_tui.screens.page import Page
 from stepwise_tui.settings import Settings, remember_theme
 from stepwise_tui.terminal import Terminal
+from stepwise_tui.text import shortest
 from stepwise_tui.themes import DESCRIPTIONS, dress
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
-from stepwise_tui.widgets.closing import shortest
 from trainer.control import ONE_WAY, Command, CommandError, decide, parse
 from trainer.digest import is_question
 from trainer.events import (

@@ -28,9 +28,8 @@ from textual.widgets import DataTable, Static
 
 from stepwise_tui.glyphs import ASCII, Glyphs, detect
 from stepwise_tui.settings import Settings, load
-from stepwise_tui.text import accuracy, clean, clip, duration, size, wrapped
+from stepwise_tui.text import accuracy, clean, clip, duration, shortest, size, wrapped
 from stepwise_tui.themes import dress, theme_style
-from stepwise_tui.widgets.closing import shortest
 from stepwise_tui.widgets.lines import FAINT, STATE_STYLES
 from stepwise_tui.widgets.system import sparkline
 from trainer import journal, presets, registry, runs

@@ -17,6 +17,7 @@ import typer
 
 from stepwise_tui.output import FAILURE, block, complain, turn
 from stepwise_tui.terminal import Borrowed, Terminal, split
+from stepwise_tui.text import shortest
 
 if TYPE_CHECKING:
     from stepwise_tui.link import Link
@@ -166,7 +167,7 @@ def _show(
             typer.echo("the cockpit broke; training goes on, told in lines", err=True)
             plain.follow(LocalLink(run), sys.stdout)
             return
-        _say(f"{run.name} trains on in process {os.getpid()}\nstepwise attach {_shortest(run.folder)}")
+        _say(f"{run.name} trains on in process {os.getpid()}\nstepwise attach {shortest(run.folder)}")
     terminal.give_up()
     run.wait()
 
@@ -199,19 +200,13 @@ def _tell_loss(run: Run) -> None:
 
 def _farewell(run: Run) -> str:
     """Where the run lies and what can be done next."""
-    folder = _shortest(run.folder)
+    folder = shortest(run.folder)
     action = "chat" if run.state == "finished" else "resume"
     unsaved = ""
     if run.end is not None and run.end.unsaved:
         stands = f"{run.end.checkpoint} stands" if run.end.checkpoint else "nothing was saved yet"
         unsaved = f"the end could not be saved: {run.end.unsaved}; {stands}\n"
     return f"{unsaved}{run.state}: {folder}\nstepwise {action} {folder}"
-
-
-def _shortest(path: Path) -> Path:
-    """`path` from the working directory on, if it lies there."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 class _Signals:

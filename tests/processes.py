@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from stepwise_tui.link import Link
+from stepwise_tui.link import Link, LinkError, SocketLink
 from tests.terminal import STEPWISE
 from trainer.control import parse
 from trainer.events import CommandAcknowledged, Event
@@ -36,6 +36,17 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
         if word in line:
             return
     raise AssertionError(f"{word!r} never came: {process.communicate()}")
+
+
+def reached(run: Path, seconds: float = 60) -> SocketLink:
+    """A link to a run that lives; its socket comes a moment after its first step may."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return SocketLink(run)
+        except LinkError:
+            assert time.monotonic() < until, "it was not reached"
+            time.sleep(0.02)
 
 
 def heard(link: Link, wanted: Callable[[Event], bool], seconds: float = 20) -> Event:

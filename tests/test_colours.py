@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,23 +55,27 @@ def test_no_color_writes_no_colour_at_all(terminal: Terminal) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tmux", ["", "/tmp/tmux-0/default,1,0"])
 def test_an_alarm_rings_notifies_and_stands_in_the_windows_title(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmux: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a run whose updates are not finite; inside tmux the notification is wrapped: it is passed on."""
-    monkeypatch.setenv("TMUX", tmux)
+    """Of a run whose updates are not finite; then inside tmux, which passes a wrapped notification on."""
     file = endless(tmp_path, optim__lr=1e30, watch__skipped=3)
-    terminal = Terminal("run", "config", file, "--out", ".", "--name", "run", cwd=tmp_path)
+    said = b"\x1b]9;stepwise, run: "
+    ways = (
+        (("run", "config", file, "--out", ".", "--name", "run"), "", said, ("d",)),
+        (("attach", "run", "--out", "."), "/tmp/tmux-0/default,1,0",
+         said.replace(b"\x1b", b"\x1bPtmux;\x1b\x1b"), ("q", "s")),
+    )  # fmt: skip
     try:
-        terminal.until("PAUSED")
-        terminal.until(lambda screen: terminal.screen.title.startswith("▲ "))
-        said = b"\x1b]9;stepwise, run: "
-        assert (said.replace(b"\x1b", b"\x1bPtmux;\x1b\x1b") if tmux else said) in terminal.raw
-        assert b"\x07" in terminal.raw
-        terminal.press("q", "s")
-        assert terminal.leave() == 0
-        assert terminal.raw.index(b"\x1b[22;2t") < terminal.raw.index(b"\x1b[23;2t")
+        for command, tmux, wanted, leaving in ways:
+            monkeypatch.setenv("TMUX", tmux)
+            with contextlib.closing(Terminal(*command, cwd=tmp_path)) as terminal:
+                terminal.until("PAUSED")
+                terminal.until(lambda screen, seen=terminal.screen: seen.title.startswith("▲ "))
+                assert wanted in terminal.raw
+                assert b"\x07" in terminal.raw
+                terminal.press(*leaving)
+                assert terminal.leave() == 0
+                assert terminal.raw.index(b"\x1b[22;2t") < terminal.raw.index(b"\x1b[23;2t")
     finally:
-        terminal.close()
         kill(tmp_path / "run")

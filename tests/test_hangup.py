@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_tui.link import SocketLink
-from tests.processes import answer, heard
+from tests.processes import answer, heard, reached
 from tests.terminal import STEPWISE, Terminal, until
 from tests.tiny import endless, kill
 from trainer import journal, runs, status
@@ -46,7 +45,7 @@ def process_of(run: Path) -> int:
 def goes_on(run: Path, pid: int) -> None:
     """The run trains on in the same process, which holds no terminal, and can be steered."""
     until(lambda: has_let_go(pid))
-    link = SocketLink(run)
+    link = reached(run)
     step = answer(link, "hold").at.step
     heard(link, lambda event: isinstance(event, Metrics) and event.at.step > step)
     assert process_of(run) == pid

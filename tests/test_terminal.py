@@ -144,22 +144,30 @@ def _look_around(terminal: Terminal) -> None:
     terminal.until(lambda screen: "draw another run" not in screen)
 
 
-@pytest.mark.parametrize("key", ["ctrl+c", "ctrl+q"])
-def test_the_quit_dialog_is_reached_from_everywhere(
-    start: Callable[..., Terminal], tmp_path: Path, key: str
-) -> None:
+def test_the_quit_dialog_is_reached_from_everywhere(start: Callable[..., Terminal], tmp_path: Path) -> None:
+    """ctrl+c and ctrl+q are keys, no signal and no flow control of the line; also where one has attached."""
     terminal = start(columns=120, rows=40)
     terminal.until("TRAINING")
     terminal.press("c", *"12*3")
-    terminal.press(key)
-    terminal.until("stop and save")
-    terminal.press("escape")
-    terminal.until(lambda screen: "stop and save" not in screen)
-    terminal.press(key)
-    terminal.until("stop and save")
-    terminal.press(key)  # pressed again: it leaves, and the run goes on
-    assert terminal.leave() == 0
+    for key in ("ctrl+q", "ctrl+c"):
+        terminal.press(key)
+        terminal.until("stop and save")
+        terminal.press("escape")
+        terminal.until(lambda screen: "stop and save" not in screen)
+    _leave_by("ctrl+c", terminal)
     assert runs.state(tmp_path / "run") not in runs.ENDED
+    with contextlib.closing(Terminal("attach", "run", "--out", ".", cwd=tmp_path)) as again:
+        again.until("TRAINING")
+        _leave_by("ctrl+q", again)
+    assert runs.state(tmp_path / "run") not in runs.ENDED
+
+
+def _leave_by(key: str, terminal: Terminal) -> None:
+    """Pressed again, the key leaves, and the run goes on."""
+    terminal.press(key)
+    terminal.until("stop and save")
+    terminal.press(key)
+    assert terminal.leave() == 0
 
 
 def test_resizing_is_survived_and_too_small_is_said(start: Callable[..., Terminal]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from textual.content import Content
 
 from stepwise_tui.history import History
-from stepwise_tui.text import accuracy, clean, duration
+from stepwise_tui.text import accuracy, clean, duration, shortest
 from stepwise_tui.widgets.lines import FAINT
 from trainer import presets
 
@@ -90,9 +90,3 @@ def _following(title: str) -> str:
 def _rows(head: list[Content], rows: list[tuple[str, str]]) -> Content:
     table = [Content.assemble((f"{name:<9}", "bold $accent"), clean(text)) for name, text in rows]
     return Content("\n").join([*head, *table])
-
-
-def shortest(path: Path) -> str:
-    """`path` from the working directory on, if it lies there."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path)
