@@ -399,7 +399,8 @@ class Cockpit(Looking, App[Departure]):
     def action_beside(self) -> None:
         from stepwise_tui.screens.beside import ChooseRun
 
-        self.push_screen(ChooseRun(self.link.folder.parent), self._lay_beside)
+        drawn = self.charts.beside
+        self.push_screen(ChooseRun(self.link.folder, drawn=drawn), self._lay_beside)
 
     def _lay_beside(self, chosen: tuple[Path | None] | None) -> None:
         if chosen is not None:
