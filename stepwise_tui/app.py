@@ -41,6 +41,7 @@ from stepwise_tui.terminal import Terminal
 from stepwise_tui.themes import DESCRIPTIONS, dress
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from stepwise_tui.widgets.closing import shortest
+from stepwise_tui.words import outcome
 from trainer.control import ONE_WAY, Command, CommandError, decide, parse
 from trainer.digest import is_question
 from trainer.events import (
@@ -246,8 +247,7 @@ class Cockpit(Looking, App[Departure]):
             case CommandReceived():
                 self.say(f"requested: {event.command}", "faint")
             case CommandAcknowledged():
-                text = f"{event.command}: {event.message} (at step {event.at.step:,})"
-                self.say(text, "good" if event.ok else "warning")
+                self.say(outcome(event), "good" if event.ok else "warning")
             case Notice(level="warning" | "error"):
                 self.say(event.message, "warning")
 

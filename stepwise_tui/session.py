@@ -92,6 +92,8 @@ def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None 
     with _signals() as signals:
         signals.stop = signals.hang_up = lambda: app.ask("leave")
         app.run()
+    if not app.history.ended and app.history.gone is None:
+        _say(f"{link.name} goes on without this window; the same command comes back to it")
 
 
 def chat(
