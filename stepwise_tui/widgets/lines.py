@@ -368,6 +368,7 @@ def alarm(history: History, glyphs: Glyphs, names: Mapping[str, str]) -> Content
     if raised is None or history.ended:
         return None
     held = "the schedule is held" if history.control.held else "hold the schedule"
+    more = history.at.stage < history.stages  # else there is nothing to hold
     return Content.assemble(
         (f"{glyphs.alarm} {clean(raised.message)}\n", "bold"),
         (
@@ -375,8 +376,8 @@ def alarm(history: History, glyphs: Glyphs, names: Mapping[str, str]) -> Content
             "bold reverse",
         ),
         f" {clean(raised.remedy)}   ",
-        (f" {names['hold_or_release']} ", "bold reverse"),
-        f" {held}   ",
+        (f" {names['hold_or_release']} ", "bold reverse") if more else "",
+        f" {held}   " if more else "",
         (f" {names['pause_or_resume']} ", "bold reverse"),
         " go on" if history.state == "paused" else " pause",
     )
