@@ -41,6 +41,7 @@ from stepwise_tui.terminal import Terminal
 from stepwise_tui.text import shortest
 from stepwise_tui.themes import DESCRIPTIONS, dress
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
+from stepwise_tui.words import outcome
 from trainer.control import ONE_WAY, Command, CommandError, decide, parse
 from trainer.digest import is_question
 from trainer.events import (
@@ -246,8 +247,7 @@ class Cockpit(Looking, App[Departure]):
             case CommandReceived():
                 self.say(f"requested: {event.command}", "faint")
             case CommandAcknowledged():
-                text = f"{event.command}: {event.message} (at step {event.at.step:,})"
-                self.say(text, "good" if event.ok else "warning")
+                self.say(outcome(event), "good" if event.ok else "warning")
             case Notice(level="warning" | "error"):
                 self.say(event.message, "warning")
 
@@ -399,7 +399,8 @@ class Cockpit(Looking, App[Departure]):
     def action_beside(self) -> None:
         from stepwise_tui.screens.beside import ChooseRun
 
-        self.push_screen(ChooseRun(self.link.folder.parent), self._lay_beside)
+        drawn = self.charts.beside
+        self.push_screen(ChooseRun(self.link.folder, drawn=drawn), self._lay_beside)
 
     def _lay_beside(self, chosen: tuple[Path | None] | None) -> None:
         if chosen is not None:

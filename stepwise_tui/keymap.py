@@ -63,8 +63,8 @@ KEYS: tuple[Key, ...] = (
     _steer("comma", ",", "change_setting", "Change a setting", "set", 10, "set"),
     Key(
         "c", "c", "chat", "Chat", "chat",
-        f"{COMMANDS['ask'].help}; /quiz: {COMMANDS['quiz'].help}; escape leaves; while an answer is written: "
-        f"{COMMANDS['interrupt'].help}", "talk", 2,
+        "ask the live weights, or with ctrl+o a checkpoint; /quiz 100: so many random held-out questions, "
+        "with a score; escape leaves, or stops the answer that is being written", "talk", 2,
     ),
     _look("x", "x", "examples", "Examples", "examples", 11, "held-out examples digit by digit; two models "
           "side by side"),
@@ -234,6 +234,21 @@ def urgent() -> list[BindingType]:
         for also in key.also.split(",")
         if also
     ]
+
+
+TYPING = (
+    ("enter", "ask"),
+    ("ctrl+n", "a question"),
+    ("ctrl+o", "whom"),
+    ("up", "earlier ones"),
+    ("esc", "leave"),
+)
+"""Keys that act while a question is typed, when those of the table do not; they cannot be had otherwise."""
+
+
+def typing_footer() -> Content:
+    """What stands in the footer's place while a question is typed."""
+    return Content("  ").join([Content.assemble((key, "bold $accent"), f" {does}") for key, does in TYPING])
 
 
 def footer(width: int, labels: dict[str, str], keys: Sequence[Key] = KEYS) -> Content:

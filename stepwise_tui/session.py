@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stepwise_tui.link import Link
     from stepwise_tui.settings import Settings
     from trainer.config import Config
+    from trainer.events import RunState
     from trainer.run import Run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -93,6 +94,10 @@ def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None 
     with _signals() as signals:
         signals.stop = signals.hang_up = lambda: app.ask("leave")
         app.run()
+    if app.history.ended:
+        _say(f"{app.history.state}: {link.name}\nstepwise {_next(app.history.state)} {link.name}")
+    elif app.history.gone is None:
+        _say(f"{link.name} goes on without this window; the same command comes back to it")
 
 
 def chat(
@@ -201,12 +206,17 @@ def _tell_loss(run: Run) -> None:
 def _farewell(run: Run) -> str:
     """Where the run lies and what can be done next."""
     folder = shortest(run.folder)
-    action = "chat" if run.state == "finished" else "resume"
+    action = _next(run.state)
     unsaved = ""
     if run.end is not None and run.end.unsaved:
         stands = f"{run.end.checkpoint} stands" if run.end.checkpoint else "nothing was saved yet"
         unsaved = f"the end could not be saved: {run.end.unsaved}; {stands}\n"
     return f"{unsaved}{run.state}: {folder}\nstepwise {action} {folder}"
+
+
+def _next(state: RunState) -> str:
+    """The command that makes the most of a run that has ended so."""
+    return "chat" if state == "finished" else "resume"
 
 
 class _Signals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from stepwise_tui.text import DASH, accuracy, clean, loss, short, size
@@ -43,6 +44,14 @@ def words(event: Event, names: Mapping[str, str] | None = None) -> str | None:
     """
     text = _words(event, names or {})
     return None if text is None else clean(text)
+
+
+def outcome(event: CommandAcknowledged) -> str:
+    """What came of a command, for the person who gave it: what, and at which step."""
+    what = event.command.split()[0] if event.ok else event.command
+    where = f"step {event.at.step:,}"
+    told = re.search(rf"\b{where}\b", event.message)
+    return clean(f"{what}: {event.message}" + ("" if told else f" (at {where})"))
 
 
 def _words(event: Event, names: Mapping[str, str]) -> str | None:

@@ -49,7 +49,8 @@ def test_each_key_has_an_action_a_title_and_a_sentence() -> None:
 
 def test_each_command_is_within_reach_of_a_key() -> None:
     said = " ".join(key.help for key in (*keymap.KEYS, *keymap.PAGE_KEYS))
-    assert [name for name, spec in COMMANDS.items() if spec.help not in said] == []
+    chat = {"ask": "ask the live weights", "quiz": "/quiz", "interrupt": "stops the answer"}
+    assert [name for name, spec in COMMANDS.items() if chat.get(name, spec.help) not in said] == []
 
 
 @pytest.mark.parametrize("width", range(1, 260, 7))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input, Label, Static
+from textual.widgets import Input, Label, OptionList, Static
 
 from stepwise_tui.app import Cockpit
 from stepwise_tui.charts.view import View, frame
@@ -223,23 +223,39 @@ async def _until_drawn(pilot: Pilot[None], app: Cockpit, name: str) -> None:
     raise AssertionError("the other run never came")
 
 
-async def test_another_run_is_drawn_beside_by_name(tmp_path: Path) -> None:
+async def test_another_run_is_chosen_and_drawn_beside(tmp_path: Path) -> None:
     other = other_run(tmp_path)
     before = sorted((path.name, path.stat().st_size) for path in other.iterdir())
     app = cockpit(scripted.training(), tmp_path / "brisk-otter")
     async with app.run_test(size=LARGE) as pilot:
         await pilot.press("k")
         assert isinstance(app.screen, ChooseRun)
+        assert "wild-goose" in str(app.screen.query_one(OptionList).get_option_at_index(0).prompt)
         await pilot.press(*"nothing", "enter")
         assert "there is no run 'nothing'" in str(app.screen.query_one(".problem", Label).render())
-        app.screen.query_one(Input).value = "wild-goose"
+        app.screen.query_one(Input).value = "goose"
         await pilot.press("enter")
         assert isinstance(app.screen, Main)
         await _until_drawn(pilot, app, "wild-goose")
-        await pilot.press("k", "enter")
+        await pilot.press("k", "down", "up", "enter")
         await pilot.pause()
         assert "wild-goose" not in title(app, "loss")
+        await pilot.press("k", "enter")
+        await _until_drawn(pilot, app, "wild-goose")
     assert sorted((path.name, path.stat().st_size) for path in other.iterdir()) == before
+
+
+async def test_where_there_is_no_other_run_it_says_so_and_takes_a_folder(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    other = other_run(elsewhere)
+    app = cockpit(scripted.training(), tmp_path / "brisk-otter")
+    async with app.run_test(size=LARGE) as pilot:
+        await pilot.press("k", "enter")
+        assert "no other run" in str(app.screen.query_one(".problem", Label).render())
+        app.screen.query_one(Input).value = str(other)
+        await pilot.press("enter")
+        await _until_drawn(pilot, app, "wild-goose")
 
 
 @pytest.mark.parametrize("key", ["v", "y", "b", "w", "m", "plus", "minus", "0", "left", "right", "o"])

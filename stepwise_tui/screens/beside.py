@@ -8,33 +8,87 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Input, Label
+from textual.widgets import Input, Label, OptionList
+from textual.widgets.option_list import Option
 
-from stepwise_tui.text import clean
+from stepwise_tui.text import accuracy, clean, clip
 from trainer import runs
-from trainer.runs import RunsError
+from trainer.runs import RunRow, RunsError
+
+NONE = "none"
 
 
 class ChooseRun(ModalScreen[tuple[Path | None] | None]):
     """Gives back the folder of a run, or None in its place for no other run; None when nothing changes."""
 
-    BINDINGS: ClassVar = [("escape", "dismiss", "cancel")]
+    BINDINGS: ClassVar = [
+        ("escape", "dismiss", "cancel"),
+        ("down", "move(1)", "the next"),
+        ("up", "move(-1)", "the one before"),
+    ]
 
-    def __init__(self, out: Path) -> None:
-        """out: the folder that runs live in."""
+    def __init__(self, run: Path, *, drawn: bool) -> None:
+        """run: the folder of the one on the screen; runs are looked for beside it. drawn: whether another
+        one is."""
         super().__init__()
-        self._out = out
+        self._out, self._drawn = run.parent, drawn
+        try:
+            self._rows = [row for row in runs.list_runs(run.parent) if row.name != run.name]
+        except RunsError:
+            self._rows = []
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog") as box:
+        with Vertical(classes="dialog wide") as box:
             box.border_title = "draw another run beside this one"
-            yield Input(placeholder="its name, or its folder", id="run")
+            yield OptionList(markup=False)
             yield Label("", classes="problem", markup=False)
-            yield Label("enter draws it, or none if the line is empty; escape cancels", classes="hint")
+            yield Input(placeholder="part of its name, or its folder", id="run")
+            yield Label("enter draws the chosen one, escape cancels", classes="hint")
+
+    def on_mount(self) -> None:
+        self._list("")
+        self.query_one(Input).focus()
+
+    def _list(self, typed: str) -> None:
+        """The runs whose names hold what was typed, the one touched last first."""
+        choices = self.query_one(OptionList)
+        choices.clear_options()
+        if self._drawn and not typed:
+            choices.add_option(Option("no other run", id=NONE))
+        choices.add_options(Option(_told(row), id=row.path) for row in self._rows if typed in row.name)
+        choices.can_focus = False
+        choices.highlighted = 0 if choices.option_count else None
+
+    def action_move(self, by: int) -> None:
+        choices = self.query_one(OptionList)
+        if by > 0:
+            choices.action_cursor_down()
+        else:
+            choices.action_cursor_up()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._list(event.value.strip())
+        self.query_one(".problem", Label).update("")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        name = event.value.strip()
-        try:
-            self.dismiss((runs.find(name, self._out) if name else None,))
-        except RunsError as problem:
-            self.query_one(".problem", Label).update(clean(str(problem)))
+        chosen = self.query_one(OptionList).highlighted_option
+        if chosen is not None:
+            self._take(chosen)
+        elif name := event.value.strip():
+            try:
+                self.dismiss((runs.find(name, self._out),))
+            except RunsError as problem:
+                self.query_one(".problem", Label).update(clean(str(problem)))
+        else:
+            self.query_one(".problem", Label).update(f"there is no other run in {clean(str(self._out))}")
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self._take(event.option)
+
+    def _take(self, option: Option) -> None:
+        self.dismiss((Path(option.id) if option.id and option.id != NONE else None,))
+
+
+def _told(row: RunRow) -> str:
+    measured = f"accuracy {accuracy(row.accuracy)}"
+    return f"{clip(clean(row.name), 36):<36}  {row.state:<11}  stage {row.stage}/{row.stages}  {measured}"

@@ -63,7 +63,8 @@ class Leave(ModalScreen[Leaving]):
             box.border_title = "quit"
             yield Static(
                 f"The run is {self._state}. It can go on without this window; `stepwise attach` comes back "
-                "to it; q or ctrl+c again: so be it.\nStopped, it is saved first; `stepwise resume` goes on.",
+                "to it. q or ctrl+c again keeps it training, too.\n"
+                "Stopped, it is saved first; `stepwise resume` goes on.",
                 markup=False,
             )
             with Horizontal(classes="buttons"):
@@ -243,10 +244,12 @@ class ChangeSetting(ModalScreen[str]):
         choices = self.query_one(OptionList)
         choices.clear_options()
         for row in rows:
-            value = configuration.get(self._config, row.key)
+            value, default = _told(configuration.get(self._config, row.key)), _told(row.default)
+            text = row.description if value == default else f"default {default}; {row.description}"
             choices.add_option(
                 Option(
-                    f"{row.key:<26} {value!s:<8} {row.allowed}\n    {clip(row.description, 66)}", id=row.key
+                    f"{row.key:<26} {value:<8} {row.allowed}\n    {clip(text, 66)}",
+                    id=row.key,
                 )
             )
 
@@ -280,3 +283,8 @@ class ChangeSetting(ModalScreen[str]):
             self.query_one(".problem", Label).update(str(problem))
         else:
             self.dismiss(command.text)
+
+
+def _told(value: object) -> str:
+    """A value as one would type it."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

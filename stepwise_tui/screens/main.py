@@ -103,7 +103,8 @@ class Main(Screen[None]):
 
     def show_pending(self, history: History) -> None:
         """Say what was asked for and has not been done, and since when."""
-        self.query_one("#pending", Readout).show(history)
+        for readout in self.query("#pending").results(Readout):  # none while it is being taken down
+            readout.show(history)
 
     def show_charts(self, history: History) -> None:
         self.query_one(Charts).show(history)
@@ -180,6 +181,15 @@ class Main(Screen[None]):
             "pause_or_resume": "resume" if history.state == "paused" else "pause",
             "hold_or_release": "release" if history.control.held else "hold",
         }
-        if (key := (self.size.width, *labels.values())) != self._keys:
+        typing = self.query_one(ChatInput).has_focus
+        if (key := (self.size.width, typing, *labels.values())) != self._keys:
             self._keys = key
-            self.query_one("#keys", Static).update(keymap.footer(self.size.width - 1, labels, self._table))
+            self.query_one("#keys", Static).update(
+                keymap.typing_footer() if typing else keymap.footer(self.size.width - 1, labels, self._table)
+            )
+
+    def on_descendant_focus(self) -> None:
+        self._show_keys()
+
+    def on_descendant_blur(self) -> None:
+        self._show_keys()

@@ -330,6 +330,11 @@ class Charts(Horizontal):
         self.show(self._history)
         return "no other run" if folder is None else f"reading {clean(folder.name)} …"
 
+    @property
+    def beside(self) -> bool:
+        """Whether another run is drawn, or read."""
+        return self._other is not None
+
     def _leave_other(self) -> None:
         if self._other is not None:
             self._other.close()

@@ -80,7 +80,7 @@ def status_line(
     if machine is not None:
         pieces.append(Piece(machine, 4 if history.sampled.gpus else 7))
     remaining = seconds_to_none(history)
-    if remaining is not None:
+    if remaining is not None and history.state != "paused":
         when = "within" if history.config.schedule.kind in GATED else "in"
         pieces.append(Piece(_text(f"all gone {when} {duration(remaining)}"), 2))
     return fit(pieces, width)
@@ -141,11 +141,11 @@ def _next_removal(history: History) -> Content:
         if probed is None:
             return _text("no probe yet", FAINT)
         return _text(f"next at {accuracy(probed.target)}, now {accuracy(probed.mean)}")
-    seconds = seconds_to_next(history)
-    if seconds is None:
+    steps, seconds = history.steps_to_next, seconds_to_next(history)
+    if steps is None:
         return _text("next in –", FAINT)
-    if history.state == "paused":
-        return _text(f"next in {history.steps_to_next:,} steps", FAINT)
+    if seconds is None or history.state == "paused":
+        return _text(f"next in {steps:,} step{'' if steps == 1 else 's'}", FAINT)
     return _text(f"next in {duration(seconds)}")
 
 
@@ -176,7 +176,8 @@ def example_line(history: History, width: int, glyphs: Glyphs) -> Content:
     """The heart of the method: one held-out example, what is gone of its CoT, and the model's answer."""
     if not history.shown:
         every = history.config.eval.every
-        return _text(f"the first held-out example comes with the evaluation at step {every:,}", FAINT)
+        due = (history.at.step // every + 1) * every
+        return _text(f"a held-out example comes with the evaluation at step {due:,}", FAINT)
     score = _score(history, glyphs)
     room = max(20, width - score.cell_length - 2)
     line = example(history.shown[0], room, glyphs)
@@ -367,6 +368,7 @@ def alarm(history: History, glyphs: Glyphs, names: Mapping[str, str]) -> Content
     if raised is None or history.ended:
         return None
     held = "the schedule is held" if history.control.held else "hold the schedule"
+    more = history.at.stage < history.stages  # else there is nothing to hold
     return Content.assemble(
         (f"{glyphs.alarm} {clean(raised.message)}\n", "bold"),
         (
@@ -374,8 +376,8 @@ def alarm(history: History, glyphs: Glyphs, names: Mapping[str, str]) -> Content
             "bold reverse",
         ),
         f" {clean(raised.remedy)}   ",
-        (f" {names['hold_or_release']} ", "bold reverse"),
-        f" {held}   ",
+        (f" {names['hold_or_release']} ", "bold reverse") if more else "",
+        f" {held}   " if more else "",
         (f" {names['pause_or_resume']} ", "bold reverse"),
         " go on" if history.state == "paused" else " pause",
     )
