@@ -321,7 +321,7 @@ class Cockpit(Looking, App[Departure]):
             return
         from stepwise_tui.screens.dialogs import ChooseRollback
 
-        self.push_screen(ChooseRollback(self.history.facts, preferred), self._send)
+        self.push_screen(ChooseRollback(self.history, preferred), self._send)
 
     def roll_back_to(self, checkpoint: CheckpointRef) -> None:
         """Ask whether to return to a checkpoint, and do it."""

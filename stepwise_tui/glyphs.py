@@ -42,7 +42,7 @@ ASCII = Glyphs(
 def detect() -> Glyphs:
     """What this terminal can show. Without colours the curves are told apart by their signs instead."""
     encoding = getattr(sys.__stdout__, "encoding", None) or "ascii"
-    if "utf" not in encoding.lower():
+    if "utf" not in encoding.lower() or os.environ.get("TERM") == "linux":  # that console's fonts lack most
         return ASCII
     return UNICODE if colours() else NO_BRAILLE
 

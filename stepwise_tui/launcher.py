@@ -187,7 +187,7 @@ class Launcher(App[list[str]]):
         age = time.time() - datetime.fromisoformat(row.updated).timestamp()
         style = theme_style(self, STATE_STYLES[row.state])
         return [
-            Text(clip(clean(row.name), 36 if wide else 18)),
+            Text(clip(clean(row.name), 36 if wide else 26)),
             Text(f"{row.state}{'?' if row.host else ''}", style),
             Text(f"{row.stage}/{row.stages}", justify="right"),
             Text(accuracy(row.accuracy), justify="right"),

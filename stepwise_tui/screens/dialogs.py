@@ -107,9 +107,10 @@ class ChooseRollback(ModalScreen[str]):
 
     BINDINGS: ClassVar = [("escape", "dismiss", "cancel"), ("k", "toggle_weights", "keep the weights")]
 
-    def __init__(self, facts: Facts, preferred: str) -> None:
+    def __init__(self, history: History, preferred: str) -> None:
         super().__init__()
-        self._facts = facts
+        self._history = history
+        self._facts = facts = history.facts
         self._entries = rollback_targets(facts, preferred)
         self._preferred = preferred
         self._keep = False
@@ -118,10 +119,7 @@ class ChooseRollback(ModalScreen[str]):
         with Vertical(classes="dialog wide") as box:
             box.border_title = "roll back"
             yield OptionList(
-                *[
-                    Option(f"stage {entry.stage:>3}   step {entry.step:>7,}   {clean(entry.id)}", id=entry.id)
-                    for entry in self._entries
-                ],
+                *[Option(self._row(entry), id=entry.id) for entry in self._entries],
                 markup=False,
             )
             yield Static(id="outlook", markup=False)
@@ -132,6 +130,12 @@ class ChooseRollback(ModalScreen[str]):
         choices = self.query_one(OptionList)
         choices.highlighted = self._preferred_index()
         choices.focus()
+
+    def _row(self, entry: CheckpointRef) -> str:
+        saved = self._history.saves.get(entry.id)
+        measured = None if saved is None else self._history.accuracy_at(saved.at)
+        place = f"stage {entry.stage:>3}   step {entry.step:>7,}"
+        return f"{place}   accuracy {accuracy(measured):>5}   {clean(entry.id)}"
 
     def _preferred_index(self) -> int:
         """What the trainer itself would choose for the preferred target."""

@@ -181,11 +181,15 @@ class Main(Screen[None]):
             "pause_or_resume": "resume" if history.state == "paused" else "pause",
             "hold_or_release": "release" if history.control.held else "hold",
         }
-        typing = self.query_one(ChatInput).has_focus
-        if (key := (self.size.width, typing, *labels.values())) != self._keys:
+        typing, table = self.query_one(ChatInput).has_focus, self._table
+        if history.ended:  # what would be refused is not offered
+            useful = {"evaluate", *(["pause_or_resume"] if history.state == "crashed" else [])}
+            table = [key for key in table if key.group != "steer" or key.action in useful]
+            labels["pause_or_resume"] = "take up again"
+        if (key := (self.size.width, typing, history.ended, *labels.values())) != self._keys:
             self._keys = key
             self.query_one("#keys", Static).update(
-                keymap.typing_footer() if typing else keymap.footer(self.size.width - 1, labels, self._table)
+                keymap.typing_footer() if typing else keymap.footer(self.size.width - 1, labels, table)
             )
 
     def on_descendant_focus(self) -> None:

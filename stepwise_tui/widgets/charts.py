@@ -123,7 +123,7 @@ class ChartPanel(Static, can_focus=True):
             for curve in reversed(quantity.curves)
         ]
         if self._beside is not None:
-            names.append((self._stroke(BESIDE_SIGN), clip(self._beside.name, 16), BESIDE))
+            names.insert(0, (self._stroke(BESIDE_SIGN), clip(self._beside.name, 16), BESIDE))  # never cut off
         whole = [Content.styled(stroke + text, style) for stroke, text, style in names]
         measured = Content.styled(self._measured_at(), FAINT)
         long = Content("  ").join([title, *whole, measured] if measured else [title, *whole])

@@ -12,7 +12,7 @@ from textual.content import Content
 
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Tone, Turn
-from stepwise_tui.text import accuracy, clean, clip, duration, short, wrapped
+from stepwise_tui.text import accuracy, clean, clip, duration, loss, short, wrapped
 from stepwise_tui.words import by, key_name
 from trainer.config import GATED
 from trainer.events import ChatAnswered, QuizTaken, RunState, ShownExample
@@ -75,7 +75,7 @@ def status_line(
         pieces.insert(1, Piece(_text(clip(clean(model), 40), FAINT), 6))
     if history.metrics is not None and not history.ended and not history.gone:
         pieces.append(Piece(_text(f"{short(history.metrics.tokens_per_second)} tok/s"), 3))
-        pieces.append(Piece(_text(f"loss {history.metrics.loss:.3f}"), 5))
+        pieces.append(Piece(_text(f"loss {loss(history.metrics.loss)}"), 5))
         pieces.append(Piece(_text(f"epoch {history.metrics.epoch:.1f}", FAINT), 8))
     if machine is not None:
         pieces.append(Piece(machine, 4 if history.sampled.gpus else 7))

@@ -1,0 +1,103 @@
+"""What the cockpit says of a command, a wait and a key, in words that fit the moment."""
+
+from __future__ import annotations
+
+import pytest
+from textual.widgets import Static
+
+from stepwise_tui.app import Cockpit
+from stepwise_tui.glyphs import UNICODE
+from stepwise_tui.history import History, apply
+from stepwise_tui.keymap import KEYS, names
+from stepwise_tui.widgets import lines
+from stepwise_tui.words import outcome
+from tests import scripted
+from tests.scripted import SCRIPTED, STAGES, Script, ScriptedLink
+from trainer.events import CommandAcknowledged, StateChanged
+
+
+def history_of(script: Script) -> History:
+    history = History(config=SCRIPTED)
+    for event in script.events:
+        apply(history, event)
+    return history
+
+
+@pytest.mark.parametrize(
+    ("command", "ok", "message", "told"),
+    [
+        ("pause", True, "paused at step 1,340", "pause: paused at step 1,340"),
+        (
+            "rollback b1-01",
+            True,
+            "back to stage 2, step 96",
+            "rollback: back to stage 2, step 96 (at step 1,340)",
+        ),
+        ("set optim.lr 1e-4", True, "optim.lr = 0.0001", "set: optim.lr = 0.0001 (at step 1,340)"),
+        ("advance 3", False, "nothing is left", "advance 3: nothing is left (at step 1,340)"),
+    ],
+)
+def test_an_answer_says_the_command_and_the_step_once(
+    command: str, ok: bool, message: str, told: str
+) -> None:
+    at = scripted.training().at
+    done = CommandAcknowledged(at=at, id="1", command=command, source="cockpit", ok=ok, message=message)
+    assert outcome(done) == told
+
+
+def test_before_a_speed_is_known_steps_are_told_and_the_next_evaluation() -> None:
+    script = Script().start()
+    script.step = 960
+    script.say(StateChanged(at=script.at, state="paused"))
+    history = history_of(script)
+    assert history.metrics is None
+    assert "next in " in lines.removal_line(history, 80, UNICODE).plain
+    assert " steps" in lines.removal_line(history, 80, UNICODE).plain
+    assert "at step 1,000" in lines.example_line(history, 80, UNICODE).plain
+
+
+def test_nobody_waits_while_paused() -> None:
+    assert "all gone in" in lines.status_line(history_of(scripted.training()), "otter", 120, UNICODE).plain
+    paused = history_of(scripted.training().pause())
+    assert "all gone in" not in lines.status_line(paused, "otter", 120, UNICODE).plain
+
+
+def test_where_all_is_gone_no_alarm_offers_to_hold() -> None:
+    script = scripted.lost()
+    before = lines.alarm(history_of(script), UNICODE, names(KEYS))
+    assert before is not None
+    assert "hold the schedule" in before.plain
+    script.enter(STAGES)
+    after = lines.alarm(history_of(script), UNICODE, names(KEYS))
+    assert after is not None
+    assert "hold" not in after.plain
+
+
+async def test_the_footer_names_the_keys_that_act_now() -> None:
+    app = Cockpit(ScriptedLink(scripted.training().events), glyphs=UNICODE)
+
+    def footer() -> str:
+        return str(app.main.query_one("#keys", Static).render())
+
+    async with app.run_test(size=(80, 24)) as pilot:
+        assert "space pause" in footer()
+        await pilot.press("c")
+        await pilot.pause()
+        assert "enter ask" in footer()
+        assert "pause" not in footer()
+        await pilot.press("escape")
+        await pilot.pause()
+        assert "space pause" in footer()
+
+
+@pytest.mark.parametrize(
+    ("script", "offered"), [(scripted.finished(), False), (scripted.training().crash(), True)]
+)
+async def test_what_would_be_refused_after_the_end_is_not_offered(script: Script, offered: bool) -> None:
+    app = Cockpit(ScriptedLink(script.events), glyphs=UNICODE)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        footer = str(app.main.query_one("#keys", Static).render())
+        assert "advance" not in footer
+        assert "c chat" in footer
+        assert ("take up again" in footer) is offered
