@@ -88,7 +88,7 @@ def pairs(sides: Sequence[Answers]) -> list[Pair]:
 def by_place(examples: Sequence[ShownExample]) -> list[float]:
     """The share that is right of each digit of the answer, the last digit last; nothing where not all answers
     are numbers."""
-    if not all(_is_number(shown.answer) for shown in examples):
+    if not all(shown.answer.isdecimal() for shown in examples):
         return []
     places: list[list[bool]] = [[] for _ in range(max((len(s.answer) for s in examples), default=0))]
     for shown in examples:
@@ -98,13 +98,9 @@ def by_place(examples: Sequence[ShownExample]) -> list[float]:
     return [sum(right) / len(right) for right in reversed(places)]
 
 
-def _is_number(text: str) -> bool:
-    return text.isdecimal()
-
-
 def aligned(given: str, answer: str) -> tuple[list[str], list[str]]:
     """Both in pieces of which the like-placed belong together: digits, counted from the last, or words."""
-    if _is_number(answer) and (_is_number(given) or not given):
+    if answer.isdecimal() and (given.isdecimal() or not given):
         length = max(len(given), len(answer))
         return list(given.rjust(length)), list(answer.rjust(length))
     one, two = clean(given).split(), clean(answer).split()
@@ -126,7 +122,7 @@ def table(pair: Pair, dot: str) -> tuple[list[Cell], list[list[Cell]]]:
             true[place] = true[place]._replace(gone=True)
     ends = [aligned(shown.given, shown.answer) for shown in pair.answers]
     longest = max((answer for _, answer in ends), key=len)
-    numbers = _is_number(first.answer)
+    numbers = first.answer.isdecimal()
     rows = []
     for thought, (given, answer) in zip(thoughts, ends, strict=True):
         said, wanted = (_filled(part, len(longest), front=numbers) for part in (given, answer))

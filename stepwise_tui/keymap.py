@@ -119,10 +119,11 @@ PAGE_KEYS: tuple[Key, ...] = (
     _over("timeline", "x", "compare_it", "Compare it", "compare", 4,
           "its answers beside those of the live weights"),
 )  # fmt: skip
-"""Of the pages over the cockpit. `CLOSING` closes each, and so does the key that opened it."""
+"""Of the pages over the cockpit. `CLOSES` close each, and so does the key that opened it."""
 
 CLOSES = "escape,q"
 CLOSING = Key("escape", "esc", "dismiss", "Close", "close", "back", "leave", 0, page="examples")
+"""In the footer of every page."""
 
 PAGES: tuple[Page, ...] = ("examples", "timeline")
 

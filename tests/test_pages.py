@@ -14,11 +14,12 @@ from textual.widgets import DataTable, OptionList, Static
 from stepwise_tui import keymap
 from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
+from stepwise_tui.history import Happening
 from stepwise_tui.screens import main
 from stepwise_tui.screens.dialogs import Confirm
 from stepwise_tui.screens.examples import Examples
 from stepwise_tui.screens.main import Main
-from stepwise_tui.screens.timeline import Timeline
+from stepwise_tui.screens.timeline import Timeline, limbs
 from stepwise_tui.settings import Settings
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from stepwise_tui.widgets.readouts import Readout
@@ -27,7 +28,8 @@ from tests.scripted import Script, ScriptedLink
 from tests.terminal import Terminal
 from tests.test_cockpit import cockpit, sent, tell, text_of
 from tests.tiny import endless, kill
-from trainer.events import ChatToken, CommandAcknowledged, CommandReceived
+from trainer.events import At, ChatToken, CommandAcknowledged, CommandReceived
+from trainer.lineage import Fork
 
 LAST = "b2-001600"
 """The last checkpoint of the scripted run."""
@@ -180,6 +182,12 @@ async def test_who_reads_further_up_in_the_timeline_stays_there() -> None:
         script.events = [replace(e, at=replace(e.at, time=scripted.BORN + 9_999)) for e in script.events]
         await tell(app, pilot, *script.events)
         assert (table.cursor_row, table.row_count) == (place, len(app.history.timeline))
+
+
+def test_a_branch_is_set_in_as_deep_as_it_hangs() -> None:
+    forks = {2: Fork(1, 100, 1), 3: Fork(2, 150, 2), 4: Fork(1, 100, 1)}
+    rows = [Happening(At(branch=branch), "stage", "") for branch in (1, 2, 2, 3, 4, 4)]
+    assert limbs(rows, forks, "└") == ["1", "└ 2", "  2", "  └ 3", "└ 4", "  4"]
 
 
 # What waits -------------------------------------------------------------------------------------------------
