@@ -235,8 +235,8 @@ def tally(sides: Sequence[Answers], pairs: Sequence[Pair], glyphs: Glyphs) -> st
     one, other = (side.name for side in sides)
     counts = (
         f"both right {right.count((True, True))}",
+        f"both wrong {right.count((False, False))}",
         f"only {one} {right.count((True, False))}",
         f"only {other} {right.count((False, True))}",
-        f"both wrong {right.count((False, False))}",
     )
     return f"{len(pairs)} shown: {', '.join(counts)}"
