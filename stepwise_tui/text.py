@@ -19,8 +19,7 @@ def accuracy(value: float | None) -> str:
 
 
 def loss(value: float | None) -> str:
-    """Three digits after the point, 1.5e+12 where that says little; a dash where there is none; nan and inf
-    as they are."""
+    """0.123, or 1.5e+12 where that says little; a dash where there is none; nan and inf as they are."""
     if value is None:
         return DASH
     return f"{value:.2g}" if abs(value) >= 1e5 or 0 < abs(value) < 5e-4 else f"{value:.3f}"
