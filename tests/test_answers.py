@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwise_tui import answers
@@ -55,6 +55,7 @@ def test_each_place_has_its_share() -> None:
     assert by_place([]) == []
 
 
+@settings(deadline=None)
 @given(examples())
 def test_what_is_marked_wrong_is_just_what_is_not_as_it_should_be(shown: ShownExample) -> None:
     true, (row,) = table(Pair(1, (shown,)), "·")
@@ -66,6 +67,7 @@ def test_what_is_marked_wrong_is_just_what_is_not_as_it_should_be(shown: ShownEx
     assert sum(cell.gone for cell in row) <= shown.removed
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(examples(), examples()), max_size=4), st.integers(53, 200), st.booleans())
 def test_rows_fit_whatever_was_answered(
     both: list[tuple[ShownExample, ShownExample]], width: int, two: bool
