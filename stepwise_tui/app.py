@@ -169,11 +169,14 @@ class Cockpit(Looking, App[Departure]):
             return
         self._follow_terminal()
         events = self.link.drain()
-        if time.monotonic() - self._sampled > SILENCE_SECONDS and self.history.sampled != SystemSampled():
+        heard = self.history.sampled != SystemSampled()
+        silent = heard and time.monotonic() - self._sampled > SILENCE_SECONDS
+        if silent:
             events.append(SystemSampled())  # nothing is known of the machine any more
         self._fold(events)
         rested = time.monotonic() - self._shown >= self._rhythm.lines
-        if not all(isinstance(event, ROUTINE) for event in events) or (self._stale and rested):
+        news = silent or not all(isinstance(event, ROUTINE) for event in events)
+        if news or (self._stale and rested):
             self._show()
             return
         self.main.show_pending(self.history)

@@ -66,6 +66,7 @@ async def tell(app: Cockpit, pilot: Pilot[None], *events: Event) -> None:
     assert isinstance(app.link, ScriptedLink)
     app.link.coming.extend(events)
     app.tick()
+    app.take([])  # what is routine would wait for the next drawing
     await pilot.pause()
 
 

@@ -20,6 +20,7 @@ from stepwise_tui.history import History
 from stepwise_tui.keymap import Key
 from stepwise_tui.screens.dialogs import ChooseWeights
 from stepwise_tui.screens.page import Page
+from stepwise_tui.text import clip
 from stepwise_tui.widgets import answers as drawn
 from stepwise_tui.widgets.lines import FAINT, Piece, fit
 
@@ -121,9 +122,11 @@ class Examples(Page):
         width = self._width - 1
         lines = [drawn.standing(side, width, self._glyphs) for side in self._sides]
         lines += [Content.styled(f"{id or 'live'}: not answered yet", FAINT) for id in missing]
-        pieces = [Piece(Content(drawn.tally(self._sides, every, self._glyphs)), 0)] if self._sides else []
         wanted = (self._wrong, " only the wrong ones "), (self._differing, " only where they differ ")
-        pieces += [Piece(Content.styled(text, "reverse"), 1) for is_so, text in wanted if is_so]
+        pieces = [Piece(Content.styled(text, "reverse")) for is_so, text in wanted if is_so]
+        if self._sides:
+            room = width - sum(piece.text.cell_length + 3 for piece in pieces)
+            pieces.insert(0, Piece(Content(clip(drawn.tally(self._sides, every, self._glyphs), room))))
         if len(self._whose) == 1 and self._follows:
             text = f"of the last evaluation; {self.key_of('answer_now')}: more, now"
             pieces.append(Piece(Content.styled(text, FAINT), 2))
