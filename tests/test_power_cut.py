@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.driven import Driven, same, weights
+from tests.terminal import until
 from tests.tiny import tiny_config
 from trainer import journal, runs, status
 from trainer.checkpoint import FOLDER, list_checkpoints
@@ -29,6 +30,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     one.do("save")
     one.do("resume")
     one.do("pause")
+    until(lambda: not any((out / "whole" / FOLDER).glob(".*")))  # what is half-written would go meanwhile
     shutil.copytree(out / "whole", out / "cut")
     one.do("resume")
     one.until(RunFinished)

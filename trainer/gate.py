@@ -92,7 +92,7 @@ class Gate:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return asdict(self)
+        return asdict(self) | {"recent": list(self.recent)}
 
     @classmethod
     def load(cls, state: dict[str, Any]) -> Gate:
