@@ -20,7 +20,7 @@ from typing import IO, Literal
 
 from stepwise_tui.link import LinkError, SocketLink, connect
 from trainer import config as configuration
-from trainer import runs
+from trainer import journal, runs
 from trainer.events import ReachChanged
 
 SSH = "STEPWISE_SSH"
@@ -45,9 +45,20 @@ def serve(folder: Path) -> None:
         out.write(json.dumps(head).encode() + b"\n")
         out.flush()
         threading.Thread(target=_pass_up, args=(connection,), daemon=True).start()
-        while data := connection.recv(AT_ONCE):
-            out.write(data)
-            out.flush()
+        with contextlib.suppress(ConnectionError):
+            while data := connection.recv(AT_ONCE):
+                out.write(data)
+                out.flush()
+        # Who follows may have been left before it was told the end; what it knows it passes over.
+        out.write(b"\n" + _tail(folder))
+        out.flush()
+
+
+def _tail(folder: Path) -> bytes:
+    """The last lines of a run's journal."""
+    with (folder / journal.FILE).open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - AT_ONCE))
+        return file.read().partition(b"\n")[2]
 
 
 def _pass_up(connection: socket.socket) -> None:

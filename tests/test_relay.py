@@ -75,9 +75,13 @@ def test_a_run_of_another_host_is_told_in_lines(box: Path, tmp_path: Path) -> No
     command = [*STEPWISE, "attach", "--ssh", "box", "far", "--plain"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as attached:
         assert attached.stdout is not None
-        assert any("tok/s" in line for line in attached.stdout)
-        subprocess.run([*STEPWISE, "send", str(box), "stop"], check=True, timeout=60)
-        assert any("interrupted: stopped by the operator" in line for line in attached.stdout)
+        try:
+            assert any("tok/s" in line for line in attached.stdout)
+            subprocess.run([*STEPWISE, "send", str(box), "stop"], check=True, timeout=60)
+            assert any("interrupted: stopped by the operator" in line for line in attached.stdout)
+        except BaseException:
+            attached.kill()  # or it would be waited for
+            raise
     assert attached.returncode == 0
 
 
