@@ -6,15 +6,17 @@ from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
+from stepwise_tui import returns
 from stepwise_tui.history import History
 from stepwise_tui.text import accuracy, clean, clean_lines, clip
 from trainer import config as configuration
 from trainer.config import ConfigError
-from trainer.control import CommandError, Control, Facts, RollBack, decide, describe_rollback, parse
+from trainer.control import CommandError, describe_rollback, parse
 from trainer.events import CheckpointSaved
 from trainer.lineage import CheckpointRef
 
@@ -103,17 +105,22 @@ class RunSteps(ModalScreen[str]):
 
 
 class ChooseRollback(ModalScreen[str]):
-    """Where to return to. Lists the entries of stages on this line of history; says what each would do."""
+    """Where to return to. Lists the entries of stages on this line of history; says what each would do.
+
+    One is chosen at first, and the reason said; digits choose a stage.
+    """
 
     BINDINGS: ClassVar = [("escape", "dismiss", "cancel"), ("k", "toggle_weights", "keep the weights")]
 
     def __init__(self, history: History, preferred: str) -> None:
+        """preferred: what an alarm names, "" without one."""
         super().__init__()
         self._history = history
-        self._facts = facts = history.facts
-        self._entries = rollback_targets(facts, preferred)
-        self._preferred = preferred
+        self._facts = history.facts
+        self._entries = returns.targets(self._facts, preferred)
+        self._offer = returns.offered(history, preferred)
         self._keep = False
+        self._typed = ""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide") as box:
@@ -124,11 +131,12 @@ class ChooseRollback(ModalScreen[str]):
             )
             yield Static(id="outlook", markup=False)
             yield Static(id="keep", markup=False)
-            yield Label("enter rolls back, escape cancels", classes="hint")
+            yield Label("enter rolls back, a number goes to that stage, escape cancels", classes="hint")
 
     def on_mount(self) -> None:
         choices = self.query_one(OptionList)
-        choices.highlighted = self._preferred_index()
+        offered = self._offer.entry
+        choices.highlighted = self._entries.index(offered) if offered in self._entries else 0
         choices.focus()
 
     def _row(self, entry: CheckpointRef) -> str:
@@ -137,11 +145,14 @@ class ChooseRollback(ModalScreen[str]):
         place = f"stage {entry.stage:>3}   step {entry.step:>7,}"
         return f"{place}   accuracy {accuracy(measured):>5}   {clean(entry.id)}"
 
-    def _preferred_index(self) -> int:
-        """What the trainer itself would choose for the preferred target."""
-        decision = decide(Control(), parse(f"rollback {self._preferred}"), self._facts)
-        wanted = next((e.checkpoint for e in decision.effects if isinstance(e, RollBack)), None)
-        return self._entries.index(wanted) if wanted in self._entries else 0
+    def on_key(self, event: Key) -> None:
+        """A digit: the stage of that number, of several digits typed one after the other."""
+        if event.key.isdecimal():
+            event.stop()
+            longer = self._typed + event.key
+            self._typed = longer if int(longer) <= self._facts.at.stage else event.key
+            choices = self.query_one(OptionList)
+            choices.highlighted = returns.nearest(self._entries, int(self._typed))
 
     def action_toggle_weights(self) -> None:
         self._keep = not self._keep
@@ -153,10 +164,12 @@ class ChooseRollback(ModalScreen[str]):
     def _look_ahead(self) -> None:
         chosen = self.query_one(OptionList).highlighted
         if chosen is not None:
-            outlook = describe_rollback(self._entries[chosen], self._keep, self._facts)
-            self.query_one("#outlook", Static).update(
-                f"{clean(outlook)}. The data order will be a fresh one."
-            )
+            entry = self._entries[chosen]
+            outlook = f"{clean(describe_rollback(entry, self._keep, self._facts))}. "
+            outlook += "The data order will be a fresh one."
+            if entry == self._offer.entry and self._offer.reason:
+                outlook = f"{self._offer.reason[0].upper()}{self._offer.reason[1:]}.\n{outlook}"
+            self.query_one("#outlook", Static).update(outlook)
             kept = "yes, only the CoT tokens come back" if self._keep else "no, those of the checkpoint"
             self.query_one("#keep", Static).update(f"[k] keep the present weights: {kept}")
 
@@ -209,15 +222,6 @@ class ChooseWeights(ModalScreen[tuple[str, ...]]):
 
     def on_option_list_option_selected(self) -> None:
         self.dismiss((self._chosen(),))
-
-
-def rollback_targets(facts: Facts, preferred: str = "") -> list[CheckpointRef]:
-    """The latest entry of each stage that can be returned to, the nearest first; before them a checkpoint
-    `preferred` that is no entry."""
-    latest = {c.stage: c for c in facts.lineage.past(facts.at.branch) if c.is_entry}
-    entries = [latest[stage] for stage in sorted(latest, reverse=True) if stage <= facts.at.stage]
-    named = [c for c in facts.lineage.checkpoints if c.id == preferred and c not in entries]
-    return named + entries
 
 
 class ChangeSetting(ModalScreen[str]):
