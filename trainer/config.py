@@ -53,7 +53,7 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    task: Literal["multiplication", "gsm8k", "text"] = Field(
+    task: Literal["multiplication", "gsm8k", "prontoqa", "prosqa", "text"] = Field(
         "multiplication",
         description="what the model learns; text: lines question||CoT #### answer, or JSON, of your own",
     )
@@ -65,8 +65,17 @@ class DataConfig(Section):
         "schoolbook",
         description="multiplication's CoT: partial products summed one by one, or in a binary tree",
     )
+    hops: int = Field(5, ge=1, le=6, description="deductions of a ProntoQA example (Coconut: 5)")
+    nodes: int = Field(
+        28,
+        ge=8,
+        le=40,
+        description="nodes of a ProsQA graph, before those without an edge go (found in the published files)",
+    )
     train_file: str | None = Field(
-        None, description="file of training examples; gsm8k without one comes from the Hugging Face hub"
+        None,
+        description="file of training examples; without one gsm8k comes from the Hugging Face hub, and "
+        "prontoqa and prosqa are made",
     )
     valid_file: str | None = Field(
         None, description="file of validation examples; cut from the training file when not given"
@@ -93,10 +102,12 @@ class DataConfig(Section):
     def _files_of_text(self) -> DataConfig:
         files = (self.train_file, self.valid_file, self.test_file)
         if self.task == "multiplication" and any(files):
-            raise ValueError('multiplication makes its own examples; files need task = "text" or "gsm8k"')
+            raise ValueError(
+                "multiplication makes its own examples; files need a task of text, such as prosqa or text"
+            )
         if self.task == "text" and self.train_file is None:
             raise ValueError('task = "text" needs train_file')
-        if self.task == "gsm8k" and self.train_file is None and any(files):
+        if self.task != "text" and self.train_file is None and any(files):
             raise ValueError("valid_file and test_file need a train_file beside them")
         return self
 

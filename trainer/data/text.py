@@ -57,6 +57,7 @@ class TextTask:
         self._own_words = own_words
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._known: dict[str, tuple[Line, str]] = {}
+        self._held_out: list[str] = []
         self._longest_question = self._longest = 0
 
     @cached_property
@@ -81,6 +82,7 @@ class TextTask:
         self.remarks = remarks
         self._tokenizer = tokenizer
         self._known = {line.question: (line, name) for name in reversed(lines) for line in lines[name]}
+        self._held_out = [line.question for line in lines.get("valid", [])]
         self._longest_question = max(int(examples.question_N.max()) for examples in encoded.values())
         self._longest = max(int(examples.length_N.max()) for examples in encoded.values())
         return encoded

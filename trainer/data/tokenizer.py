@@ -6,6 +6,7 @@ EOS. So the same text gives the same layout in a task's own vocabulary and in GP
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -16,16 +17,19 @@ BLANK = " "
 LISTED = 40  # a vocabulary of at most so many symbols is told in full
 
 
-def build(symbols: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer whose ids are the places in `symbols`, then a blank, then EOS (also bos and padding).
+def build(symbols: Sequence[str], marks: str = "") -> PreTrainedTokenizerFast:
+    """A tokenizer whose ids are the places in `symbols`, then the marks, a blank, EOS (also bos and padding).
 
-    symbols: without their leading blank. `save_pretrained` writes files that `AutoTokenizer` loads.
+    symbols: without their leading blank. marks: characters that are tokens of their own, without a blank
+    before them: a full stop. `save_pretrained` writes files that `AutoTokenizer` loads.
     """
-    vocabulary = [*(f" {symbol}" for symbol in symbols), BLANK, EOS]
+    vocabulary = [*(f" {symbol}" for symbol in symbols), *marks, BLANK, EOS]
+    apart = re.escape(marks)
+    pieces = rf" ?[^\s{apart}]+|[{apart}]| " if marks else r" ?\S+| "
     # An unknown symbol must fail, not turn into a token: the unknown token named here does not exist.
     words = models.WordLevel({token: id for id, token in enumerate(vocabulary)}, unk_token="<unknown>")
     backend = Tokenizer(words)
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?\S+| "), behavior="isolated")
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(pieces), behavior="isolated")
     backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
