@@ -65,7 +65,7 @@ def follow_the_plan(folder: Path) -> None:
     run = Run(config.build(CONFIG), folder, resume=resume, paused=not training)
     run.start()
     heard = run.subscribe()
-    loop = run._loop
+    loop = run.loop
     orders = loop.orders
     for number, line in enumerate(PLAN):
         while str(number) not in answered and (

@@ -22,6 +22,7 @@ from stepwise_tui.commands.options import (
     Detach,
     Device,
     Frugal,
+    Gpus,
     Json,
     Name,
     Out,
@@ -65,13 +66,14 @@ def run_preset(
     run_name: Name = None,
     seed: Seed = None,
     device: Device = None,
+    gpus: Gpus = None,
     plain: Plain = False,
     frugal: Frugal = False,
     detach: Detach = False,
 ) -> None:
     """Train a preset."""
     with explained():
-        _start(name, name, assignments, out, run_name, seed, device, plain, frugal, detach)
+        _start(name, name, assignments, out, run_name, seed, device, gpus, plain, frugal, detach)
 
 
 @run_app.command("config")
@@ -82,13 +84,14 @@ def run_config(
     run_name: Name = None,
     seed: Seed = None,
     device: Device = None,
+    gpus: Gpus = None,
     plain: Plain = False,
     frugal: Frugal = False,
     detach: Detach = False,
 ) -> None:
     """Train what a TOML file says."""
     with explained():
-        _start(file, file.stem, assignments, out, run_name, seed, device, plain, frugal, detach)
+        _start(file, file.stem, assignments, out, run_name, seed, device, gpus, plain, frugal, detach)
 
 
 def _start(
@@ -99,6 +102,7 @@ def _start(
     run_name: str | None,
     seed: int | None,
     device: str | None,
+    gpus: int | None,
     plain: bool,
     frugal: bool,
     detach: bool,
@@ -106,7 +110,7 @@ def _start(
     from stepwise_tui import detached, session
     from trainer import presets, runs
 
-    config = presets.configure(base, assignments or (), seed=seed, device=device)
+    config = presets.configure(base, assignments or (), seed=seed, device=device, gpus=gpus)
     folder = runs.new_folder(out, run_name, stem)
     if detach:
         detached.start(config, folder)
@@ -121,6 +125,7 @@ def resume(
     plain: Plain = False,
     frugal: Frugal = False,
     device: Device = None,
+    gpus: Gpus = None,
     detach: Detach = False,
     paused: Annotated[bool, typer.Option("--paused", help="Wait before the first step.")] = False,
 ) -> None:
@@ -130,7 +135,7 @@ def resume(
         from trainer import presets, runs
 
         folder = runs.find_ended(run, out)
-        config = presets.configure(folder / runs.CONFIG_FILE, device=device)
+        config = presets.configure(folder / runs.CONFIG_FILE, device=device, gpus=gpus)
         if detach:
             detached.resume(config, folder, paused=paused)
         else:

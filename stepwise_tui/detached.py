@@ -30,7 +30,8 @@ def start(config: Config, folder: Path) -> None:
 
 def resume(config: Config, folder: Path, *, paused: bool) -> None:
     """Take up a run; return when it trains. Exits as it did when it could not."""
-    _launch(["resume", str(folder), "--device", config.device, *(["--paused"] if paused else [])], folder)
+    where = ["--device", config.device, "--gpus", str(config.gpus)]
+    _launch(["resume", str(folder), *where, *(["--paused"] if paused else [])], folder)
 
 
 def _launch(arguments: list[str], folder: Path) -> None:

@@ -33,7 +33,8 @@ def parts() -> Parts:
 
 def save(run: Path, state: TrainState, parts: Parts, optimizer: torch.optim.Optimizer) -> tuple[str, int]:
     """Write a checkpoint at once; its id and its size."""
-    snapshot = checkpoint.copy(state, parts.model, parts.tokenizer, optimizer)
+    tensors = checkpoint.copied(parts.model, optimizer)
+    snapshot = checkpoint.Snapshot(state, parts.model, parts.tokenizer, tensors)
     return snapshot.id, checkpoint.write(run, snapshot)
 
 

@@ -77,7 +77,7 @@ def test_a_run_that_was_steered_is_told_while_it_goes_on(driven: Callable[..., D
     one.until(ChatAnswered)
     one.do("set optim.lr 1e-3")
     one.do("pause")
-    loop = one.run._loop
+    loop = one.run.loop
     assert loop is not None
     with torch.no_grad():
         next(loop.model.parameters()).fill_(float("nan"))

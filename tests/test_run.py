@@ -14,9 +14,8 @@ import torch
 from tests.driven import FOREVER, Driven, same, weights
 from tests.terminal import until
 from tests.tiny import tiny_config
-from trainer import checkpoint, journal, runs, status
+from trainer import checkpoint, journal, rank, runs, status
 from trainer import config as configuration
-from trainer import evaluate as evaluation
 from trainer.control import parse
 from trainer.events import (
     AlarmCleared,
@@ -301,18 +300,18 @@ def test_after_the_end_it_still_answers_and_trains_no_more(driven: Callable[...,
 def test_an_evaluation_that_a_stop_interrupts_is_made_up_for(
     driven: Callable[..., Driven], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate = evaluation.evaluate
+    answers = rank.answers
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         one.run.submit(parse("stop"))
-        return evaluate(*arguments, **options)
+        return answers(*arguments, **options)
 
-    monkeypatch.setattr(evaluation, "evaluate", interrupted)
+    monkeypatch.setattr(rank, "answers", interrupted)
     one = driven(**FOREVER)
     stopped = one.until(RunFinished).at.step
     assert not one.all(Evaluated)
     one.run.close()
-    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(rank, "answers", answers)
     two = driven(resume=True, **FOREVER)
     assert two.until(Evaluated).at.step == stopped
     assert two.until(Evaluated, lambda e: e.at.step > stopped).at.step == stopped + 10
@@ -338,7 +337,7 @@ def test_a_crash_in_training_is_told_and_later_commands_are_refused(
     def broken(*_: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 9 GiB")
 
-    monkeypatch.setattr(one.run._loop.method, "loss", broken)
+    monkeypatch.setattr(one.run.loop.method, "loss", broken)
     crash = one.until(RunCrashed)
     assert "ran out of memory" in crash.error
     assert crash.checkpoint.startswith("b1-")
@@ -360,7 +359,7 @@ def test_a_run_that_broke_is_taken_up_in_the_same_process_and_ends_as_if_it_had_
     def broken(*_: object) -> None:
         raise RuntimeError("the data are gone")
 
-    loop = one.run._loop
+    loop = one.run.loop
     assert loop is not None
     monkeypatch.setattr(loop.method, "loss", broken)
     one.do("resume")
@@ -382,7 +381,7 @@ def test_where_training_cannot_be_taken_up_the_reason_is_said_and_it_can_be_aske
 ) -> None:
     one = driven(**FOREVER)
     one.may_crash = True
-    loop = one.run._loop
+    loop = one.run.loop
     assert loop is not None
     monkeypatch.setattr(loop.updater, "step", None)
     one.until(StateChanged, lambda e: e.state == "crashed")
@@ -398,7 +397,7 @@ def test_a_loss_that_is_not_finite_is_left_out(driven: Callable[..., Driven]) ->
     one = driven(**FOREVER, log__every=1)
     one.do("pause")
     with torch.no_grad():
-        parameter = next(one.run._loop.model.parameters())
+        parameter = next(one.run.loop.model.parameters())
         kept = parameter.clone()
         parameter.fill_(float("nan"))
     one.do("run 2")
@@ -415,7 +414,7 @@ def test_many_updates_that_are_not_finite_pause_the_run_and_offer_a_roll_back(
 ) -> None:
     one = driven(**FOREVER, log__every=2, watch__skipped=6)
     one.do("pause")
-    loop = one.run._loop
+    loop = one.run.loop
     assert loop is not None
     with torch.no_grad():
         next(loop.model.parameters()).fill_(float("nan"))

@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -34,6 +34,7 @@ from trainer.events import SaveCause
 from trainer.files import replace_text, sync_file, sync_folder
 from trainer.lineage import CheckpointRef
 from trainer.methods.base import Model
+from trainer.sharding import spread, whole
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -90,19 +91,23 @@ def model_folder(path: Path) -> Path:
     return path / "model"
 
 
+class Tensors(NamedTuple):
+    """Copies in the memory of the CPU. weights: by name, tied ones still one tensor. moments: by `_moments`'s
+    names."""
+
+    weights: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a checkpoint will hold, copied out of a run to the memory of the CPU.
-
-    model: for its configuration only. tokenizer: one that nobody uses meanwhile. weights: by name, tied ones
-    still one tensor. moments: by `_moments`'s names.
-    """
+    """What a checkpoint will hold. model: for its configuration only. tokenizer: one that nobody uses
+    meanwhile."""
 
     state: TrainState
     model: Model
     tokenizer: PreTrainedTokenizerBase
-    weights: Mapping[str, Tensor]
-    moments: Mapping[str, Tensor]
+    tensors: Tensors
 
     @property
     def id(self) -> str:
@@ -111,20 +116,23 @@ class Snapshot:
     @property
     def finite(self) -> bool:
         """Whether all weights are numbers."""
-        return all(bool(weights.isfinite().all()) for weights in self.weights.values())
+        return all(bool(weights.isfinite().all()) for weights in self.tensors.weights.values())
 
     @property
     def bytes(self) -> int:
         """What the tensors take."""
-        tensors = {t.data_ptr(): t.nbytes for t in (*self.weights.values(), *self.moments.values())}
-        return sum(tensors.values())
+        weights, moments = self.tensors
+        return sum({t.data_ptr(): t.nbytes for t in (*weights.values(), *moments.values())}.values())
 
 
-def copy(
-    state: TrainState, model: Model, tokenizer: PreTrainedTokenizerBase, optimizer: torch.optim.Optimizer
-) -> Snapshot:
-    """Copy weights and moments, so that the run may change them."""
-    return Snapshot(state, model, tokenizer, _copied(model.state_dict()), _copied(_moments(optimizer)))
+def copied(model: Model, optimizer: torch.optim.Optimizer, *, keep: bool = True) -> Tensors:
+    """Copy weights and moments, so that the run may change them.
+
+    Where the model is spread, all ranks call it together; keep: whether this one keeps what it copies.
+    """
+    tied = {name: str(id(parameter)) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    weights = _copied(model.state_dict(), tied, keep)
+    return Tensors(weights, _copied(_moments(optimizer), {}, keep))
 
 
 def write(run: Path, snapshot: Snapshot, before: Callable[[], None] = lambda: None) -> int:
@@ -148,10 +156,10 @@ def write(run: Path, snapshot: Snapshot, before: Callable[[], None] = lambda: No
     _check_room(run, snapshot.bytes)
     try:
         model_folder(temporary).mkdir(parents=True)
-        snapshot.model.save_pretrained(model_folder(temporary), state_dict=dict(snapshot.weights))
+        snapshot.model.save_pretrained(model_folder(temporary), state_dict=dict(snapshot.tensors.weights))
         snapshot.tokenizer.save_pretrained(model_folder(temporary))
-        if snapshot.moments:
-            save_file(dict(snapshot.moments), temporary / OPTIMIZER)
+        if snapshot.tensors.moments:
+            save_file(dict(snapshot.tensors.moments), temporary / OPTIMIZER)
         replace_text(temporary / STATE, json.dumps(asdict(snapshot.state), indent=1) + "\n", durable=False)
         files = sorted(p for p in temporary.rglob("*") if p.is_file())
         for file in files:
@@ -218,18 +226,22 @@ def load_state(path: Path) -> TrainState:
 
 def load_weights(path: Path, model: Model) -> None:
     """Put the saved weights into `model`, in place: an optimiser over its parameters stays good."""
-    saved = AutoModelForCausalLM.from_pretrained(model_folder(path))
-    model.load_state_dict(saved.state_dict())
+    saved = AutoModelForCausalLM.from_pretrained(model_folder(path)).state_dict()
+    with torch.no_grad():
+        for name, own in model.state_dict().items():
+            own.copy_(spread(saved[name], own))
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
     """Put the saved moments into a fresh optimiser over the same parameters; without a file, nothing."""
     if not (path / OPTIMIZER).exists():
         return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(path / OPTIMIZER).items():
         index, _, slot = key.partition(".")
-        state.setdefault(int(index), {})[slot] = value
+        parameter = parameters[int(index)]
+        state.setdefault(int(index), {})[slot] = spread(value, parameter) if value.ndim else value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
@@ -265,16 +277,21 @@ def remove(run: Path, ids: Iterable[str]) -> None:
             shutil.rmtree(path)
 
 
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in the CPU's memory. What was one tensor under two names stays one."""
-    copies: dict[tuple[int, torch.Size], Tensor] = {}
+def _copied(tensors: Mapping[str, Tensor], tied: Mapping[str, str], keep: bool) -> dict[str, Tensor]:
+    """Whole copies in the CPU's memory, if kept. tied: what tells that two names are of one tensor."""
+    copies: dict[str, Tensor] = {}
     result = {}
     for name, tensor in tensors.items():
-        place = tensor.data_ptr(), tensor.shape
-        if place not in copies:
-            copies[place] = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        result[name] = copies[place]
+        owner = tied.get(name, name)
+        if owner not in copies:
+            full = whole(tensor.detach())
+            copies[owner] = _on_cpu(full) if keep else torch.empty(0)
+        result[name] = copies[owner]
     return result
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -314,6 +314,17 @@ class ComputeConfig(Section):
         "when it does not fit there are more",
     )
 
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="with several GPUs: ddp, each has the whole model and adds up gradients; fsdp, weights, "
+        "gradients and moments are spread over them (FSDP2)",
+    )
+    hang_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="with several GPUs: a rank that is stuck for so long while others wait ends the run",
+    )
+
 
 class EvalConfig(Section):
     every: Positive = Field(500, json_schema_extra=LIVE, description="steps between evaluations")
@@ -403,6 +414,10 @@ class Config(Section):
     title: str = Field("", description="one line for people")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="of data split, order, offsets and weights")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    gpus: Positive = Field(
+        1,
+        description="processes that train the run together, each on its own GPU (device = cpu: on the CPU)",
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     method: MethodConfig = MethodConfig()
@@ -414,6 +429,22 @@ class Config(Section):
     save: SaveConfig = SaveConfig()
     watch: WatchConfig = WatchConfig()
     stop: StopConfig = StopConfig()
+
+    @model_validator(mode="after")
+    def _rows_for_all(self) -> Config:
+        rows = self.optim.batch // self.optim.accumulate
+        if self.gpus > rows:
+            raise ValueError(f"gpus = {self.gpus}: only {rows} examples are computed at once (optim.batch)")
+        if self.compute.parallel == "fsdp" and self.method.move_positions:
+            raise ValueError(
+                'compute.parallel = "fsdp" spreads the table that method.move_positions moves; without it: '
+                "--set method.move_positions=false"
+            )
+        if self.compute.parallel == "fsdp" and self.compute.path in ("compiled", "graphs"):
+            raise ValueError(
+                f'compute.parallel = "fsdp" computes eagerly, not compute.path = {self.compute.path}'
+            )
+        return self
 
 
 class FieldRow(NamedTuple):
@@ -615,5 +646,5 @@ def _explain(error: Any) -> str:
             return f"{key} = {error['input']!r}: {row.description} is allowed"
         return f"{key} = {error['input']!r}: {row.allowed} is allowed ({row.description})"
     if error["type"] == "value_error":
-        return f"{key}: {error['ctx']['error']}"
+        return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
     return f"{key} = {error['input']!r}: {error['msg']}"

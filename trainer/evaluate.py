@@ -56,48 +56,82 @@ def evaluate(
     a model that answers both ways. `interrupted` is asked between tokens and must stay true once it is;
     then there is no result.
     """
-    assert len(examples)
     started = time.perf_counter()
-    cot: list[list[int]] = []
-    left: list[list[int]] = []
-    answers: list[list[int]] = []
-    tokens: list[int] = []
-    seconds = 0.0
-    max_new_tokens = answer_room(examples)
+    given = answers(
+        method,
+        model,
+        examples,
+        scheduled,
+        answer_room(examples),
+        explicit=explicit,
+        chunk=chunk,
+        interrupted=interrupted,
+    )
+    if given is None:
+        return None
+    return score(method, examples, given, scheduled, tokenizer, started, explicit=explicit)
+
+
+def answers(
+    method: Method,
+    model: Model,
+    examples: Examples,
+    scheduled: int,
+    room: int,
+    *,
+    explicit: bool = False,
+    chunk: int = CHUNK,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Decoded | None:
+    """What a model writes to each example, in at most `room` tokens; None when interrupted."""
+    parts = []
     for start in range(0, len(examples), chunk):
-        some = examples[start : start + chunk]
-        part = method.generate(
-            model,
-            questions(some),
-            scheduled,
-            max_new_tokens=max_new_tokens,
-            explicit=explicit,
-            interrupted=interrupted,
+        parts.append(
+            method.generate(
+                model,
+                questions(examples[start : start + chunk]),
+                scheduled,
+                max_new_tokens=room,
+                explicit=explicit,
+                interrupted=interrupted,
+            )
         )
         if interrupted():
             return None
-        cot += part.cot
-        left += true_cot(some) if explicit else remaining_cot(method, some, scheduled)
-        answers += part.answer
-        tokens += part.tokens
-        seconds += part.seconds
+    return Decoded.joined(parts)
+
+
+def score(
+    method: Method,
+    examples: Examples,
+    given: Decoded,
+    scheduled: int,
+    tokenizer: PreTrainedTokenizerBase,
+    started: float,
+    *,
+    explicit: bool = False,
+) -> Result:
+    """What was written, compared with what is true. started: when the evaluation was, by `perf_counter`."""
+    assert len(examples)
+    left = true_cot(examples) if explicit else remaining_cot(method, examples, scheduled)
     true = true_answers(examples, tokenizer)
-    pairs = list(zip(answers, true, strict=True))
+    pairs = list(zip(given.answer, true, strict=True))
     correct = sum(
-        given == answer or answer_text(given, tokenizer) == answer_text(answer, tokenizer)
-        for given, answer in pairs
+        spoken == answer or answer_text(spoken, tokenizer) == answer_text(answer, tokenizer)
+        for spoken, answer in pairs
     )
-    right = sum(x == y for given, answer in pairs for x, y in zip(given, answer, strict=False))
+    right = sum(x == y for spoken, answer in pairs for x, y in zip(spoken, answer, strict=False))
     return Result(
         accuracy=correct / len(examples),
         token_accuracy=right / sum(map(len, true)),
         correct=correct,
         n=len(examples),
-        cot_tokens=sum(map(len, cot)) / len(examples),
-        cot_match=sum(spoken == wanted for spoken, wanted in zip(cot, left, strict=True)) / len(examples),
-        generated_tokens=sum(tokens) / len(examples),
+        cot_tokens=sum(map(len, given.cot)) / len(examples),
+        cot_match=sum(spoken == wanted for spoken, wanted in zip(given.cot, left, strict=True))
+        / len(examples),
+        generated_tokens=sum(given.tokens) / len(examples),
         seconds=time.perf_counter() - started,
-        decoded=Decoded(cot, answers, tokens, seconds),
+        decoded=given,
     )
 
 

@@ -17,11 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from trainer import checkpoint
-from trainer.checkpoint import Snapshot, TrainState
+from trainer.checkpoint import Snapshot, Tensors, TrainState
 from trainer.config import SaveConfig
 from trainer.events import At, CheckpointRemoved, CheckpointSaved, Event, Notice
 from trainer.files import RETRY_SECONDS, Trouble, trouble
@@ -80,13 +79,13 @@ class Keeper:
         """Let the time to the next checkpoint begin anew without one."""
         self._last = time.monotonic()
 
-    def save(self, state: TrainState, at: At, optimizer: torch.optim.Optimizer) -> str:
+    def save(self, state: TrainState, at: At, copy: Callable[[], Tensors]) -> str:
         """Copy a checkpoint and have it written; its id. Waits for the one before, if the disk takes that."""
         self._last = time.monotonic()
         id = checkpoint.name(state)
         if not self.has(id):
             self.wait()
-            snapshot = checkpoint.copy(state, self._model, self._tokenizer, optimizer)
+            snapshot = Snapshot(state, self._model, self._tokenizer, copy())
             self._do(partial(self._write, snapshot, at))
         return id
 

@@ -8,7 +8,6 @@ what a stage, a batch and a loss are is the method's matter.
 from __future__ import annotations
 
 import copy
-import gc
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +19,6 @@ import torch
 from trainer import checkpoint, ending, evaluate, gate, schedule
 from trainer.chat import respond, summary
 from trainer.checkpoint import CheckpointError, TrainState
-from trainer.compute import Compute
 from trainer.config import GATED, Config, get
 from trainer.control import (
     Advance,
@@ -63,16 +61,11 @@ from trainer.files import PATIENCE
 from trainer.keeper import Keeper
 from trainer.lineage import CheckpointRef, Fork, Lineage
 from trainer.meter import Meter
-from trainer.methods.base import Batch
 from trainer.notify import notify
 from trainer.orders import Orders, Record
-from trainer.parts import Parts
-from trainer.passes import Passes
 from trainer.past import Past
-from trainer.probe import probe
+from trainer.rank import Rank
 from trainer.schedule import Progress
-from trainer.seeds import Order, derive, generator
-from trainer.update import Applied, Updater
 from trainer.watch import Alarm, Watch, watch
 
 SHOWN = 8
@@ -90,15 +83,15 @@ class Loop:
         self,
         config: Config,
         folder: Path,
-        parts: Parts,
-        compute: Compute,
+        rank: Rank,
         inbox: Inbox,
         record: Record,
         lineage: Lineage,
     ) -> None:
         self.config = config
         self.folder = folder
-        self.parts = parts
+        self.rank = rank
+        self.parts = parts = rank.parts
         self.inbox = inbox
         self.orders = Orders(self, inbox, record)
         self.keeper = Keeper(folder, lineage, parts.model, copy.deepcopy(parts.tokenizer), record.settle)
@@ -108,15 +101,12 @@ class Loop:
         self._during = ""
 
         self.model, self.method = parts.model, parts.method
-        self.train = parts.splits["train"]
-        self.order = Order(config.seed, len(self.train), config.optim.batch)
+        self.train, self.order, self.updater = rank.train, rank.order, rank.updater
+        rank.interrupted = inbox.stop_asked
         self.pace = self._pace(config)
-        self.updater = Updater(self.model, config.optim)
-        self._compute(compute)
         self.meter = Meter()
         self.watch = Watch()
 
-        self.step = 0
         self.branch = 1
         self.stream = 1
         self.progress = Progress(0, 0)
@@ -134,7 +124,7 @@ class Loop:
 
     def run(self) -> None:
         """Train to the end, then answer questions until closed. However it ends, what is being saved is."""
-        torch.set_num_threads(self.compute.threads)
+        torch.set_num_threads(self.rank.compute.threads)
         try:
             self._run()
         finally:
@@ -178,51 +168,23 @@ class Loop:
     def _train_step(self) -> None:
         started = time.monotonic()
         self.progress = schedule.count(self.progress, self.pace, step=self.step, held=self.control.held)
-        seed = self.config.seed
         pretraining = self.step < self.pace.pretrain
         if self.step == self.pace.pretrain > 0 and self.method.stages:
             message = f"pretraining is over: removal smoothing begins (λ = {self.config.method.smoothing:g})"
             self._emit(Notice(at=self.at, message=message, of_step=True))
-        chance = generator(seed, "offset", self.stream, self.step)
-        accumulate, longest = self.config.optim.accumulate, self.config.data.max_len_train
-        rows = self.order.batch(self.stream, self.step).chunk(accumulate)
-        parts = [
-            self.method.rows(self.train[part], self.progress.scheduled, chance, pretraining=pretraining)
-            for part in rows
-        ]
-        short = [part for part in parts if longest is None or part.longest <= longest]
-        if short:
-            applied = self._update(short, 1 / len(parts))
-            self.meter.add(*applied, tokens=sum(part.tokens for part in short))
-        self.meter.left_out += len(parts) - len(short)
-        self.step += 1
-        self.cot_free = all(part.cot_free for part in parts)
-        self.meter.seconds += time.monotonic() - started
-
-    def _update(self, parts: Sequence[Batch], share: float) -> Applied:
-        """Update on a batch; in more parts, from now on, if it does not fit into the device's memory."""
-        while True:
-            torch.manual_seed(derive(self.config.seed, "dropout", self.stream, self.step))
-            try:
-                return self.updater.step(self.passes, parts, share)
-            except torch.OutOfMemoryError:
-                rows, more = len(parts[0].length_B), 2 * self.compute.parts
-                if more > rows:
-                    raise
-            self.passes.clear()
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            self._compute(replace(self.compute, parts=more))
+        at = self.at
+        stepped = self.rank.everywhere(Rank.update, self.stream, self.progress.scheduled, pretraining)
+        if stepped.divided:
             message = (
-                f"{rows} examples do not fit into the memory of {self.parts.device}; now in {more} parts"
+                f"{stepped.divided} examples do not fit into the memory of {self.parts.device}; now in "
+                f"{self.rank.compute.parts} parts"
             )
-            self._emit(Notice(at=self.at, level="warning", message=message, of_step=True))
-
-    def _compute(self, compute: Compute) -> None:
-        """Compute so from now on."""
-        self.compute = compute
-        self.passes = Passes(self.method, self.model, compute)
+            self._emit(Notice(at=at, level="warning", message=message, of_step=True))
+        if stepped.applied is not None:
+            self.meter.add(*stepped.applied, tokens=stepped.tokens)
+        self.meter.left_out += stepped.left_out
+        self.cot_free = stepped.cot_free
+        self.meter.seconds += time.monotonic() - started
 
     def _log_when_due(self) -> None:
         if self.step % self.config.log.every or not (self.meter.steps or self.meter.left_out):
@@ -244,13 +206,10 @@ class Loop:
         if config.kind not in GATED or self.step % config.probe_every or stage >= self.method.stages:
             return
         started = time.monotonic()
-        examples = self.parts.splits["valid"][: config.probe_examples]
-        with self.compute.autocast(self.parts.device):
-            accuracy = probe(
-                self.method, self.model, examples, self.progress.scheduled, self.config.optim.batch
-            )
+        n = min(config.probe_examples, len(self.parts.splits["valid"]))
+        accuracy = self.rank.everywhere(Rank.probe, n, self.progress.scheduled)
         seconds = time.monotonic() - started
-        self._emit(gate.told(self.gate, accuracy, config, at=self.at, n=len(examples), seconds=seconds))
+        self._emit(gate.told(self.gate, accuracy, config, at=self.at, n=n, seconds=seconds))
 
     def _evaluate_when_owed(self) -> None:
         """A stop may interrupt it; then it is still owed when the run is taken up again."""
@@ -359,8 +318,7 @@ class Loop:
         old, new = get(self.config, key), get(config, key)
         self.pace = self._pace(config)
         self.config = config
-        self.method.configure(config.method)
-        self.updater.configure(config.optim)
+        self.rank.everywhere(Rank.configure, config)
         self._emit(SettingChanged(at=self.at, key=key, old=old, new=new))
 
     def _roll_back(self, effect: RollBack) -> None:
@@ -369,9 +327,8 @@ class Loop:
         from_branch, from_step = self.branch, self.step
         if effect.keep_weights:
             fork = Fork(from_branch, from_step, origin.stage)
-            self.method.enter(self.model, self.at.removed, self.method.removed(origin.stage))
-            if self.method.resets(previous_cot_free=False):
-                self.updater.reset()
+            removed, reset = self.method.removed(origin.stage), self.method.resets(previous_cot_free=False)
+            self.rank.everywhere(Rank.enter, self.at.removed, removed, reset)
             self.progress = Progress(origin.stage, 0)
         else:
             try:
@@ -408,10 +365,10 @@ class Loop:
             self._emit(ChatToken(at=self.at, id=command.id, text=text, part=part))
 
         try:
-            with self.compute.autocast(self.parts.device):
+            with self.rank.compute.autocast(self.parts.device):
                 turn = respond(
                     asked,
-                    self.parts,
+                    self.rank.everywhere(Rank.whole),
                     self.progress.scheduled,
                     self.folder,
                     id=command.id,
@@ -436,9 +393,7 @@ class Loop:
         self.progress = Progress(scheduled, 0)
         if self.at.stage == before.stage and cause != "start":
             return  # all is gone: the schedule counts on, and nothing changes
-        self.method.enter(self.model, before.removed, self.at.removed)
-        if reset:
-            self.updater.reset()
+        self.rank.everywhere(Rank.enter, before.removed, self.at.removed, reset)
         self.meter.clear()
         self._tell_stage(cause, optimizer_reset=reset, why=why)
         self._save("stage")
@@ -455,18 +410,12 @@ class Loop:
         examples = self.parts.splits[split]
         if split == "valid":
             examples = examples[: self.config.eval.examples]
-        with self.compute.autocast(self.parts.device):
-            result = evaluate.evaluate(
-                self.method,
-                self.model,
-                examples,
-                self.progress.scheduled,
-                self.parts.tokenizer,
-                interrupted=self.inbox.stop_asked,
-            )
+        scheduled, started = self.progress.scheduled, time.perf_counter()
+        given = self.rank.everywhere(Rank.answer, split, len(examples), scheduled)
         self._become(before)
-        if result is None:
+        if given is None:
             return None
+        result = evaluate.score(self.method, examples, given, scheduled, self.parts.tokenizer, started)
         event = evaluate.told(result, self.at, split, cause)
         best = self.standing.best
         self._emit(event)
@@ -488,7 +437,7 @@ class Loop:
 
     def _save(self, cause: SaveCause) -> str:
         """Copy a checkpoint, which is then written while training goes on; its id."""
-        return self.keeper.save(self.train_state(cause), self.at, self.updater.optimizer)
+        return self.keeper.save(self.train_state(cause), self.at, lambda: self.rank.everywhere(Rank.copy))
 
     def _tell_saves(self) -> None:
         """Tell what was written since, and let retention work."""
@@ -557,7 +506,7 @@ class Loop:
             meter=self.meter.state(),
             evaluation_owed=self.evaluation_owed,
             gate=self.gate.state(),
-            compute=self.compute,
+            compute=self.rank.compute,
         )
 
     def restore(self, id: str) -> None:
@@ -565,12 +514,9 @@ class Loop:
         path = self.folder / checkpoint.FOLDER / id
         checkpoint.verify(path)
         state = checkpoint.load_state(path)
-        checkpoint.load_weights(path, self.model)
-        self.updater.reset()
-        checkpoint.load_optimizer(path, self.updater.optimizer)
-        self.step, self.branch, self.stream = state.step, state.branch, state.stream
+        self.rank.everywhere(Rank.restore, path, state.step, state.updates)
+        self.branch, self.stream = state.branch, state.stream
         self.progress = Progress(state.scheduled, state.counter)
-        self.updater.updates = state.updates
         self.cot_free = state.cot_free
         self.accuracy = state.accuracy
         self.meter.load(state.meter)
@@ -578,6 +524,11 @@ class Loop:
         self.gate = gate.Gate.load(state.gate)
 
     # Small things ------------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """How many steps this branch has made."""
+        return self.rank.step
 
     @property
     def at(self) -> At:

@@ -17,6 +17,7 @@ from torch import Tensor
 from trainer.compute import Compute
 from trainer.cross_entropy import IGNORED
 from trainer.methods.base import Batch, Losses, Method, Model
+from trainer.sharding import Objective
 
 GRAPHS = 32
 """Captured shapes kept; a stage has one where all texts are of one length."""
@@ -31,17 +32,25 @@ Run = Callable[[Batch, "Tensor | None", float], Losses]
 class Passes:
     """What turns a batch into gradients. Called with it and its share of the step's loss."""
 
-    def __init__(self, method: Method, model: Model, compute: Compute) -> None:
+    def __init__(
+        self, method: Method, model: Model, compute: Compute, objective: Objective | None = None
+    ) -> None:
+        """objective: the loss as a module, where the model is spread over ranks."""
         self._method, self._model, self._compute = method, model, compute
+        self._objective = objective
         self._seen = _Compiled(model) if compute.path == "compiled" else model
         self._run: Run = _Graphs(self._eager, model) if compute.path == "graphs" else self._eager
 
-    def __call__(self, batch: Batch, share: float) -> Losses:
-        """Add the gradients of the mean loss times `share`; the mean comes back so multiplied, too."""
+    def __call__(self, batch: Batch, share: float, labels: Tensor | None = None) -> Losses:
+        """Add the gradients of the mean loss times `share`; the mean comes back so multiplied, too.
+
+        labels: what the mean divides by, where the batch is part of a larger one.
+        """
         batch = batch.to(self._model.device)
         if self._compute.parts == 1:
-            return self._run(batch, None, share)
-        labels = (batch.labels_BL != IGNORED).sum()
+            return self._run(batch, labels, share)
+        if labels is None:
+            labels = (batch.labels_BL != IGNORED).sum()
         losses = [self._run(part, labels, share) for part in batch.split(self._compute.parts)]
         return Losses(*(torch.stack(values).sum(0) for values in zip(*losses, strict=True)))
 
@@ -55,7 +64,10 @@ class Passes:
 
     def _eager(self, batch: Batch, labels: Tensor | None, share: float) -> Losses:
         with self._compute.autocast(self._model.device):
-            losses = self._method.loss(self._seen, batch, labels)
+            if self._objective is not None:
+                losses: Losses = self._objective(batch, labels)
+            else:
+                losses = self._method.loss(self._seen, batch, labels)
         (losses.mean * share).backward()
         return losses._replace(mean=losses.mean.detach() * share)
 

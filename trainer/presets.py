@@ -99,7 +99,12 @@ def _shown(value: Any) -> str:
 
 
 def configure(
-    base: str | Path, assignments: Iterable[str] = (), *, seed: int | None = None, device: str | None = None
+    base: str | Path,
+    assignments: Iterable[str] = (),
+    *,
+    seed: int | None = None,
+    device: str | None = None,
+    gpus: int | None = None,
 ) -> Config:
     """What `stepwise run` trains: a preset (by name) or a file (a Path), `KEY=VALUE` texts on top.
 
@@ -119,7 +124,9 @@ def configure(
             problems.append(str(error))
         else:
             overrides[key] = value
-    overrides |= {key: value for key, value in (("seed", seed), ("device", device)) if value is not None}
+    overrides |= {
+        key: value for key, value in (("seed", seed), ("device", device), ("gpus", gpus)) if value is not None
+    }
     try:
         config = configuration.build(_on_top(tables, overrides))
     except ConfigError as error:

@@ -25,18 +25,14 @@ from pathlib import Path
 
 import torch
 
-from trainer import checkpoint, control, journal, past, room, runs, status
+from trainer import checkpoint, control, journal, runs, status
 from trainer import config as configuration
-from trainer.choosing import choose
-from trainer.compute import Compute
 from trainer.config import Config
 from trainer.control import Answer, Command, Inbox
-from trainer.data import sources
 from trainer.events import (
     At,
     CheckpointRemoved,
     CheckpointSaved,
-    CommandAcknowledged,
     CommandReceived,
     Evaluated,
     Event,
@@ -47,17 +43,14 @@ from trainer.events import (
     RunState,
     StateChanged,
 )
-from trainer.files import Trouble, replace_text, sync_folder
+from trainer.files import replace_text, sync_folder
 from trainer.heap import keep_memory
-from trainer.lineage import CheckpointRef
 from trainer.loop import Loop
-from trainer.parts import Parts, assemble
-from trainer.past import Past
+from trainer.ranks import Ranks
 from trainer.recorder import Recorder
-from trainer.resumption import Place, Retold
-from trainer.room import Room
 from trainer.story import Listener, Story
 from trainer.system import Needs
+from trainer.training import Begun, RunError, Training, explain
 
 CONFIG = "config.toml"
 HEARTBEAT_SECONDS = 1.0
@@ -67,15 +60,20 @@ DELETED = (
 )
 
 
-class RunError(ValueError):
-    """A run that cannot be started or taken up; the message says why and what can be done."""
-
-
 class Run:
     """One run in this process. `start` it once; `close` it before the process ends."""
 
-    def __init__(self, config: Config, folder: Path, *, resume: bool = False, paused: bool = False) -> None:
-        """Check the folder and, for a new run, make it. paused: wait before the first step.
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        *,
+        resume: bool = False,
+        paused: bool = False,
+        launched: bool = False,
+    ) -> None:
+        """Check the folder and, for a new run, make it. paused: wait before the first step. launched: the
+        ranks that train it are started by somebody else.
 
         Raises `RunError` when a new run's folder exists or cannot be written, or when there is nothing
         to resume.
@@ -85,6 +83,7 @@ class Run:
         self.name = folder.name
         self.state: RunState = "starting"
         self._resume = resume
+        self._launched = launched
         self._paused = paused
         self._inbox = Inbox()
         self.socket: str | None = None
@@ -94,14 +93,10 @@ class Run:
         self._at = At(time=time.time())
         self._accuracy: float | None = None
         self._started = time.time()
-        self._retold = Retold()
-        self._loop: Loop | None = None
         self._beating: threading.Thread | None = None
         self._last_step_at = 0.0
         self._state_written: RunState | None = None
         self._stages = 0
-        self._news: list[Event] = []
-        """What taking up the run showed, to be told."""
         self._on_event: Callable[[Event], None] | None = None
         self._over = threading.Event()
         self._ended = threading.Event()
@@ -133,6 +128,11 @@ class Run:
         except OSError as error:
             raise RunError(f"{self.folder / journal.FILE} cannot be written: {error.strerror}") from None
         self._story = Story(self.folder)
+        self._training: Training | Ranks = (
+            Ranks(self.folder, self._inbox, self._journal, launched=self._launched)
+            if self.config.gpus > 1
+            else Training(self.folder, self._inbox, self._journal)
+        )
         stood = status.read(self.folder)
         self._write_status()
         begun: Future[None] = Future()
@@ -174,17 +174,11 @@ class Run:
         self._train()
 
     def _begin(self) -> None:
-        loop, before = self._prepare()
-        if not self._resume:
-            self._check_room(loop)
-        self._tell_start(loop, before.origin)
-        self._journal.flush()  # whoever subscribes next must not take an earlier end for this run's own
-        if loop.orders.repeating:
-            loop.orders.afterwards = replace(loop.orders.afterwards, paused=self._paused)
-        else:
-            loop.control = replace(loop.control, paused=self._paused)
-        self._stages = loop.method.stages
-        self._loop = loop
+        self._learn(self._training.begin(self.config, resume=self._resume, paused=self._paused))
+
+    def _learn(self, begun: Begun) -> None:
+        """What training found when it began."""
+        self.config, self._stages, self._accuracy = begun.config, begun.stages, begun.accuracy
 
     def _taken(self) -> str:
         """Who holds the journal; that process may have begun this very moment."""
@@ -194,28 +188,6 @@ class Run:
                 return runs.taken(self.folder, found)
             time.sleep(0.1)
         return f"{self.folder.name} is taken up by another process this very moment; see `stepwise runs`"
-
-    def _tell_start(self, loop: Loop, origin: CheckpointRef | None) -> None:
-        parts = loop.parts
-        self.tell(
-            RunStarted(
-                at=loop.at,
-                name=self.name,
-                title=self.config.title,
-                method=self.config.method.name,
-                task=parts.task.name,
-                model=self.config.model.init,
-                device=str(parts.device),
-                parameters=parts.parameters,
-                train_examples=len(loop.train),
-                stages=loop.method.stages,
-                steps_per_epoch=loop.order.steps_per_epoch,
-                checkpoint=origin.id if origin else None,
-                pid=os.getpid(),
-                host=status.host(),
-                sources=parts.task.sources,
-            )
-        )
 
     def subscribe(self, after: int | None = 0) -> Listener:
         """Listen to the journal after event number `after`, and to what is transient.
@@ -265,7 +237,7 @@ class Run:
         """
         if self._inbox.closing.is_set():
             return
-        ended = self._over.is_set() or (self._loop is not None and self._loop.ended)
+        ended = self._over.is_set() or self._training.ended
         if not (ended or self._ended.is_set() or self._inbox.stop_asked()):
             self._inbox.put(control.parse("stop", source="close"))
         self._inbox.closing.set()
@@ -312,82 +284,14 @@ class Run:
             self._write_config()
         self._deleted.set()
 
-    def _prepare(self) -> tuple[Loop, Past]:
-        """The loop, ready to run, and what there was before it."""
-        before = past.read(self.folder, self.config) if self._resume else Past(self.config)
-        origin = before.origin
-        self.config = before.config
-        self._retold = Retold(before.events, before.seq)
-        self._news = [*before.missed, *map(_warning, before.damaged)]
-        for event in before.events:
-            if isinstance(event, CommandAcknowledged):
-                self._inbox.answered(event.id, Answer(event.ok, event.message, event.at.step))
-            elif isinstance(event, Evaluated) and event.split == "valid":
-                self._accuracy = event.accuracy
-        saved = checkpoint.model_folder(self.folder / checkpoint.FOLDER / origin.id) if origin else None
-        parts = assemble(self.config, saved, sources.began_with(before.events))
-        if parts.changed:
-            raise RunError(
-                f"{parts.changed}. What was held out may be among what it would train on now: put the "
-                f"file back as it was, or begin anew with `stepwise run config {self.folder / CONFIG}`"
-            )
-        compute = self._compute(parts, before)
-        loop = Loop(self.config, self.folder, parts, compute, self._inbox, self, before.lineage)
-        loop.take_up(before)
-        if loop.orders.repeating:
-            tip = max((e.at.step for e in before.events if e.at.branch == loop.branch), default=0)
-            self._news.append(
-                _warning(
-                    f"what came after {before.place} is done again, up to step {tip:,}; what was told of it "
-                    "is not told twice"
-                )
-            )
-        return loop, before
-
-    def _compute(self, parts: Parts, before: Past) -> Compute:
-        """How steps are computed: as they were, or as is best here, found out before the first."""
-        if before.state is not None:
-            self._news.append(Notice(message=f"computed as before: {before.state.compute}"))
-            return before.state.compute
-        rows = parts.splits["train"][: self.config.optim.batch // self.config.optim.accumulate]
-        batch = parts.method.rows(rows, parts.method.start, None)
-        compute, reason = choose(self.config.compute, parts.device, parts.method, parts.model, batch)
-        self._news.append(Notice(message=reason))
-        return compute
-
     def needs(self) -> Needs | None:
         """What the run uses now; None while nothing is loaded. For any thread."""
-        loop = self._loop
-        if loop is None:
-            return None
-        there = sum(c.bytes for c in loop.keeper.lineage.checkpoints)
-        return Needs(str(loop.parts.device), max(0, self._wanted(loop).bytes - there), loop.seconds)
+        return self._training.needs()
 
-    def _wanted(self, loop: Loop) -> Room:
-        """What the run's checkpoints will take."""
-        method = loop.method
-        return room.needed(
-            loop.config.save,
-            sum(p.nbytes for p in loop.model.parameters()),
-            start=method.start,
-            stages=method.stages,
-            resets=method.resets(previous_cot_free=False),
-        )
-
-    def _room(self, loop: Loop) -> tuple[Room, int]:
-        """What the run's checkpoints will take, and what its disk has for them."""
-        there = sum(c.bytes for c in loop.keeper.lineage.checkpoints)
-        return self._wanted(loop), shutil.disk_usage(self.folder).free + there
-
-    def _check_room(self, loop: Loop) -> None:
-        """Raises `RunError` where a new run could not save even twice."""
-        wanted, free = self._room(loop)
-        if free < wanted.least:
-            raise RunError(
-                f"{self.folder.parent} has {room.gigabytes(free)} free, and two checkpoints of this model, "
-                f"the least that a run needs, take {room.gigabytes(wanted.least)}: make room, or give --out "
-                "on another disk"
-            )
+    @property
+    def loop(self) -> Loop | None:
+        """What trains, for tests and benchmarks; no other thread may touch it while it does."""
+        return self._training.loop
 
     # The threads ------------------------------------------------------------------------------------------
 
@@ -402,34 +306,19 @@ class Run:
 
     def _completed(self) -> bool:
         """Train until the run is closed, or breaks; whether it was closed."""
-        loop = self._loop
-        assert loop is not None
         try:
-            self._tell_news(loop)
-            loop.run()
+            self._training.run()
         except Exception as error:
             crash = RunCrashed(
-                at=loop.at,
+                at=self._training.at,
                 error=explain(error),
                 traceback=traceback.format_exc(),
-                checkpoint=loop.keeper.last(),
+                checkpoint=self._training.last(),
             )
             self.tell(crash, wait=True)
-            self.tell(StateChanged(at=loop.at, state="crashed"), wait=True)
+            self.tell(StateChanged(at=crash.at, state="crashed"), wait=True)
             return False
         return True
-
-    def _tell_news(self, loop: Loop) -> None:
-        for event in self._news:
-            self.tell(event if event.at.time else replace(event, at=loop.at))
-        self._news.clear()
-        for remark in loop.parts.remarks:
-            self.tell(Notice(at=loop.at, level=remark.level, message=remark.message))
-        wanted, free = self._room(loop)
-        self.tell(Notice(at=loop.at, message=room.habits(self.config.save, wanted, free)))
-        short = room.shortage(wanted, free)
-        if short is not None:
-            self.tell(Notice(at=loop.at, level="warning", message=short))
 
     def _taken_up(self) -> bool:
         """After a crash: answer until training can go on, or the run is closed; whether it can."""
@@ -450,18 +339,13 @@ class Run:
         """Build everything anew from the last checkpoint, in this process; whether it worked."""
         self._resume = True
         self._inbox.stop_served()
-        # There may be no room for a second model beside the first.
-        self._loop = None
-        gc.unfreeze()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._training.free()
         try:
-            self._loop, before = self._prepare()
+            begun = self._training.begin(self.config, resume=True, paused=None)
         except Exception as error:
             return False, explain(error)
-        self._tell_start(self._loop, before.origin)
-        return True, f"taken up again from {before.place}"
+        self._learn(begun)
+        return True, f"taken up again from {begun.place}"
 
     def _beat(self) -> None:
         while not self._ended.is_set():
@@ -488,37 +372,15 @@ class Run:
         self._inbox.answered(command.id, answer)
         self.tell(control.acknowledgement(command, self._at, answer))
 
-    # The record: what the loop is given to tell its story to ------------------------------------------------
+    # What is told ------------------------------------------------------------------------------------------
 
     def tell(self, event: Event, *, wait: bool = False) -> None:
-        """Journal an event, unless the journal has it from before the process ended."""
-        if not self._retold.has(event):
-            self._journal.append(event, wait=wait)
+        """Journal an event."""
+        self._journal.append(event, wait=wait)
 
     def pass_on(self, event: Event) -> None:
         """Tell those who listen what is of the moment, past the journal. Never waits."""
         self._story.tell(event)
-
-    @property
-    def trouble(self) -> Trouble | None:
-        """Why nothing that is told can be written at the moment, or None."""
-        return self._journal.trouble
-
-    def position(self, *, repeating: bool) -> int:
-        """How much of the journal came before the loop's place."""
-        return self._retold.seq if repeating else self._journal.seq
-
-    def settle(self) -> None:
-        """Return when all that was told is on the disk. Raises OSError while the disk refuses."""
-        self._journal.flush()
-
-    def passed(self, seq: int) -> None:
-        """What event `seq` tells of has been done again."""
-        self._retold.passed(seq)
-
-    def ahead(self, place: Place) -> bool:
-        """Whether the journal tells already of what comes here."""
-        return self._retold.ahead(place)
 
     def _publish(self, event: Event) -> None:
         if event.at.time and not isinstance(event, CheckpointSaved | CheckpointRemoved):
@@ -581,13 +443,3 @@ class Run:
 
 def _warning(message: str) -> Notice:
     return Notice(level="warning", message=message)
-
-
-def explain(error: Exception) -> str:
-    """An error of the training thread in a sentence."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return (
-            "the device ran out of memory; a smaller optim.batch, fewer eval.examples or a smaller model "
-            f"would fit ({str(error).splitlines()[0]})"
-        )
-    return f"{type(error).__name__}: {error}"

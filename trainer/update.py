@@ -13,8 +13,11 @@ from torch import Tensor
 
 from trainer import schedule
 from trainer.config import OptimConfig
+from trainer.cross_entropy import IGNORED
 from trainer.methods.base import Batch, Losses, Model
 from trainer.passes import Passes
+from trainer.sharding import whole
+from trainer.world import World
 
 
 class Applied(NamedTuple):
@@ -28,8 +31,9 @@ class Applied(NamedTuple):
 class Updater:
     """AdamW and how many updates it has made. It starts anew by `reset`."""
 
-    def __init__(self, model: Model, config: OptimConfig) -> None:
-        self._model = model
+    def __init__(self, model: Model, config: OptimConfig, world: World | None = None) -> None:
+        """world: the ranks that make each update together; this process alone when not given."""
+        self._model, self._world = model, world or World()
         self.configure(config)
         self.reset()
 
@@ -51,10 +55,15 @@ class Updater:
         """Update on the sum over `parts` of their mean loss times `share`; on nothing that is not finite.
 
         With `share` = 1 / parts it is the mean of the parts' means, as the official code accumulates.
+        Several ranks take some rows each, and divide by the labels of all rows: the same update as of one.
         """
-        losses = [passes(batch, share) for batch in parts]
+        losses = [self._pass(passes, batch, share) for batch in parts]
         total = Losses(*(torch.stack(values).sum(0) for values in zip(*losses, strict=True)))
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip)
+        if not self._world.alone:
+            total = Losses(*self._world.summed(torch.stack(total)))
+            if not self._world.sharded:
+                self._world.add(p.grad for p in self._model.parameters() if p.grad is not None)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip))
         finite = torch.isfinite(norm) & torch.isfinite(total.mean)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
@@ -65,3 +74,9 @@ class Updater:
         passes.clear()
         self.updates += 1
         return Applied(total, norm, finite)
+
+    def _pass(self, passes: Passes, batch: Batch, share: float) -> Losses:
+        if self._world.alone:
+            return passes(batch, share)
+        labels = (batch.labels_BL != IGNORED).sum().to(self._model.device)
+        return passes(batch.share(self._world.share(len(batch.length_B))), share, labels)

@@ -91,8 +91,8 @@ def ours(cell: Cell, job: dict[str, Any], folder: Path) -> Timed:
         run = Run(configuration.build(configuration.merge(document, job["settings"])), folder / "run")
         run.start(on_event=events.append)
         run.wait()
-        assert run._loop is not None
-        timed.symbols = run._loop.model.get_input_embeddings().num_embeddings
+        assert run.loop is not None
+        timed.symbols = run.loop.model.get_input_embeddings().num_embeddings
         run.close()
     for event in events:
         if isinstance(event, RunCrashed):

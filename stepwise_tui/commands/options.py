@@ -15,6 +15,9 @@ Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that
 Name = Annotated[str | None, typer.Option("--name", help="The run's name; one is made up if not given.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="The same as --set seed=N.")]
 Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+Gpus = Annotated[
+    int | None, typer.Option("--gpus", metavar="N", help="Train on so many GPUs (docs/several-gpus.md).")
+]
 Plain = Annotated[bool, typer.Option("--plain", help="One line per event instead of the cockpit.")]
 Frugal = Annotated[bool, typer.Option("--frugal", help="Redraw seldom, for a slow or costly line.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Give the shell back once it trains.")]

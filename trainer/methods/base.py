@@ -89,6 +89,10 @@ class Batch:
         rows = torch.arange(len(self.length_B)).chunk(parts)
         return [replace(self.each(itemgetter(part)), length_B=self.length_B[part]) for part in rows]
 
+    def share(self, rows: slice) -> Batch:
+        """Some of its rows, of the same columns."""
+        return replace(self.each(itemgetter(rows)), length_B=self.length_B[rows])
+
     @property
     def longest(self) -> int:
         """Real tokens of the longest row."""
@@ -121,6 +125,16 @@ class Decoded:
     answer: list[list[int]]
     tokens: list[int]
     seconds: float
+
+    @classmethod
+    def joined(cls, parts: Sequence[Decoded]) -> Decoded:
+        """What was written in several parts, in one."""
+        return cls(
+            cot=[ids for part in parts for ids in part.cot],
+            answer=[ids for part in parts for ids in part.answer],
+            tokens=[count for part in parts for count in part.tokens],
+            seconds=sum(part.seconds for part in parts),
+        )
 
 
 class Method(Protocol):

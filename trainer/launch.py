@@ -1,0 +1,42 @@
+"""Torch's launcher on this machine: `python -m trainer.launch N MODULE ARGUMENT…`, with a verdict at the end.
+
+The same as `torchrun --standalone --nproc-per-node N -m MODULE …`, but that a failure is printed as JSON, on
+stdout: which rank was first to fail, and how.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+
+def main() -> None:
+    """Of `python -m trainer.launch`."""
+    number, *module = int(sys.argv[1]), *sys.argv[2:]
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // number)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=number,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", *module)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        verdict = {"rank": rank, "pid": failure.pid, "exitcode": failure.exitcode, "message": failure.message}
+        print(json.dumps(verdict))
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Signs of life of the ranks: each says every second what it is at; who hangs is found out and named.
+
+A rank that is frozen gives no signs. One whose thread is stuck gives them, and says so: it is at the same
+operation for minutes while others wait for it in theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+SECONDS = 1.0
+"""Between two signs."""
+SILENT_SECONDS = 30.0
+"""Without a sign: then a rank is frozen, or gone without a word."""
+STUCK_SECONDS = 300.0
+"""At one operation, while others wait."""
+
+
+class Sign(NamedTuple):
+    """What a rank says of itself. number: of signs so far. order: number of the operation it was asked
+    last; busy: whether it is still at it. waits: for other ranks. place: of our code that it is at."""
+
+    rank: int
+    pid: int
+    host: str
+    number: int
+    order: int
+    busy: bool
+    waits: bool
+    place: str
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} (process {self.pid} on {self.host})"
+
+
+def sign(rank: int, number: int, order: int, busy: bool, thread: int) -> Sign:
+    """What there is to say of the thread that trains."""
+    frame = sys._current_frames().get(thread)
+    waits, place = False, ""
+    while frame is not None:
+        waits = waits or "torch/distributed" in frame.f_code.co_filename
+        place = place or _place(frame)
+        frame = frame.f_back
+    return Sign(rank, os.getpid(), socket.gethostname(), number, order, busy, waits, place)
+
+
+def _place(frame: FrameType) -> str:
+    path = Path(frame.f_code.co_filename)
+    return f"{path.parent.name}/{path.name}:{frame.f_lineno}" if "trainer" in path.parts else ""
+
+
+@dataclass
+class Vigil:
+    """Whoever is told the signs, and by its own clock finds out who hangs. Pure but for what it remembers."""
+
+    silent: float = SILENT_SECONDS
+    stuck: float = STUCK_SECONDS
+    _last: dict[int, Sign] = field(default_factory=dict)
+    _heard: dict[int, float] = field(default_factory=dict)
+    _began: dict[int, float] = field(default_factory=dict)
+
+    def hear(self, signs: Iterable[Sign], now: float) -> None:
+        """Take in what came at the time `now`, in seconds of any clock that does not go back."""
+        for new in signs:
+            old = self._last.get(new.rank)
+            if old is None or new.number != old.number:
+                self._heard[new.rank] = now
+            if old is None or (new.order, new.busy, new.waits) != (old.order, old.busy, old.waits):
+                self._began[new.rank] = now
+            self._last[new.rank] = new
+
+    def complaint(self, now: float) -> str | None:
+        """Which rank hangs, and how that shows; None while none does."""
+        for rank, last in sorted(self._last.items()):
+            if now - self._heard[rank] > self.silent:
+                return (
+                    f"{last} gives no sign of life for {self.silent:.0f} s: its process is stopped or frozen"
+                )
+        waiting = [rank for rank, last in self._last.items() if last.busy and last.waits]
+        if not any(now - self._began[rank] > self.stuck for rank in waiting):
+            return None
+        newest = max(last.order for last in self._last.values())
+        for rank, last in sorted(self._last.items()):
+            behind = last.order < newest or (last.busy and not last.waits)
+            if behind and now - self._began[rank] > self.stuck:
+                return (
+                    f"{last} hangs at {last.place or 'an unknown place'} for {self.stuck:.0f} s; others wait"
+                )
+        return f"all ranks wait for each other for {self.stuck:.0f} s"
+
+    @property
+    def ranks(self) -> tuple[Sign, ...]:
+        """The last sign of each."""
+        return tuple(sign for _, sign in sorted(self._last.items()))

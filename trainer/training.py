@@ -1,0 +1,308 @@
+"""What trains a run: its loop with all that it needs, from loading on.
+
+It lives in a thread of the process that hosts the run (`Run`), or, where several ranks train it, in a process
+of its own (`member`). What it tells goes to a journal, here or there.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from trainer import checkpoint, past, room, status
+from trainer.choosing import choose
+from trainer.compute import Compute
+from trainer.config import Config
+from trainer.control import Answer, Inbox
+from trainer.data import sources
+from trainer.events import At, CommandAcknowledged, Evaluated, Event, Notice, RunStarted
+from trainer.files import Trouble
+from trainer.lineage import CheckpointRef
+from trainer.loop import Loop
+from trainer.parts import Parts, assemble
+from trainer.past import Past
+from trainer.rank import Rank
+from trainer.resumption import Place, Retold
+from trainer.room import Room
+from trainer.system import Needs
+from trainer.world import World
+
+
+class RunError(ValueError):
+    """A run that cannot be started or taken up; the message says why and what can be done."""
+
+
+class Journal(Protocol):
+    """Where a run's events go."""
+
+    def append(self, event: Event, *, wait: bool = False) -> None:
+        """Hand an event on. wait: return when it is on the disk."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until all that was appended is on the disk. Raises OSError while that refuses."""
+        ...
+
+    @property
+    def seq(self) -> int:
+        """The number of the last event."""
+        ...
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why nothing can be written at the moment, or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What there was before the first step. config: with the settings of the journal. answers: to commands
+    given before. accuracy: the last on validation. place: what it goes on from, in a word."""
+
+    config: Config
+    stages: int
+    answers: dict[str, Answer] = field(default_factory=dict)
+    accuracy: float | None = None
+    place: str = ""
+
+
+class Training:
+    """A run's loop and what it goes on from. It is the loop's record, too."""
+
+    def __init__(
+        self, folder: Path, inbox: Inbox, journal: Journal, world: World | None = None, pid: int | None = None
+    ) -> None:
+        """pid: of the process that hosts the run; this one when not given."""
+        self._folder, self._inbox, self._journal = folder, inbox, journal
+        self._world = world or World()
+        self._pid = pid or os.getpid()
+        self._retold = Retold()
+        self._news: list[Event] = []
+        """What taking up the run showed, to be told."""
+        self.loop: Loop | None = None
+
+    def begin(self, config: Config, *, resume: bool, paused: bool | None) -> Begun:
+        """Load data and model, or a checkpoint, and tell that it starts.
+
+        paused: whether to wait before the first step; None: as it was left.
+        Raises ValueError with a sentence when data, model, device or checkpoint cannot be had.
+        """
+        before = past.read(self._folder, config) if resume else Past(config)
+        self._retold = Retold(before.events, before.seq)
+        self._news = [*before.missed, *map(_warning, before.damaged)]
+        begun = Begun(before.config, 0, place=before.place)
+        for event in before.events:
+            if isinstance(event, CommandAcknowledged):
+                begun.answers[event.id] = Answer(event.ok, event.message, event.at.step)
+                self._inbox.answered(event.id, begun.answers[event.id])
+            elif isinstance(event, Evaluated) and event.split == "valid":
+                begun = replace(begun, accuracy=event.accuracy)
+        loop = self._loaded(before)
+        if not resume:
+            self._check_room(loop)
+        self._tell_start(loop, before.origin)
+        self._journal.flush()  # whoever subscribes next must not take an earlier end for this run's own
+        if paused is not None and loop.orders.repeating:
+            loop.orders.afterwards = replace(loop.orders.afterwards, paused=paused)
+        elif paused is not None:
+            loop.control = replace(loop.control, paused=paused)
+        self.loop = loop
+        return replace(begun, stages=loop.method.stages)
+
+    def run(self) -> None:
+        """Train until the run is closed. Raises what breaks it."""
+        assert self.loop is not None
+        self._tell_news(self.loop)
+        self.loop.run()
+
+    @property
+    def at(self) -> At:
+        """Where the run stands."""
+        assert self.loop is not None
+        return self.loop.at
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to its end, and only answers."""
+        return self.loop is not None and self.loop.ended
+
+    def last(self) -> str:
+        """Id of the newest checkpoint, "" when there is none."""
+        return self.loop.keeper.last() if self.loop else ""
+
+    def needs(self) -> Needs | None:
+        """What the run uses now; None while nothing is loaded. For any thread."""
+        loop = self.loop
+        if loop is None:
+            return None
+        there = sum(c.bytes for c in loop.keeper.lineage.checkpoints)
+        return Needs(str(loop.parts.device), max(0, self._wanted(loop).bytes - there), loop.seconds)
+
+    def free(self) -> None:
+        """Let go of what broke: there may be no room for a second model beside the first."""
+        self.loop = None
+        gc.unfreeze()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # Start ------------------------------------------------------------------------------------------------
+
+    def _loaded(self, before: Past) -> Loop:
+        """The loop, ready to run."""
+        config, origin = before.config, before.origin
+        self._check_folder()
+        self._world.sharded = not self._world.alone and config.compute.parallel == "fsdp"
+        saved = checkpoint.model_folder(self._folder / checkpoint.FOLDER / origin.id) if origin else None
+        self._world.same((config, saved))
+        parts = assemble(config, saved, sources.began_with(before.events))
+        if parts.changed:
+            raise RunError(
+                f"{parts.changed}. What was held out may be among what it would train on now: put the "
+                "file back as it was, or begin anew with `stepwise run config "
+                f"{self._folder / 'config.toml'}`"
+            )
+        compute = self._world.same(self._compute(config, parts, before))
+        rank = Rank(config, parts, compute, self._world)
+        loop = Loop(config, self._folder, rank, self._inbox, self, before.lineage)
+        loop.take_up(before)
+        if loop.orders.repeating:
+            tip = max((e.at.step for e in before.events if e.at.branch == loop.branch), default=0)
+            self._news.append(
+                _warning(
+                    f"what came after {before.place} is done again, up to step {tip:,}; what was told of it "
+                    "is not told twice"
+                )
+            )
+        return loop
+
+    def _compute(self, config: Config, parts: Parts, before: Past) -> Compute:
+        """How steps are computed: as they were, or as is best here, found out before the first."""
+        if before.state is not None:
+            self._news.append(Notice(message=f"computed as before: {before.state.compute}"))
+            return before.state.compute
+        rows = parts.splits["train"][: config.optim.batch // config.optim.accumulate]
+        batch = parts.method.rows(rows, parts.method.start, None)
+        asked = config.compute
+        if self._world.sharded:
+            asked = asked.model_copy(update={"path": "eager"})
+        compute, reason = choose(asked, parts.device, parts.method, parts.model, batch)
+        self._news.append(Notice(message=reason))
+        return compute
+
+    def _tell_start(self, loop: Loop, origin: CheckpointRef | None) -> None:
+        parts = loop.parts
+        self.tell(
+            RunStarted(
+                at=loop.at,
+                name=self._folder.name,
+                title=loop.config.title,
+                method=loop.config.method.name,
+                task=parts.task.name,
+                model=loop.config.model.init,
+                device=str(parts.device),
+                parameters=parts.parameters,
+                train_examples=len(loop.train),
+                stages=loop.method.stages,
+                steps_per_epoch=loop.order.steps_per_epoch,
+                checkpoint=origin.id if origin else None,
+                pid=self._pid,
+                host=status.host(),
+                sources=parts.task.sources,
+            )
+        )
+
+    def _tell_news(self, loop: Loop) -> None:
+        for event in self._news:
+            self.tell(event if event.at.time else replace(event, at=loop.at))
+        self._news.clear()
+        for remark in loop.parts.remarks:
+            self.tell(Notice(at=loop.at, level=remark.level, message=remark.message))
+        wanted, free = self._room(loop)
+        self.tell(Notice(at=loop.at, message=room.habits(loop.config.save, wanted, free)))
+        short = room.shortage(wanted, free)
+        if short is not None:
+            self.tell(Notice(at=loop.at, level="warning", message=short))
+
+    def _wanted(self, loop: Loop) -> Room:
+        """What the run's checkpoints will take."""
+        method = loop.method
+        return room.needed(
+            loop.config.save,
+            loop.rank.bytes,
+            start=method.start,
+            stages=method.stages,
+            resets=method.resets(previous_cot_free=False),
+        )
+
+    def _room(self, loop: Loop) -> tuple[Room, int]:
+        """What the run's checkpoints will take, and what its disk has for them."""
+        there = sum(c.bytes for c in loop.keeper.lineage.checkpoints)
+        return self._wanted(loop), shutil.disk_usage(self._folder).free + there
+
+    def _check_folder(self) -> None:
+        """Raises `RunError` where a rank does not see the run's folder."""
+        blind = [str(rank) for rank, sees in enumerate(self._world.gather(True)) if not sees]
+        if blind:
+            raise RunError(
+                f"{self._folder} is not there for rank {', '.join(blind)}: on several machines --out must be "
+                "on a disk that all of them share"
+            )
+
+    def _check_room(self, loop: Loop) -> None:
+        """Raises `RunError` where a new run could not save even twice."""
+        wanted, free = self._room(loop)
+        if free < wanted.least:
+            raise RunError(
+                f"{self._folder.parent} has {room.gigabytes(free)} free, and two checkpoints of this model, "
+                f"the least that a run needs, take {room.gigabytes(wanted.least)}: make room, or give --out "
+                "on another disk"
+            )
+
+    # The record: what the loop is given to tell its story to ------------------------------------------------
+
+    def tell(self, event: Event, *, wait: bool = False) -> None:
+        """Journal an event, unless the journal has it from before the process ended."""
+        if not self._retold.has(event):
+            self._journal.append(event, wait=wait)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why nothing that is told can be written at the moment, or None."""
+        return self._journal.trouble
+
+    def position(self, *, repeating: bool) -> int:
+        """How much of the journal came before the loop's place."""
+        return self._retold.seq if repeating else self._journal.seq
+
+    def settle(self) -> None:
+        """Return when all that was told is on the disk. Raises OSError while the disk refuses."""
+        self._journal.flush()
+
+    def passed(self, seq: int) -> None:
+        """What event `seq` tells of has been done again."""
+        self._retold.passed(seq)
+
+    def ahead(self, place: Place) -> bool:
+        """Whether the journal tells already of what comes here."""
+        return self._retold.ahead(place)
+
+
+def _warning(message: str) -> Notice:
+    return Notice(level="warning", message=message)
+
+
+def explain(error: Exception) -> str:
+    """An error of the training thread in a sentence."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            "the device ran out of memory; a smaller optim.batch, fewer eval.examples or a smaller model "
+            f"would fit ({str(error).splitlines()[0]})"
+        )
+    return f"{type(error).__name__}: {error}"
