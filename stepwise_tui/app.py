@@ -33,8 +33,9 @@ from stepwise_tui.glyphs import ASCII, Glyphs, detect
 from stepwise_tui.history import History, Tone, apply
 from stepwise_tui.link import Link
 from stepwise_tui.looking import Looking
+from stepwise_tui.looks import Look, Tab
 from stepwise_tui.painting import Painting
-from stepwise_tui.screens.main import Main, Tab
+from stepwise_tui.screens.main import Main
 from stepwise_tui.screens.page import Page
 from stepwise_tui.settings import Settings, remember_theme
 from stepwise_tui.terminal import Terminal
@@ -67,6 +68,9 @@ if TYPE_CHECKING:
 SILENCE_SECONDS = 10.0
 """After which what was heard of the machine that trains says nothing of it any more."""
 
+
+EARLY = ("leave", "copy_or_leave", "detach", "suspend")
+"""Actions that need no panel."""
 
 ROUTINE = (
     CheckpointRemoved, CheckpointSaved, Evaluated, ExamplesShown, Metrics, Probed, StateChanged, SystemSampled
@@ -112,9 +116,11 @@ class Cockpit(Looking, App[Departure]):
         settings: Settings | None = None,
         beside: Path | None = None,
         frugal: bool = False,
+        look: Look | None = None,
     ) -> None:
         """terminal: what it is drawn on; None in a test. settings: the person's, if there are any. beside:
-        another run, to compare with. frugal: look for what is new, and draw it, less often."""
+        another run, to compare with. frugal: look for what is new, and draw it, less often. look: what was
+        looked at last."""
         settings = settings or Settings()
         table = keymap.mapped(settings.keys)
         self.keys = tuple(key for key in table if not key.page)
@@ -134,7 +140,9 @@ class Cockpit(Looking, App[Departure]):
         self.set_class(self.glyphs is ASCII, "-ascii")
         self.painting = Painting()
         self._rhythm = FRUGAL if frugal else USUAL
-        self.main = Main(link.name, link.folder, self.glyphs, self.keys, beside)
+        self.look = look or Look()
+        """As it was at first; after the end, as it was then."""
+        self.main = Main(link.name, link.folder, self.glyphs, self.keys, self.look, beside)
         self._titled = ""
         self._leaving = False
         self._shown = self._charts_shown = 0.0
@@ -145,6 +153,10 @@ class Cockpit(Looking, App[Departure]):
 
     def get_default_screen(self) -> Screen[None]:
         return self.main
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Textual's: whether a key acts. Before the screen stands, and when it is taken down, few do."""
+        return action in EARLY or bool(self.main.query(ChatInput))
 
     def on_ready(self) -> None:
         self.take(self.link.drain(), answer=False)
@@ -494,6 +506,14 @@ class Cockpit(Looking, App[Departure]):
         return next(key for key in self.keys if key.action == action)
 
     # Leaving ------------------------------------------------------------------------------------------
+
+    def exit(
+        self, result: Departure | None = None, return_code: int = 0, message: RenderableType | None = None
+    ) -> None:
+        """Textual's: end. Before that, take down what is looked at."""
+        if self.main.query(ChatInput):
+            self.look = self.main.look
+        super().exit(result, return_code, message)
 
     def ask(self, what: Departure | Literal["suspend", "redraw"]) -> None:
         """For signals and other threads: to be done at the next tick."""

@@ -22,7 +22,7 @@ class Other:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.name = folder.name
+        self.name, self.folder = folder.name, folder.absolute()
         self.config = configuration.build(configuration.load(folder / runs.CONFIG_FILE))
         self._reader = journal.Reader(folder)
         self._events: deque[Event] = deque()

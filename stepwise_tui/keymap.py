@@ -87,6 +87,7 @@ KEYS: tuple[Key, ...] = (
           "Below the curves: ▲ alarm, ← roll back, ● command, ◆ save, ✗ no number"),
     _look("right", "right", "cursor_on", "Cursor on", "cursor on", 28, "the cursor one sample on"),
     _look("escape", "esc", "drop_cursor", "Drop the cursor", "no cursor", 29, "no cursor any more"),
+    _look("z", "z", "large", "Panel large", "large", 27, "the chosen chart, or the log, alone; again: all"),
     _look("k", "k", "beside", "Beside another run", "beside", 30, "another run drawn beside, or none"),
     _look("tab", "tab", "next_panel", "Next panel", "next", 7, "the next panel: charts, log, chat"),
     Key(

@@ -34,7 +34,10 @@ class Looking:
         self._look(self.charts.next_quantity)
 
     def action_next_chart(self) -> None:
-        self.charts.focus_next()
+        self.main.focus_chart(self.charts.next)
+
+    def action_large(self) -> None:
+        self.main.toggle_large()
 
     def action_log_scale(self) -> None:
         self._look(self.charts.turn_scale)

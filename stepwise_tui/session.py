@@ -86,14 +86,17 @@ def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None 
         from stepwise_tui import plain as lines
 
         raise typer.Exit(lines.follow(link, sys.stdout))
+    from stepwise_tui import looks
     from stepwise_tui.app import Cockpit
 
     settings = _settings(plain, terminal)
     terminal.take()
-    app = Cockpit(link, terminal, settings=settings, frugal=frugal, beside=beside)
+    look = looks.load(link.name, link.folder)
+    app = Cockpit(link, terminal, settings=settings, frugal=frugal, beside=beside, look=look)
     with _signals() as signals:
         signals.stop = signals.hang_up = lambda: app.ask("leave")
         app.run()
+    looks.save(link.name, link.folder, app.look)
     if app.history.ended:
         _say(f"{app.history.state}: {link.name}\nstepwise {_next(app.history.state)} {link.name}")
     elif app.history.gone is None:
@@ -153,14 +156,18 @@ def _show(
         plain.follow(LocalLink(run), sys.stdout)
         return
     if terminal.take():
+        from stepwise_tui import looks
         from stepwise_tui.app import Cockpit
 
         link = LocalLink(run)
-        app = Cockpit(link, terminal, settings=settings, frugal=frugal)
+        app = Cockpit(
+            link, terminal, settings=settings, frugal=frugal, look=looks.load(link.name, link.folder)
+        )
         signals.leave, signals.hang_up = (lambda: app.ask("stop")), (lambda: app.ask("leave"))
         if signals.asked:
             app.ask("stop")
         app.run()
+        looks.save(link.name, link.folder, app.look)
         signals.hang_up = terminal.give_up
         if not terminal.there:
             signals.lose()

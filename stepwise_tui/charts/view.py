@@ -69,7 +69,7 @@ class Extent(NamedTuple):
 
 def frame(view: View, extent: Extent) -> tuple[float, float]:
     """The limits of x. They move on in strides, so that between two of them the picture stands still."""
-    if view.span is not None:
+    if view.span is not None and view.span.low < extent.whole[1]:  # else it is of another run by that name
         return _moved_on(view.span, extent.newest)
     if view.window == "stage":
         return extent.stage, extent.stage + _up(extent.newest - extent.stage)

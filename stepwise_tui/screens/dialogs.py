@@ -256,7 +256,7 @@ class ChangeSetting(ModalScreen[str]):
             text = row.description if value == default else f"default {default}; {row.description}"
             choices.add_option(
                 Option(
-                    f"{row.key:<26} {value:<8} {row.allowed}\n    {clip(text, 66)}",
+                    f"{row.key:<26} {value:<8} {row.allowed}\n    {clip(text, 62)}",
                     id=row.key,
                 )
             )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
+from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Static
@@ -19,17 +20,16 @@ from stepwise_tui import keymap
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Tone
 from stepwise_tui.keymap import Key
+from stepwise_tui.looks import CHARTS, PANELS, TABS, Look, Tab
 from stepwise_tui.text import clean
 from stepwise_tui.widgets import closing, lines, system
-from stepwise_tui.widgets.charts import Charts
+from stepwise_tui.widgets.charts import ChartPanel, Charts
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from stepwise_tui.widgets.lines import MESSAGE_STYLES
 from stepwise_tui.widgets.log import LogPanel
 from stepwise_tui.widgets.readouts import Readout
 from stepwise_tui.widgets.system import SystemPanel
 
-Tab = Literal["charts", "log", "chat", "system"]
-TABS: tuple[Tab, ...] = ("charts", "log", "chat", "system")
 MESSAGE_SECONDS = 12.0
 HINT_SECONDS = 60.0
 now = time.time
@@ -43,17 +43,26 @@ class Main(Screen[None]):
     AUTO_FOCUS = ""
 
     def __init__(
-        self, name: str, folder: Path, glyphs: Glyphs, table: Sequence[Key], beside: Path | None = None
+        self,
+        name: str,
+        folder: Path,
+        glyphs: Glyphs,
+        table: Sequence[Key],
+        look: Look,
+        beside: Path | None = None,
     ) -> None:
-        """table: the keys, as the person has mapped them. beside: another run, to compare with."""
+        """table: the keys, as the person has mapped them. look: what was looked at last. beside: another run,
+        to compare with."""
         super().__init__()
         self._table, self._names = table, keymap.names(table)
-        self._beside = beside
+        self._look, self._beside = look, beside
         self._run_name, self._folder, self._glyphs = name, folder, glyphs
         self._history = History()
-        self._tab: Tab = "charts"
+        self._tab: Tab = look.tab
+        self._large = look.large
         self._keys: tuple[object, ...] = ()
         self._forgetting: Timer | None = None
+        self._hints = True
 
     def compose(self) -> ComposeResult:
         glyphs, folder, names = self._glyphs, self._folder, self._names
@@ -68,7 +77,7 @@ class Main(Screen[None]):
             yield Static(id="tabs", classes="clickable")
             with Horizontal(id="body"):
                 with Vertical(id="left"):
-                    yield Charts(glyphs, self._beside)
+                    yield Charts(glyphs, self._look, self._beside)
                     with Horizontal(id="lower"):
                         yield LogPanel(glyphs)
                         yield SystemPanel(glyphs)
@@ -80,6 +89,9 @@ class Main(Screen[None]):
 
     def on_mount(self) -> None:
         self._show_tab()
+        self._show_large()
+        self.set_class(self._look.system, "-with-system")
+        self.call_after_refresh(self._focus_again)
         for static in self.query(".clickable").results(Static):
             static.auto_links = False  # a click works all the same; underlined keys are hard to read
         self._forgetting = self.set_timer(HINT_SECONDS, self._forget)
@@ -97,6 +109,8 @@ class Main(Screen[None]):
         self.query_one("#closing").border_title = closing.title(history)
         self.set_class(history.crashed is not None, "-crashed")
         self._show_keys()
+        if history.ended and self._hints:
+            self._forget()  # the hint is about a run that trains
 
     def _status(self, history: History, width: int) -> Content:
         return lines.status_line(history, self._run_name, width, self._glyphs, system.brief(history))
@@ -113,11 +127,13 @@ class Main(Screen[None]):
     def say(self, text: str, tone: Tone) -> None:
         """An answer to the person, in the line above the keys, for a while."""
         self.query_one("#message", Static).update(Content.styled(clean(text), MESSAGE_STYLES.get(tone, "")))
+        self._hints = False
         if self._forgetting is not None:
             self._forgetting.stop()
         self._forgetting = self.set_timer(MESSAGE_SECONDS, self._forget)
 
     def _forget(self) -> None:
+        self._hints = False
         self.query_one("#message", Static).update("")
 
     # Layout -------------------------------------------------------------------------------------------
@@ -134,11 +150,33 @@ class Main(Screen[None]):
         """Whether panels take turns, for want of room."""
         return not self.has_class("-wide")
 
+    @property
+    def look(self) -> Look:
+        """What one looks at."""
+        panel = next((node.id for node in self._focused_path if node.id in PANELS), "") or ""
+        here = Look(tab=self._tab, focus=panel, large=self._large, system=self.has_class("-with-system"))
+        return self.query_one(Charts).look(here)
+
+    @property
+    def _focused_path(self) -> Sequence[DOMNode]:
+        return self.focused.ancestors_with_self if self.focused is not None else ()
+
+    def _focus(self, panel: str) -> None:
+        """The focus on a panel, as far as that is seen."""
+        widget = self.query_one("#question" if panel == "chat" else f"#{panel}")
+        if widget.focusable:
+            self.set_focus(widget)
+
+    def _focus_again(self) -> None:
+        if self._look.focus and self.focused is None:
+            self._focus(self._look.focus)
+
     def next_panel(self) -> None:
         """The next tab where panels take turns, else the focus on the next panel."""
         if self.tabbed:
             self.open(TABS[(TABS.index(self._tab) + 1) % len(TABS)])
         else:
+            self._enlarge("")
             order = [*(f"#{panel.id}" for panel in self.query_one(Charts).panels), "#log", "#question"]
             focused = next((i for i, id in enumerate(order) if self.query_one(id).has_focus), -1)
             self.query_one(order[(focused + 1) % len(order)]).focus()
@@ -148,6 +186,8 @@ class Main(Screen[None]):
         self.query_one("#message", Static).update("")
         self._tab = tab
         self._show_tab()
+        if not self.tabbed:
+            self._enlarge("")
         if tab == "chat":
             # At once, not when the screen is next idle: who types on at once must hit no key.
             self.app.stylesheet.update(self)
@@ -160,7 +200,41 @@ class Main(Screen[None]):
         if self.tabbed:
             self.open("charts" if self._tab == "system" else "system")
         else:
+            self._enlarge("")
             self.toggle_class("-with-system")
+
+    def focus_chart(self, panel: ChartPanel) -> None:
+        """The focus on a chart; where one is large, this one is."""
+        if self._large in CHARTS:
+            self._enlarge(panel.id or "")
+        panel.focus()
+
+    def toggle_large(self) -> None:
+        """The panel that has the focus alone, else the first chart; again, all."""
+        if self.tabbed and self._tab != "charts":
+            self.say(f"the {self._tab} has the whole screen already", "plain")
+        elif self._large:
+            self._enlarge("")
+        else:
+            chosen = self.look.focus or self.query_one(Charts).chosen.id or ""
+            self._enlarge(chosen)
+            self._focus(chosen)
+            self.say(f"{self._names['large']} shows all panels again", "plain")
+
+    def _enlarge(self, panel: str) -> None:
+        if panel != self._large:
+            self._large = panel
+            self._show_large()
+            self.app.stylesheet.update(self)  # at once: the focus goes to nothing that is hidden
+
+    def _show_large(self) -> None:
+        """Put aside what is not large, if anything is."""
+        large = self._large
+        self.set_class(bool(large), "-one")
+        for panel in self.query(".panel"):
+            panel.set_class(bool(large) and panel.id != large, "-aside")
+        for id, within in (("#charts", CHARTS), ("#lower", ("log",)), ("#left", (*CHARTS, "log"))):
+            self.query_one(id).set_class(bool(large) and large not in within, "-aside")
 
     def leave_chat(self) -> None:
         self.open("charts")

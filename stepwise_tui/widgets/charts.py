@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,10 +17,11 @@ from stepwise_tui.beside import Other
 from stepwise_tui.charts import curves, traces
 from stepwise_tui.charts.chart import Picture
 from stepwise_tui.charts.curves import BESIDE, BESIDE_SIGN, Beside, Reading
-from stepwise_tui.charts.quantities import ACCURACY, GRADIENT, LOSS, Quantity, following
+from stepwise_tui.charts.quantities import Quantity, following
 from stepwise_tui.charts.view import SMOOTHINGS, WINDOWS, X_AXES, Extent, View, frame, panned, zoomed
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, apply
+from stepwise_tui.looks import CHARTS, Look
 from stepwise_tui.text import clean, clip, clock
 from stepwise_tui.widgets.lines import FAINT
 
@@ -78,6 +80,9 @@ class ChartPanel(Static, can_focus=True):
         self._picture = Picture(Content(""))
         self._held: int | None = None
         self._dragging = False
+
+    def on_mount(self) -> None:
+        self._retitle()
 
     def show(self, history: History, view: View, beside: Beside | None) -> None:
         """Take up the numbers as they are now."""
@@ -193,17 +198,23 @@ class ChartPanel(Static, can_focus=True):
 class Charts(Horizontal):
     """Two charts, or three where there is room, of one view. What keys do to them; each says what it did."""
 
-    def __init__(self, glyphs: Glyphs, beside: Path | None = None) -> None:
+    def __init__(self, glyphs: Glyphs, look: Look, beside: Path | None = None) -> None:
+        """look: what they showed last. beside: another run, which is drawn instead of the one in `look`."""
         super().__init__(id="charts")
         self._history = History()
-        self.view = View(braille=glyphs.braille)
-        self._other = Other(beside) if beside is not None else None
+        self._quantities = look.quantities
+        self.view = look.view._replace(braille=glyphs.braille)
+        self._other: Other | None = None
         self._beside: Beside | None = None
+        if beside is not None:
+            self._other = Other(beside)
+        elif look.beside:
+            with contextlib.suppress(ValueError, OSError):  # it may be gone
+                self._other = Other(Path(look.beside))
 
     def compose(self) -> ComposeResult:
-        yield ChartPanel(LOSS, id="loss")
-        yield ChartPanel(ACCURACY, id="accuracy")
-        yield ChartPanel(GRADIENT, id="gradient")
+        for quantity, id in zip(self._quantities, CHARTS, strict=True):
+            yield ChartPanel(quantity, id)
 
     def on_mount(self) -> None:
         self.on_resize()
@@ -212,7 +223,7 @@ class Charts(Horizontal):
         self._leave_other()
 
     def on_resize(self) -> None:
-        self.query_one("#gradient").display = self.size.width >= THREE
+        self.set_class(self.size.width < THREE, "-two")
 
     def show(self, history: History) -> None:
         """Take up the numbers as they are now, those of the other run too."""
@@ -227,24 +238,32 @@ class Charts(Horizontal):
 
     @property
     def panels(self) -> list[ChartPanel]:
-        """Those that have a place on the screen."""
-        return [panel for panel in self.query(ChartPanel) if panel.display]
+        """Those for which there is room, whether or not another one is large."""
+        panels = list(self.query(ChartPanel))
+        return panels[:2] if self.has_class("-two") else panels
 
     @property
     def chosen(self) -> ChartPanel:
-        """The one that has the focus, else the first."""
-        panels = self.panels
+        """The one that has the focus, else the first that is seen."""
+        panels = [panel for panel in self.query(ChartPanel) if panel.display] or self.panels
         return next((panel for panel in panels if panel.has_focus), panels[0])
+
+    def look(self, look: Look) -> Look:
+        """The same with what the charts show."""
+        quantities = tuple(panel.quantity for panel in self.query(ChartPanel))
+        beside = str(self._other.folder) if self._other is not None else ""
+        return look._replace(view=self.view, quantities=quantities, beside=beside)
 
     def _see(self, view: View) -> None:
         self.view = view
         self.show(self._history)
 
-    def focus_next(self) -> None:
-        """The focus on the next chart."""
+    @property
+    def next(self) -> ChartPanel:
+        """The one after that which has the focus; the first where none has."""
         panels = self.panels
         index = next((i for i, panel in enumerate(panels) if panel.has_focus), -1)
-        panels[(index + 1) % len(panels)].focus()
+        return panels[(index + 1) % len(panels)]
 
     def next_quantity(self) -> str:
         """Something else on the chosen chart, that no other shows."""
