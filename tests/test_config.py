@@ -40,7 +40,7 @@ def test_all_problems_are_told_at_once_with_value_and_choice() -> None:
         "data.task = 'addition': multiplication | gsm8k | text is allowed",
         "width 5 must be a multiple of heads 12",
         "eval.every = 'often': whole number ≥ 1",
-        "either tokens_per_epoch or steps_per_token",
+        "one of tokens_per_epoch, steps_per_token and epochs_per_stage",
         "extra: there is no such field",
     ):
         assert part in said

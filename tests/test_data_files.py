@@ -50,10 +50,10 @@ def test_every_kind_of_file_is_read_by_its_content(tmp_path: Path, kind: str) ->
     )
 
 
-def test_steps_are_joined_and_numbers_stay_as_they_were_written(tmp_path: Path) -> None:
+def test_steps_are_lines_and_numbers_stay_as_they_were_written(tmp_path: Path) -> None:
     file = tmp_path / "coconut.json"
     file.write_text('[{"question": "a\\nb ", "steps": ["one.", "", " two."], "answer": 1.50, "edges": []}]')
-    assert read(file).lines == [Line("a b", "one. two.", "1.50")]
+    assert read(file).lines == [Line("a b", "one.\ntwo.", "1.50")]
 
 
 def test_the_raw_lines_of_gsm8k(tmp_path: Path) -> None:
@@ -266,4 +266,4 @@ def test_the_published_files_of_gsm8k() -> None:
 def test_the_published_file_of_prosqa() -> None:
     contents = read(reference("STEPWISE_PROSQA_DATA", "prosqa") / "valid.json")
     assert (contents.format, len(contents.lines), contents.broken) == ("JSON", 300, [])
-    assert contents.lines[0].cot == "Tom is a terpus. Every terpus is a brimpus. Every brimpus is a lempus."
+    assert contents.lines[0].cot == "Tom is a terpus.\nEvery terpus is a brimpus.\nEvery brimpus is a lempus."

@@ -45,8 +45,13 @@ def split_lines(task: Task, sizes: dict[str, int] = SIZES, seed: int = 0) -> dic
         name: [task.example_text(examples, i, tokenizer) for i in range(len(examples))]
         for name, examples in splits.items()
     }
-    assert found == {name: task.lines(name, sizes, seed) for name in sizes}
+    read = {name: task.lines(name, sizes, seed) for name in sizes}
+    assert found == {name: list(map(in_one_line, lines)) for name, lines in read.items()}
     return found
+
+
+def in_one_line(line: Line) -> Line:
+    return line._replace(cot=line.cot.replace("\n", " "))
 
 
 # Published files

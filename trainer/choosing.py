@@ -66,7 +66,7 @@ def choose(
     chosen = Compute(path, wanted, threads, config.parts)
     given = config.threads is not None or "OMP_NUM_THREADS" in os.environ
     others: list[Compute] = []
-    if device.type == "cuda" and config.path == "auto":
+    if device.type == "cuda" and config.path == "auto" and method.one_pass:
         others = [replace(chosen, path="graphs"), replace(chosen, path="compiled")]
     elif device.type == "cpu" and not given and threads > 1:
         others = [replace(chosen, threads=n) for n in dict.fromkeys((threads // 2, 1))]

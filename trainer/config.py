@@ -21,9 +21,9 @@ from pydantic.config import JsonDict
 Positive = Annotated[int, Field(ge=1)]
 LIVE: JsonDict = {"live": True}
 
-# Two ways of saying one thing: giving either, in a preset or with `set`, takes the other back.
-ALTERNATIVES = (
-    ("schedule.tokens_per_epoch", "schedule.steps_per_token"),
+# Ways of saying one thing: giving one, in a preset or with `set`, takes the others back.
+ALTERNATIVES: tuple[tuple[str, ...], ...] = (
+    ("schedule.tokens_per_epoch", "schedule.steps_per_token", "schedule.epochs_per_stage"),
     ("schedule.pretrain_epochs", "schedule.pretrain_steps"),
 )
 
@@ -33,6 +33,7 @@ GATED = ("gated", "adaptive")
 PACES = {
     "schedule.tokens_per_epoch": TIMED,
     "schedule.steps_per_token": TIMED,
+    "schedule.epochs_per_stage": TIMED,
     "schedule.steps": ("table",),
     "schedule.removed_share": ("geometric",),
     "schedule.ready": GATED,
@@ -136,9 +137,58 @@ class ModelConfig(Section):
         return self
 
 
+TOKEN_FIELDS = (
+    "side", "keep_positions", "move_positions", "remove_all_beyond", "stop_at", "fillers", "explicit_share"
+)  # fmt: skip
+"""What is said of single tokens of CoT."""
+LATENT_FIELDS = (
+    "thoughts_per_step", "max_latent_stage", "pad_latent_to_max", "uniform_prob", "curriculum"
+)  # fmt: skip
+LATENT = ("coconut", "pause")
+"""Methods that put something in the place of steps: thoughts, or pauses."""
+
+
 class MethodConfig(Section):
-    name: Literal["stepwise", "explicit_cot", "no_cot"] = Field(
-        "stepwise", description="how the model is taught; explicit_cot and no_cot are stepwise's two ends"
+    name: Literal["stepwise", "explicit_cot", "no_cot", "coconut", "pause"] = Field(
+        "stepwise",
+        description="how the model is taught; explicit_cot and no_cot are stepwise's two ends; coconut: "
+        "continuous thoughts in the place of steps; pause: pause tokens there (Coconut, section 4)",
+    )
+    unit: Literal["token", "step"] = Field(
+        "token", description="what stepwise removes at a time: a token of CoT, or a whole step of it"
+    )
+    thoughts_per_step: int = Field(
+        1, ge=0, description="for coconut and pause: thoughts in the place of each step (Coconut's c)"
+    )
+    max_latent_stage: int | None = Field(
+        None,
+        ge=1,
+        description="for coconut and pause: most steps that thoughts stand for; then the others go at once "
+        "(Coconut's code); as many as the longest CoT has when not given",
+    )
+    pad_latent_to_max: bool = Field(
+        True,
+        description="for coconut and pause: at the end every example has the thoughts of max_latent_stage, "
+        "also one of fewer steps (Coconut's code)",
+    )
+    uniform_prob: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        json_schema_extra=LIVE,
+        description="for coconut and pause: share of examples at a stage drawn at random (Coconut's code)",
+    )
+    curriculum: bool = Field(
+        True,
+        description="for coconut and pause: a step more at each stage; false: the last stage from the start",
+    )
+    no_thought: bool = Field(
+        False, description="for coconut: the stages without anything in the place of steps (ablation)"
+    )
+    latent_end: Literal["fixed", "classifier"] = Field(
+        "fixed",
+        description="for coconut: as many thoughts as the stage has, or until a classifier on the thought, "
+        "two rows of the head, says that it was the last (Coconut, section 3)",
     )
     side: Literal["left", "right"] = Field("left", description="end of the CoT that tokens are taken from")
     smoothing: float = Field(
@@ -150,6 +200,11 @@ class MethodConfig(Section):
     )
     reset_optimizer: bool = Field(
         True, json_schema_extra=LIVE, description="a new optimiser at every removal (paper, section 3)"
+    )
+    reset_each_epoch: bool = Field(
+        False,
+        json_schema_extra=LIVE,
+        description="a new optimiser at the beginning of every epoch as well (Coconut's code)",
     )
     keep_positions: bool = Field(
         False,
@@ -196,6 +251,33 @@ class MethodConfig(Section):
             raise ValueError(f"start_from {self.start_from} is beyond stop_at {self.stop_at}")
         return self
 
+    @model_validator(mode="after")
+    def _of_this_method(self) -> MethodConfig:
+        """A field that this method does not look at, set all the same, is a mistake."""
+        latent, fields = self.name in LATENT, type(self).model_fields
+        foreign: tuple[str, ...] = TOKEN_FIELDS if latent or self.unit == "step" else ()
+        if self.name != "stepwise":
+            foreign += ("unit",)
+        if not latent:
+            foreign += LATENT_FIELDS
+        if self.name != "coconut":
+            foreign += ("no_thought", "latent_end")
+        found = [name for name in foreign if getattr(self, name) != fields[name].default]
+        if found:
+            what = f'name = "{self.name}"' + (' with unit = "step"' if self.unit == "step" else "")
+            raise ValueError(f"{what} has no {', '.join(dict.fromkeys(found))}")
+        if latent and self.thoughts_per_step == 0:
+            raise ValueError(
+                "thoughts_per_step = 0 leaves no thought; the stages without thoughts (the paper's w/o "
+                'thought, c = 0) are name = "coconut", no_thought = true'
+            )
+        if self.no_thought and (self.latent_end != "fixed" or not self.curriculum):
+            raise ValueError(
+                "no_thought has no thought to end and no last stage of thoughts: without it latent_end and "
+                "curriculum may be set; no CoT from the start is name = no_cot"
+            )
+        return self
+
 
 class ScheduleConfig(Section):
     kind: Literal["linear", "table", "geometric", "gated", "adaptive"] = Field(
@@ -209,6 +291,12 @@ class ScheduleConfig(Section):
     )
     steps_per_token: int | None = Field(
         None, ge=1, json_schema_extra=LIVE, description="the same pace in steps; takes tokens_per_epoch back"
+    )
+    epochs_per_stage: float | None = Field(
+        None,
+        gt=0,
+        json_schema_extra=LIVE,
+        description="the same pace in epochs at a stage (Coconut's tables); takes tokens_per_epoch back",
     )
     steps: tuple[Positive, ...] | None = Field(
         None,
@@ -264,8 +352,9 @@ class ScheduleConfig(Section):
 
     @model_validator(mode="after")
     def _one_pace(self) -> ScheduleConfig:
-        if (self.tokens_per_epoch is None) == (self.steps_per_token is None):
-            raise ValueError("give either tokens_per_epoch or steps_per_token")
+        paces = (self.tokens_per_epoch, self.steps_per_token, self.epochs_per_stage)
+        if sum(pace is not None for pace in paces) != 1:
+            raise ValueError("give one of tokens_per_epoch, steps_per_token and epochs_per_stage")
         if (self.kind == "table") != (self.steps is not None):
             raise ValueError(
                 'kind = "table" needs steps, the steps at each stage, and only that kind has them'
@@ -518,10 +607,11 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the nested tables of `over` on top; alternatives given in `over` replace each other."""
     result = _deep(base, over)
-    for pair in ALTERNATIVES:
-        for given, other in (pair, pair[::-1]):
-            if _get(over, given) is not None and _get(over, other) is None:
-                _drop(result, other)
+    for ways in ALTERNATIVES:
+        if any(_get(over, way) is not None for way in ways):
+            for way in ways:
+                if _get(over, way) is None:
+                    _drop(result, way)
     return result
 
 
@@ -595,9 +685,10 @@ def dumps(config: Config) -> str:
 
 
 def _with_alternatives(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Where only the second of two alternatives is given, the first's default must not stand beside it."""
+    """Where only another way than the first is given, the first's default must not stand beside it."""
     result = _deep({}, document)
-    if _get(result, "schedule.steps_per_token") is not None:
+    _, *others = ALTERNATIVES[0]
+    if any(_get(result, way) is not None for way in others):
         result["schedule"].setdefault("tokens_per_epoch", None)
     return result
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from trainer.methods.base import Decoded, Model
+from trainer.thinking import Thinker
 
 ENDS = 2  # a whole answer has two EOS: the CoT's and its own
 
@@ -29,6 +30,7 @@ def greedy(
     max_new_tokens: int,
     jump: int = 0,
     jump_after: int = 0,
+    thinker: Thinker | None = None,
     on_token: Callable[[int], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Decoded:
@@ -37,21 +39,29 @@ def greedy(
     questions: token ids, each ending with its EOS; they may differ in length. It ends when every row has
     its two EOS, after `max_new_tokens`, where the model's positions end, or when `interrupted`, with
     what is there by then. Position ids jump by `jump` at the token `jump_after` places after the last of
-    the question. on_token sees each token of row 0. The model's mode (training or not) is as
-    before afterwards, and no random number is drawn.
+    the question. thinker: thinks before it writes. on_token sees each token of row 0. The model's mode
+    (training or not) is as before afterwards, and no random number is drawn.
     """
     started = time.perf_counter()
     if not questions:
         return Decoded([], [], [], 0.0)
     input_ids_BT, mask_BT = _left_padded(questions, pad_id, model.device)
-    steps = min(max_new_tokens, model.config.max_position_embeddings - jump - input_ids_BT.shape[1])
-    place_BT = mask_BT.cumsum(1).sub(1).clamp(min=0)
-    jump_B1 = place_BT[:, -1:] + jump_after
-    padded = not bool(mask_BT.all())
+    room: int = model.config.max_position_embeddings - jump - input_ids_BT.shape[1]
     cache = DynamicCache(config=model.config)
     written: list[Tensor] = []
     ends_B = torch.zeros(len(questions), dtype=torch.long, device=model.device)
+    thoughts_B = torch.zeros_like(ends_B)
     with inference(model):
+        if thinker is not None:
+            thinker = thinker._replace(most=max(0, min(thinker.most, room - 1)))
+            mask_BT, thoughts_B = thinker.think(model, input_ids_BT, mask_BT, cache, interrupted)
+            room -= 1 + thinker.most
+            input_ids_BT = torch.full_like(input_ids_BT[:, :1], thinker.end_id)
+            mask_BT = torch.cat([mask_BT, torch.ones_like(input_ids_BT)], 1)
+        steps = min(max_new_tokens, room)
+        place_BT = mask_BT.cumsum(1).sub(1).clamp(min=0)[:, -input_ids_BT.shape[1] :]
+        jump_B1 = place_BT[:, -1:] + jump_after
+        padded = not bool(mask_BT.all())
         for _ in range(steps):
             if interrupted():
                 break
@@ -80,7 +90,7 @@ def greedy(
     return Decoded(
         cot=[cot for cot, _ in parts],
         answer=[answer for _, answer in parts],
-        tokens=[len(row) for row in rows],
+        tokens=[len(row) + thoughts for row, thoughts in zip(rows, thoughts_B.tolist(), strict=True)],
         seconds=time.perf_counter() - started,
     )
 

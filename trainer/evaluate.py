@@ -211,7 +211,7 @@ def shown_examples(
 
     decoded: for these examples, and maybe for more that come after. side: where the method removes.
     """
-    shown = []
+    shown, gone = [], method.gone(examples, scheduled).tolist()
     for index in range(len(examples)):
         line = task.example_text(examples, index, tokenizer)
         start, cot = int(examples.question_N[index]), int(examples.cot_N[index])
@@ -223,7 +223,7 @@ def shown_examples(
                 given=task.read_answer(given),
                 correct=given == line.answer.replace(",", ""),
                 cot=token_texts(examples.ids_NT[index, start : start + cot].tolist(), tokenizer),
-                removed=min(method.removed(scheduled), cot),
+                removed=gone[index],
                 spoken=token_texts(decoded.cot[index], tokenizer),
                 side=side,
             )

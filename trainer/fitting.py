@@ -7,11 +7,16 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from trainer.config import Config
+from trainer.config import LATENT, Config
+from trainer.data.layout import decode_example
 from trainer.data.task import Remark
+from trainer.data.text import BROKEN
 from trainer.methods.base import Examples, Method
 
+BLANK_COT = "  "  # what stands between its two EOS where a CoT is empty, one token each at most
+SHOWN = 60  # characters of a question
 CHUNK = 1 << 12  # rows that are measured at once
 HARDLY = 0.001  # with fewer batches than this share there is no training
 MANY = 0.5  # with fewer than this share a person should know it
@@ -21,14 +26,20 @@ class FittingError(ValueError):
     """A configuration with which these data cannot be trained on; the message says what to change."""
 
 
-def check(config: Config, method: Method, train: Examples) -> list[Remark]:
+def check(
+    config: Config, method: Method, train: Examples, tokenizer: PreTrainedTokenizerBase
+) -> list[Remark]:
     """What a person should know before the first step. Raises `FittingError`."""
-    return [*_removals(config, method, train), *_lengths(config, method, train)]
+    return [
+        *_removals(config, method, train),
+        *_steps(config, method, train, tokenizer),
+        *_lengths(config, method, train),
+    ]
 
 
 def _removals(config: Config, method: Method, train: Examples) -> Iterator[Remark]:
     asked, longest = config.method, int(train.cot_N.max())
-    if asked.name != "stepwise":
+    if asked.name not in ("stepwise", *LATENT):
         return
     if asked.stop_at is not None and asked.stop_at > longest:
         raise FittingError(
@@ -38,6 +49,40 @@ def _removals(config: Config, method: Method, train: Examples) -> Iterator[Remar
     if asked.start_from > method.start:
         what = method.describe(method.start)
         yield Remark(f"method.start_from = {asked.start_from}: it begins at the last stage, {what}")
+
+
+def _steps(
+    config: Config, method: Method, train: Examples, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[Remark]:
+    """Of methods that put something in the place of steps."""
+    asked, longest = config.method, int(train.steps.max())
+    if not method.one_pass and config.compute.path not in ("auto", "eager"):
+        raise FittingError(
+            f'compute.path = "{config.compute.path}": a batch of {asked.name} is one pass for each thought, '
+            'which runs as it is; "eager" or "auto" is allowed'
+        )
+    if asked.name not in LATENT:
+        return
+    if asked.max_latent_stage is not None and asked.max_latent_stage > longest:
+        raise FittingError(
+            f"method.max_latent_stage = {asked.max_latent_stage}: the longest CoT here has {longest} "
+            f"step{'s' if longest > 1 else ''}, so there are no more stages; {longest} at most, or none for "
+            "as many (--set method.max_latent_stage=none)"
+        )
+    short = (train.cot_N <= len(BLANK_COT)).nonzero().flatten().tolist()
+    without = [index for index in short if not decode_example(train, index, tokenizer).cot]
+    if not without:
+        return
+    question = decode_example(train, without[0], tokenizer).question
+    what = (
+        f"{len(without):,} of {len(train):,} training examples have no steps, for which {asked.name} could "
+        f"put anything: the first asks {question[:SHOWN]!r}"
+    )
+    if len(without) * BROKEN > len(train):
+        raise FittingError(
+            f"{what}. Data with steps are needed: a list steps in JSON, <<…>> or sentences before ####"
+        )
+    yield Remark(what)
 
 
 def _lengths(config: Config, method: Method, train: Examples) -> Iterator[Remark]:

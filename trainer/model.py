@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,8 +21,9 @@ from transformers import (
 from transformers.activations import NewGELUActivation
 
 from trainer import attention
-from trainer.config import Config
+from trainer.config import LATENT, Config
 from trainer.data.task import Task
+from trainer.data.tokenizer import encode
 from trainer.dropout import replace_dropout
 from trainer.methods import tokens
 from trainer.methods.base import Model
@@ -63,7 +64,15 @@ def build_tokenizer(config: Config, task: Task) -> PreTrainedTokenizerBase:
     else:
         tokenizer = _pretrained_tokenizer(config.model.init)
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.add_tokens(tokens.added(config.method), special_tokens=True)
+    for token in tokens.added(config.method):
+        tokenizer.add_tokens(token, special_tokens=True)
+        ids = tokenizer.encode(f" {token} ", add_special_tokens=False)
+        if tokenizer.convert_tokens_to_ids(token) not in ids:
+            raise ValueError(
+                f"the tokenizer of model.init = {config.model.init} splits {token}, a token that "
+                f"method.name = {config.method.name} adds, into {tokenizer.convert_ids_to_tokens(ids)}; "
+                "give a model whose tokenizer takes new tokens"
+            )
     return tokenizer
 
 
@@ -72,10 +81,13 @@ def build_model(
     tokenizer: PreTrainedTokenizerBase,
     positions: int,
     told: Callable[[str], None] = lambda message: None,
+    *,
+    rows: int = 0,
 ) -> Model:
     """The model a run starts with, in train mode, on the CPU.
 
-    positions: the longest row in tokens; a pretrained model with fewer is lengthened. Its generation
+    positions: the longest row in tokens; a pretrained model with fewer is lengthened. rows: the longest
+    before the method puts thoughts into it; where these alone fit, it is not. The model's generation
     configuration is greedy and has no stop token, since a row has two EOS; the caller sets max_new_tokens.
     told: called with a sentence when a pretrained model is lengthened.
 
@@ -85,14 +97,22 @@ def build_model(
         model = _from_scratch(config, tokenizer, positions)
     else:
         model = _load(config.model.init, "model", lambda where: _from_pretrained(config, where))
-        added = len(tokens.added(config.method))
+        added = tokens.added(config.method)
+        source = _pretrained_tokenizer(config.model.init)
+        like = _rows(model, source.get_vocab().get(tokens.ANNOTATION))
         if config.model.vocab == "task":
-            _trim_vocabulary(
-                model, tokenizer, len(tokenizer) - added, _pretrained_tokenizer(config.model.init)
-            )
+            _trim_vocabulary(model, tokenizer, len(tokenizer) - len(added), source, config.model.init)
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        new = set(added) & set(tokens.LIKE_ANNOTATIONS) - set(source.get_vocab())
+        _set_rows(model, [tokenizer.get_vocab()[token] for token in new], like)
         known: int = model.config.max_position_embeddings
+        if positions > known >= rows and config.method.name in LATENT:
+            raise ValueError(
+                f"model.init = {config.model.init} has {known:,} positions; with what method.name = "
+                f'"{config.method.name}" puts into it the longest row takes {positions:,}: lower '
+                "method.thoughts_per_step or method.max_latent_stage"
+            )
         if positions > known:
             _lengthen(model, config.model.init, positions)
             told(
@@ -180,27 +200,52 @@ def _load(init: str, what: str, load: Callable[[dict[str, bool]], T]) -> T:
 
 
 def _trim_vocabulary(
-    model: Model, tokenizer: PreTrainedTokenizerBase, size: int, source: PreTrainedTokenizerBase
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    size: int,
+    source: PreTrainedTokenizerBase,
+    init: str,
 ) -> None:
     """Reduce embeddings and head to the task's `size` symbols, each row copied from the pretrained token.
 
     Where the pretrained tokenizer writes a symbol as several tokens, the last of them is taken: a leading
-    blank comes first, the symbol last.
+    blank comes first, the symbol last. Raises ValueError for a symbol that it cannot write.
     """
-    rows = torch.tensor(
-        [
-            source.eos_token_id
-            if id == tokenizer.eos_token_id
-            else source.encode(str(tokenizer.decode([id])), add_special_tokens=False)[-1]
-            for id in range(size)
-        ]
-    )
+    rows = torch.tensor([_row(str(tokenizer.decode([id])), tokenizer, source, init) for id in range(size)])
     layers = (model.get_input_embeddings, model.get_output_embeddings)
     kept = [{name: old.detach()[rows] for name, old in layer().named_parameters()} for layer in layers]
     model.resize_token_embeddings(size, mean_resizing=False)
     for layer, values in zip(layers, kept, strict=True):
         layer().load_state_dict(values)
     model.config.pad_token_id = model.get_input_embeddings().padding_idx = None
+
+
+def _row(symbol: str, tokenizer: PreTrainedTokenizerBase, source: PreTrainedTokenizerBase, init: str) -> int:
+    """The pretrained token whose row a symbol takes."""
+    if symbol == tokenizer.eos_token:
+        return int(source.eos_token_id)
+    try:
+        return int(encode(symbol, source)[-1])
+    except (ValueError, IndexError):
+        raise ValueError(
+            f"model.init = {init}: its vocabulary lacks {symbol.strip()!r}, which is in the examples: it was "
+            "trained on other data; give one that was trained on these, or a pretrained model"
+        ) from None
+
+
+def _rows(model: Model, id: int | None) -> list[Tensor] | None:
+    """Copies of a token's rows in the embeddings and in the head."""
+    if id is None:
+        return None
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [layer.weight.detach()[id].clone() for layer in layers]
+
+
+def _set_rows(model: Model, ids: list[int], rows: list[Tensor] | None) -> None:
+    """Let new tokens begin as another one, as in Coconut's code; where there are `rows`."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    for layer, row in zip(layers, rows or (), strict=False):
+        layer.weight.data[ids] = row
 
 
 def _lengthen(model: Model, init: str, positions: int) -> None:

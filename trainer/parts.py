@@ -66,17 +66,19 @@ def assemble(config: Config, saved_model: Path | None = None, began_with: Sequen
     longest = max(method.positions(split) for split in splits.values())
     room = answer_room(splits["train"])
     if saved_model is None:
-        remarks += fitting.check(config, method, splits["train"])
+        remarks += fitting.check(config, method, splits["train"], tokenizer)
         torch.manual_seed(derive(config.seed, "weights"))
-        model = build_model(config, tokenizer, longest, lambda text: remarks.append(Remark(text)))
+        rows = max(int(split.length_N.max()) for split in splits.values())
+        model = build_model(
+            config, tokenizer, longest, lambda text: remarks.append(Remark(text)), rows=rows
+        )
         model.generation_config.max_new_tokens = room
     else:
         model = AutoModelForCausalLM.from_pretrained(saved_model, dtype=dtype(config))
-    if config.method.move_positions and not hasattr(model.base_model, "wpe"):
-        raise ValueError(
-            f"method.move_positions needs a model with learned positions, as GPT-2 has; model.init = "
-            f"{config.model.init} is a {model.config.model_type}"
-        )
+    try:
+        method.check(model)
+    except ValueError as error:
+        raise ValueError(f"model.init = {config.model.init}: {error}") from None
     return Parts(
         device=device,
         task=task,

@@ -61,6 +61,8 @@ def pace(config: ScheduleConfig, steps_per_epoch: int, *, start: int = 0, stages
         steps = config.steps
     elif config.steps_per_token is not None:
         steps = (config.steps_per_token,)
+    elif config.epochs_per_stage is not None:
+        steps = (max(1, round(steps_per_epoch * config.epochs_per_stage)),)
     else:
         assert config.tokens_per_epoch is not None
         steps = (max(1, round(steps_per_epoch / config.tokens_per_epoch)),)

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainer.data.layout import SEPARATOR, Line, make_line, split_line
+from trainer.data.layout import NEWLINES, SEPARATOR, Line, make_line, split_line
 
 GZIP = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
@@ -223,7 +223,7 @@ def _fields(value: Any) -> Raw:
     if steps is not None:
         if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
             raise DataError("its steps are no list of texts")
-        return question, " ".join(filter(None, map(str.strip, steps))), answer
+        return question, "\n".join(NEWLINES.sub(" ", step.strip()) for step in steps if step.strip()), answer
     if value.get("cot") is not None:
         return question, _text(value, "cot"), answer
     worked, separator, number = answer.partition(SEPARATOR)

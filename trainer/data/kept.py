@@ -54,7 +54,7 @@ def _digest(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> str:
         f"{version('tokenizers')} {tokenizer.eos_token} {tokenizer.backend_tokenizer.to_str()}".encode()
     )
     for line in lines:
-        digest.update(f"\n{layout.format_line(line)}".encode())
+        digest.update("\0".join(line).encode() + b"\0\0")
     return digest.hexdigest()
 
 

@@ -7,11 +7,15 @@ A text is tokenised whole, with the tokens that the tokenizer puts before any te
 three EOS say where the parts end. The blank before each EOS is a token of its own in GPT-2's vocabulary,
 and in the tasks' own as well. The one before the CoT's EOS counts as a CoT token that can be removed:
 hence 47 for 4×4 and not 46. Without a CoT there are two blanks between the EOS, and both count.
+
+The steps of a CoT are the lines of `Line.cot`; for the model, and in a file of lines, a blank stands between
+two of them. A CoT of one line has the steps that `steps` finds in it.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
@@ -20,18 +24,21 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from trainer.data.tokenizer import encode_texts
+from trainer.data.tokenizer import encode_texts, encode_with_ends
 from trainer.methods.base import Examples
 
 BARS = "||"
 SEPARATOR = "####"
 NEWLINES = re.compile(r"\s*[\r\n]\s*")
+ANNOTATIONS = re.compile(r"(?:<<.*?>>\s*)+")
+BETWEEN_ANNOTATIONS = re.compile(r"(?<=>>)\s*(?=<<)")
+BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+")
 
 CHUNK = 1 << 14  # lines tokenised at once: keeps Python's lists of ids small
 
 
 class Line(NamedTuple):
-    """One example as text, its parts without blanks at their ends."""
+    """One example as text, its parts without blanks at their ends. cot: a step a line, where known."""
 
     question: str
     cot: str
@@ -60,10 +67,15 @@ def split_line(line: str) -> tuple[str, str, str]:
 def make_line(question: str, cot: str, answer: str) -> Line:
     """An example of these parts: blanks at their ends go, a line break within becomes a blank.
 
+    But in the CoT line breaks stay, one between two steps.
     Commas of the answer go as well, in what a model learns as in what is compared (official code).
     Raises `ValueError` for a question or answer that is missing, and for what a line could not tell apart.
     """
-    line = Line(*(NEWLINES.sub(" ", part).strip() for part in (question, cot, answer.replace(",", ""))))
+    line = Line(
+        NEWLINES.sub(" ", question).strip(),
+        NEWLINES.sub("\n", cot).strip(),
+        NEWLINES.sub(" ", answer.replace(",", "")).strip(),
+    )
     for name, part in (("question", line.question), ("answer", line.answer)):
         if not part:
             raise ValueError(f"{_short(format_line(line))}: the {name} is missing")
@@ -75,12 +87,25 @@ def make_line(question: str, cot: str, answer: str) -> Line:
 
 def format_line(line: Line) -> str:
     """`question||CoT #### answer`, without a newline."""
-    return f"{line.question}{BARS}{line.cot} {SEPARATOR} {line.answer}"
+    return f"{line.question}{BARS}{_one_line(line.cot)} {SEPARATOR} {line.answer}"
+
+
+def steps(cot: str) -> list[str]:
+    """The steps of a CoT: its lines. In one line, its <<…>> annotations where it is nothing else (GSM8K),
+    or its sentences."""
+    if "\n" in cot:
+        return cot.split("\n")
+    between = BETWEEN_ANNOTATIONS if ANNOTATIONS.fullmatch(cot) else BETWEEN_SENTENCES
+    return between.split(cot)
 
 
 def text(line: Line, eos: str) -> str:
     """The whole example as the official code feeds it to the model."""
-    return f" {line.question} {eos} {line.cot} {eos} {SEPARATOR} {line.answer} {eos}"
+    return f" {line.question} {eos} {_one_line(line.cot)} {eos} {SEPARATOR} {line.answer} {eos}"
+
+
+def _one_line(cot: str) -> str:
+    return cot.replace("\n", " ")
 
 
 def encode_question(question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -96,11 +121,12 @@ def encode_question(question: str, tokenizer: PreTrainedTokenizerBase) -> list[i
 
 class Encoded(NamedTuple):
     """Tokenised examples end to end. ids: of all rows, int32. length_N: of each row. ends_N2: places of the
-    question's EOS and of the CoT's in each row."""
+    question's EOS and of the CoT's in each row. steps_NS: as `Examples.ends_NS`."""
 
     ids: np.ndarray
     length_N: np.ndarray
     ends_N2: np.ndarray
+    steps_NS: np.ndarray
 
 
 def encode_lines(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> Examples:
@@ -116,8 +142,14 @@ def encode(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> Encoded
     """
     eos = _eos(tokenizer)
     flat, counts, ends = [np.empty(0, np.int32)], [np.empty(0, int)], [np.empty((0, 2), int)]
+    step_ends: list[list[int]] = []
     for chunk in _chunks(lines):
-        rows = encode_texts([text(line, eos) for line in chunk], tokenizer)
+        texts = [text(line, eos) for line in chunk]
+        parts = [steps(line.cot) for line in chunk]
+        if tokenizer.is_fast and any(len(part) > 1 for part in parts):
+            rows, token_ends = encode_with_ends(texts, tokenizer)
+        else:
+            rows, token_ends = encode_texts(texts, tokenizer), None
         for line, row in zip(chunk, rows, strict=True):
             _check_ends(row, 3, tokenizer, line.question)
         count = np.array([len(row) for row in rows])
@@ -126,12 +158,31 @@ def encode(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> Encoded
         flat.append(ids)
         counts.append(count)
         ends.append(at[:, :2] - (at[:, 2:] + 1 - count[:, None]))
-    return Encoded(np.concatenate(flat), np.concatenate(counts), np.concatenate(ends))
+        for number, (question_end, cot_end) in enumerate(ends[-1].tolist()):
+            own: list[int] = []
+            if token_ends is not None:
+                inner = token_ends[number][question_end + 1 : cot_end]
+                own = _step_ends(chunk[number], parts[number], inner, eos)
+            step_ends.append([*own, cot_end - question_end - 1])
+    most = max(map(len, step_ends), default=1)
+    steps_NS = np.array([own + own[-1:] * (most - len(own)) for own in step_ends], int).reshape(-1, most)
+    return Encoded(np.concatenate(flat), np.concatenate(counts), np.concatenate(ends), steps_NS)
+
+
+def _step_ends(line: Line, parts: Sequence[str], token_ends: Sequence[int], eos: str) -> list[int]:
+    """Tokens of the CoT up to the end of each step but the last. token_ends: of its tokens, characters from
+    the start of the text; a token belongs to the step in which it ends."""
+    start, cot = len(f" {line.question} {eos} "), _one_line(line.cot)
+    at, found = 0, []
+    for part in parts[:-1]:
+        at = cot.index(part, at) + len(part)
+        found.append(bisect_right(token_ends, start + at))
+    return found
 
 
 def padded(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> Examples:
     """The same as a matrix. ids_NT is int32, padded with EOS to the longest."""
-    ids, length_N, ends_N2 = encoded
+    ids, length_N, ends_N2, steps_NS = encoded
     longest = int(length_N.max(initial=0))
     ids_NT = np.full((len(length_N), longest), tokenizer.eos_token_id, np.int32)
     ids_NT[np.arange(longest) < length_N[:, None]] = ids
@@ -140,11 +191,12 @@ def padded(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> Examples:
         torch.from_numpy(ends_N2[:, 0] + 1),
         torch.from_numpy(ends_N2[:, 1] - ends_N2[:, 0] - 1),
         torch.from_numpy(length_N),
+        torch.from_numpy(steps_NS),
     )
 
 
 def decode_example(examples: Examples, index: int, tokenizer: PreTrainedTokenizerBase) -> Line:
-    """One row as text again."""
+    """One row as text again, the CoT in one line."""
     row = examples.ids_NT[index].tolist()
     cot = int(examples.question_N[index])
     answer = cot + int(examples.cot_N[index]) + 1

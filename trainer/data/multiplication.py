@@ -24,6 +24,7 @@ published files.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -149,10 +150,15 @@ def encode_pairs(
     tokens = _symbol_tokens(tokenizer)
     if tokens is not None:
         few = slice(0, CHECKED)
-        lines = render_pairs(a_NK[few], b_NL[few], cot)
+        lines = _with_steps(render_pairs(a_NK[few], b_NL[few], cot))
         if _same(_from_table(a_NK[few], b_NL[few], tokens, cot), layout.encode_lines(lines, tokenizer)):
             return _from_table(a_NK, b_NL, tokens, cot)
-    return layout.encode_lines(render_pairs(a_NK, b_NL, cot), tokenizer)
+    return layout.encode_lines(_with_steps(render_pairs(a_NK, b_NL, cot)), tokenizer)
+
+
+def _with_steps(lines: list[Line]) -> list[Line]:
+    """A step of the CoT is a number that is added, and the sum after it."""
+    return [line._replace(cot=line.cot.replace(" + ", "\n+ ")) for line in lines]
 
 
 class _Tokens(NamedTuple):
@@ -184,6 +190,10 @@ def _from_table(a_NK: Tensor, b_NL: Tensor, tokens: _Tokens, cot: Cot) -> Exampl
     ids_NT = torch.empty(n, length, dtype=torch.uint8 if direct else torch.int32)
     ids_NT[:, :before] = torch.tensor(tokens.before, dtype=torch.int32)
 
+    cot_T = zero_T1[question : question + thought, 0]
+    before_T = counts_T[question : question + thought].cumsum(0) - counts_T[question : question + thought]
+    cot_length = int(counts_T[question : question + thought].sum())
+    ends_S = torch.cat([before_T[cot_T == PLUS], torch.tensor([cot_length])])
     width = max(map(len, tokens.symbols))
     table = np.array([ids + [0] * (width - len(ids)) for ids in tokens.symbols], np.int32).flatten()
     column_T = torch.arange(len(counts_T)).repeat_interleave(counts_T)
@@ -197,14 +207,17 @@ def _from_table(a_NK: Tensor, b_NL: Tensor, tokens: _Tokens, cot: Cot) -> Exampl
     return Examples(
         ids_NT,
         torch.full((n,), before + int(counts_T[:question].sum())),
-        torch.full((n,), int(counts_T[question : question + thought].sum())),
+        torch.full((n,), cot_length),
         torch.full((n,), length),
+        ends_S.expand(n, -1),
     )
 
 
 def _same(one: Examples, other: Examples) -> bool:
-    fields = ("ids_NT", "question_N", "cot_N", "length_N")
-    return all(torch.equal(getattr(one, name).long(), getattr(other, name).long()) for name in fields)
+    return all(
+        torch.equal(getattr(one, field.name).long(), getattr(other, field.name).long())
+        for field in fields(Examples)
+    )
 
 
 def _symbol_rows(a_KN: Tensor, b_LN: Tensor, cot: Cot) -> tuple[Tensor, int, int]:

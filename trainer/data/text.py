@@ -202,8 +202,10 @@ def is_usable(contents: Contents) -> bool:
 
 
 def one_blank(line: Line) -> Line:
-    """The line with one blank between words, whatever stood there."""
-    return Line(*(" ".join(part.split()) for part in line))
+    """The line with one blank between words, whatever stood there; the steps of its CoT stay apart."""
+    question, cot, answer = line
+    steps = (" ".join(step.split()) for step in cot.split("\n"))
+    return Line(" ".join(question.split()), "\n".join(steps), " ".join(answer.split()))
 
 
 def has(line: Line, eos: str) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from trainer.config import MethodConfig
+from trainer.config import LATENT, MethodConfig
 from trainer.methods.base import Examples, Method
+from trainer.methods.coconut import Coconut
 from trainer.methods.stepwise import Stepwise
 
 
@@ -13,4 +14,5 @@ def build(
     config: MethodConfig, tokenizer: PreTrainedTokenizerBase, train: Examples, separator_id: int
 ) -> Method:
     """The method a configuration names, for these training data."""
-    return Stepwise(config, tokenizer, train, separator_id)
+    teach = Coconut if config.name in LATENT else Stepwise
+    return teach(config, tokenizer, train, separator_id)

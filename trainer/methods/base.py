@@ -34,19 +34,40 @@ class Examples:
     ids_NT: token ids, any integer dtype. question_N: length of the question with its EOS. cot_N: length of
     the CoT without its EOS. length_N: length of the row without padding. All of it stays on the CPU, where
     batches are made, so that nobody waits for the device.
+
+    ends_NS: tokens of the CoT up to the end of its first step, of its second, …, the last as often as there
+    are columns; it is cot_N. None: nobody knows where steps end, and the CoT is one.
     """
 
     ids_NT: Tensor
     question_N: Tensor
     cot_N: Tensor
     length_N: Tensor
+    ends_NS: Tensor | None = None
 
     def __len__(self) -> int:
         return self.ids_NT.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Examples:
         """Rows by a slice or by indices."""
-        return Examples(self.ids_NT[index], self.question_N[index], self.cot_N[index], self.length_N[index])
+        ends_NS = None if self.ends_NS is None else self.ends_NS[index]
+        return Examples(
+            self.ids_NT[index], self.question_N[index], self.cot_N[index], self.length_N[index], ends_NS
+        )
+
+    @property
+    def steps(self) -> Tensor:
+        """How many steps each CoT has; one where nobody knows."""
+        if self.ends_NS is None:
+            return torch.ones_like(self.cot_N)
+        return (self.ends_NS < self.cot_N[:, None]).sum(1) + 1
+
+    def first_steps(self, steps_N: Tensor) -> Tensor:
+        """Tokens of the first `steps_N` steps of each CoT; of all of it where it has no more."""
+        ends_NS = self.cot_N[:, None] if self.ends_NS is None else self.ends_NS
+        ends_NS = torch.cat([torch.zeros_like(ends_NS[:, :1]), ends_NS], 1)
+        tokens_N1 = ends_NS.gather(1, steps_N.clamp(0, ends_NS.shape[1] - 1)[:, None])
+        return tokens_N1[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +139,8 @@ class Losses(NamedTuple):
 class Decoded:
     """What the model wrote to each question. cot, answer: token ids, without EOS and ####.
 
-    tokens: how many were generated in all. seconds: wall time of the whole call.
+    tokens: how many were generated in all, a continuous thought counting as one. seconds: wall time of the
+    whole call.
     """
 
     cot: list[list[int]]
@@ -148,6 +170,12 @@ class Method(Protocol):
 
     answers_both_ways: bool
     """Whether it can be asked for its CoT or for the answer alone, by a control token."""
+
+    thinks: bool
+    """Whether it puts something in the place of steps whose number `generate` can be told."""
+
+    one_pass: bool
+    """Whether a batch is one pass through the model, as compiled and captured steps are."""
 
     def positions(self, examples: Examples) -> int:
         """Positions that the longest row of these takes, at whatever stage."""
@@ -183,12 +211,15 @@ class Method(Protocol):
         *,
         max_new_tokens: int,
         explicit: bool = False,
+        thoughts: int | None = None,
         on_token: Callable[[int], None] | None = None,
+        on_thought: Callable[[Tensor], None] | None = None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Decoded:
         """Greedy answers. Each question's ids end with its EOS. on_token sees each token of row 0.
 
-        explicit: ask for the whole CoT; only where `answers_both_ways`.
+        explicit: ask for the whole CoT; only where `answers_both_ways`. thoughts: so many and not the
+        stage's; only where it `thinks`. on_thought sees the logits (V) of each continuous thought of row 0.
         """
         ...
 
@@ -197,7 +228,11 @@ class Method(Protocol):
         ...
 
     def removed(self, scheduled: int) -> int:
-        """Tokens of the longest CoT that are gone after `scheduled` removals."""
+        """Of the longest CoT, what is gone after `scheduled` removals: tokens, or steps by steps."""
+        ...
+
+    def gone(self, examples: Examples, scheduled: int) -> Tensor:
+        """CoT tokens of each example that are gone after `scheduled` removals."""
         ...
 
     def configure(self, config: MethodConfig) -> None:
@@ -210,6 +245,10 @@ class Method(Protocol):
 
     def resets(self, previous_cot_free: bool) -> bool:
         """Whether the optimiser starts anew when the removals grow, after a batch that was so."""
+        ...
+
+    def check(self, model: Model) -> None:
+        """Raises ValueError with a sentence where this model cannot be taught so."""
         ...
 
     def enter(self, model: Model, before: int, after: int) -> None:

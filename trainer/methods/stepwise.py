@@ -8,17 +8,17 @@ first ones (`side = "left"`) or the last ones. Source: paper, section 3; officia
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trainer.config import MethodConfig
-from trainer.cross_entropy import IGNORED, linear_cross_entropy, plain_head
+from trainer.cross_entropy import IGNORED, plain_head
 from trainer.decode import greedy
-from trainer.methods import tokens
+from trainer.methods import losses, tokens
 from trainer.methods.base import Batch, Decoded, Examples, Losses, Model
 from trainer.schedule import offset_distribution
 
@@ -26,15 +26,22 @@ from trainer.schedule import offset_distribution
 class Stepwise:
     """One token of CoT less at each stage. Explicit CoT and no CoT have one stage: all, or none, of it.
 
-    train: what longest_cot and the lengths are taken from; may be empty where nothing is removed.
+    With `unit = "step"` a stage is a step of the CoT less, and all that is counted in tokens of it below is
+    counted in steps. train: what longest_cot and the lengths are taken from; may be empty where nothing is
+    removed.
     separator_id: the token after which the answer begins. Raises ValueError where positions are to be
     kept or moved and the data do not allow it.
     """
 
+    one_pass = True
+    thinks = False
+
     def __init__(
         self, config: MethodConfig, tokenizer: PreTrainedTokenizerBase, train: Examples, separator_id: int
     ) -> None:
-        self.longest_cot = longest_cot = int(train.cot_N.max()) if len(train) else 0
+        self.by_step = config.unit == "step"
+        lengths_N = train.steps if self.by_step else train.cot_N
+        self.longest_cot = longest_cot = int(lengths_N.max()) if len(train) else 0
         self.moved_positions = _moved_positions(train) if config.move_positions else None
         self.keep_positions = config.keep_positions
         if config.keep_positions:
@@ -69,16 +76,27 @@ class Stepwise:
             return self.most_removed
         return stage + self.always_removed
 
+    def gone(self, examples: Examples, scheduled: int) -> Tensor:
+        removed_N = torch.full((len(examples),), self.removed(scheduled))
+        return examples.first_steps(removed_N) if self.by_step else removed_N.minimum(examples.cot_N)
+
     def describe(self, stage: int) -> str:
         if self.stages == 0:
             return "no CoT" if self.always_removed else "explicit CoT"
-        removed = self.removed(stage)
+        removed, what = self.removed(stage), "steps" if self.by_step else "CoT tokens"
         if removed == self.longest_cot:
-            return f"all {removed} CoT tokens removed"
-        return f"{removed} of {self.longest_cot} CoT tokens removed"
+            return f"all {removed} {what} removed"
+        return f"{removed} of {self.longest_cot} {what} removed"
 
     def resets(self, previous_cot_free: bool) -> bool:
         return self.reset_optimizer and not previous_cot_free
+
+    def check(self, model: Model) -> None:
+        if self.moved_positions is not None and not hasattr(model.base_model, "wpe"):
+            raise ValueError(
+                "method.move_positions needs a model with learned positions, as GPT-2 has; this is a "
+                f"{model.config.model_type}"
+            )
 
     def enter(self, model: Model, before: int, after: int) -> None:
         if self.moved_positions is not None:
@@ -103,6 +121,8 @@ class Stepwise:
         if generator is not None and self.smooth and not pretraining:
             offsets_B = torch.multinomial(self.offsets, len(examples), True, generator=generator)
             removals_B = removals_B + offsets_B
+        if self.by_step:
+            planned_B, removals_B = examples.first_steps(planned_B), examples.first_steps(removals_B)
         if self.direct_id is not None and self.explicit_id is not None:
             explicit_B = torch.zeros(len(examples), dtype=torch.bool)
             if generator is not None:
@@ -123,25 +143,9 @@ class Stepwise:
     def loss(self, model: Model, batch: Batch, labels: Tensor | None = None) -> Losses:
         head_VD = plain_head(model)
         if head_VD is None:
-            logits_BLV = _logits(model, batch)
-            losses_N = F.cross_entropy(
-                logits_BLV.float().flatten(0, 1),
-                batch.labels_BL.flatten(),
-                ignore_index=IGNORED,
-                reduction="none",
-            )
-            total = losses_N.sum()
-        else:
-            hidden_BTD = model.base_model(**_given(batch)).last_hidden_state
-            hidden_ND = hidden_BTD[:, batch.first : -1].flatten(0, 1)
-            total, losses_N = linear_cross_entropy(hidden_ND, head_VD, batch.labels_BL.flatten())
-        losses_BL = losses_N.detach().view_as(batch.labels_BL)
-        labelled_BL = batch.labels_BL != IGNORED
-        answer_sum = (losses_BL * batch.answer_BL).sum()
-        answer_count = (labelled_BL & batch.answer_BL).sum()
-        count = labelled_BL.sum()
-        mean = total / (count if labels is None else labels)
-        return Losses(mean, answer_sum, answer_count, losses_BL.sum() - answer_sum, count - answer_count)
+            return losses.of_logits(_logits(model, batch), batch, labels)
+        hidden_BTD = model.base_model(**_given(batch)).last_hidden_state
+        return losses.of_hidden(hidden_BTD[:, batch.first : -1], head_VD, batch, labels)
 
     def right(self, model: Model, batch: Batch) -> Tensor:
         likeliest_BL = _logits(model, batch).max(-1).indices
@@ -155,10 +159,13 @@ class Stepwise:
         *,
         max_new_tokens: int,
         explicit: bool = False,
+        thoughts: int | None = None,
         on_token: Callable[[int], None] | None = None,
+        on_thought: Callable[[Tensor], None] | None = None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Decoded:
         assert self.answers_both_ways or not explicit
+        assert thoughts is None
         removed = 0 if explicit else self.removed(scheduled)
         asked = [list(question) for question in questions]
         if self.direct_id is not None and self.explicit_id is not None:
@@ -233,7 +240,9 @@ def with_control(examples: Examples, control_B: Tensor) -> Examples:
     source_BT = (column_T - (column_T > place_B1).long()).clamp(max=ids_BT.shape[1] - 1)
     moved_BT = ids_BT.gather(1, source_BT).long()
     marked_BT = torch.where(column_T == place_B1, control_B[:, None], moved_BT)
-    return Examples(marked_BT, examples.question_N + 1, examples.cot_N, examples.length_N + 1)
+    return replace(
+        examples, ids_NT=marked_BT, question_N=examples.question_N + 1, length_N=examples.length_N + 1
+    )
 
 
 def remove(
