@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from trainer.run import Run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LAST_SAVE_SECONDS = 15.0
+"""After a signal; Slurm and Kubernetes kill 30 s after theirs."""
 GRACE_SECONDS = 5.0
 
 
@@ -193,7 +196,8 @@ def _stop(run: Run, terminal: Terminal, signals: _Signals) -> None:
     """Save and end the run, and this process, also where the terminal takes nothing and holds the screen."""
     from trainer.control import parse
 
-    run.submit(parse("stop", source=signal.Signals(signals.number).name))
+    stop = parse("stop", source=signal.Signals(signals.number).name)
+    run.submit(replace(stop, within=LAST_SAVE_SECONDS))
     signals.leave()
     run.wait()
     time.sleep(GRACE_SECONDS)

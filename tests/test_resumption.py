@@ -93,6 +93,13 @@ def test_a_command_that_was_begun_is_finished_and_one_that_was_not_is_refused() 
     assert [c.id for c in plan(events[:2], 0, "").lost] == ["a", "b"]
 
 
+def test_a_save_whose_checkpoint_is_all_that_is_left_of_it_was_done() -> None:
+    events = numbered(received("save", "a"), received("advance", "b"))
+    found = plan(events, 1, "a")
+    assert found.done is not None and found.done.id == "a"
+    assert [c.id for c in found.lost] == ["b"]
+
+
 def test_a_checkpoint_made_while_all_is_done_again_holds_what_was_done_before_it() -> None:
     """The answer may be told after events that are still to be done again, or in a later process."""
     entered = StageEntered(at=at(5), text="", cause="operator")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,12 @@ from stepwise_tui import session
 from tests.driven import FOREVER, Driven, same, weights
 from tests.terminal import until
 from trainer import checkpoint, journal, lock
+from trainer.control import parse
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
     CheckpointSaved,
+    Evaluated,
     Event,
     Metrics,
     Notice,
@@ -29,6 +33,7 @@ from trainer.events import (
     StageEntered,
     StateChanged,
 )
+from trainer.rank import Rank
 
 Start = Callable[..., Driven]
 
@@ -167,6 +172,36 @@ def test_a_stopped_run_ends_though_no_checkpoint_can_be_written(
     assert "the end could not be saved: no checkpoint can be written: No space left on device" in farewell
     assert f"{end.checkpoint} stands" in farewell
     ends_as_if_nothing_had_happened(driven, tmp_path, refusing)
+
+
+def test_a_signalled_run_does_not_wait_for_a_slow_last_save(
+    driven: Start, tmp_path: Path, slow: threading.Event
+) -> None:
+    slow.set()
+    one = driven(save__stages=20)
+    good = one.until(CheckpointSaved).checkpoint
+    slow.clear()
+    one.run.submit(replace(parse("stop", source="SIGTERM"), within=0.5))
+    end = one.until(RunFinished)
+    assert end.state == "interrupted"
+    assert end.checkpoint >= good
+    assert "longer than" in end.unsaved
+    checkpoint.verify(tmp_path / "run" / checkpoint.FOLDER / end.checkpoint)
+    one.run.close()  # with the writer still at it
+    slow.set()
+    again = driven(resume=True)
+    again.until(RunFinished, lambda e: e.state == "finished")
+
+
+def test_an_evaluation_of_the_last_step_that_a_stop_interrupted_is_made_up_for(
+    driven: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, asked = Rank.answer, itertools.count()
+    monkeypatch.setattr(Rank, "answer", lambda *a: answer(*a) if next(asked) else None)
+    one = driven(stop__steps=10, eval__every=10)
+    one.until(RunFinished)
+    (told,) = [e for e in one.all(Evaluated) if e.split == "valid"]
+    assert told.at.step == 10
 
 
 def test_a_stopped_run_ends_though_the_journal_cannot_be_written(

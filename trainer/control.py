@@ -11,9 +11,11 @@ two optimiser steps, and a command whose id was answered before gets that first 
 from __future__ import annotations
 
 import difflib
+import math
 import queue
 import shlex
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -93,16 +95,14 @@ QUESTIONS = ("ask", "quiz")
 HARMLESS = (*QUESTIONS, "examples", "interrupt")
 """Commands that change nothing of the run."""
 
-MOST_ANSWERS = 10_000
-"""Answers remembered, for those who ask again; the journal has all."""
-
 AFTER_THE_END = (*HARMLESS, "evaluate", "stop")
 """Commands that make sense when the run trains no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A request. text: as one would type it, name included. source: who asked (cockpit, send, …)."""
+    """A request. text: as one would type it, name included. source: who asked (cockpit, send, …). within:
+    seconds that a stop may take, however long the disk needs for the last checkpoint."""
 
     name: str
     text: str
@@ -117,6 +117,7 @@ class Command:
     checkpoint: str = ""
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     source: str = "cockpit"
+    within: float = math.inf
 
 
 def parse(text: str, *, id: str | None = None, source: str = "cockpit") -> Command:
@@ -471,7 +472,11 @@ class Answer(NamedTuple):
 
 
 class Inbox:
-    """Commands on their way to the loop. Safe to use from several threads."""
+    """Commands on their way to the loop. Safe to use from several threads.
+
+    All answers are remembered, for those who ask again: 100,000 of them take about 35 MB, and that is a
+    command every second for more than a day.
+    """
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
@@ -483,6 +488,8 @@ class Inbox:
         self._interrupting: set[str] = set()
         self.closing = threading.Event()
         """Set when the run is to be left: whoever serves the commands ends."""
+        self.deadline = math.inf
+        """When, by `time.monotonic`, a run that was asked to end waits for no disk any more."""
 
     def put(self, command: Command, before: Callable[[], None] = lambda: None) -> bool:
         """Take a command in; False when its id was taken in before, and nothing is done.
@@ -498,6 +505,7 @@ class Inbox:
         before()
         self._queue.put(command)
         if command.name == "stop":
+            self.deadline = min(self.deadline, time.monotonic() + command.within)
             self._stop_asked.set()
         self._arrived.set()
         return True
@@ -547,7 +555,3 @@ class Inbox:
             self._seen.add(id)
             self._interrupting.discard(id)
             self._answers.setdefault(id, answer)
-            if len(self._answers) > MOST_ANSWERS:
-                oldest = next(iter(self._answers))
-                del self._answers[oldest]
-                self._seen.discard(oldest)

@@ -28,6 +28,8 @@ from trainer.lineage import CheckpointRef, Fork, Lineage, surplus
 from trainer.methods.base import Model
 from trainer.room import GB, gigabytes
 
+LOOKS = 0.2
+"""Seconds between two looks whether there is still time to wait for the writer."""
 COSTS_BETWEEN_SAVES = 30
 """Timed saves are at least this many times as far apart as writing one takes."""
 
@@ -43,7 +45,8 @@ class Keeper:
     """The owner of a run's lineage and of its checkpoint folder. One thread uses it; `close` it at the end.
 
     settle: puts on the disk what the run has told so far, which must be there before a checkpoint is. It
-    raises OSError. tokenizer: for the writer alone.
+    raises OSError. tokenizer: for the writer alone. deadline: from when on, by `time.monotonic`, nobody waits
+    for the writer any more; it may change while somebody does.
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class Keeper:
         model: Model,
         tokenizer: PreTrainedTokenizerBase,
         settle: Callable[[], None],
+        deadline: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.folder = folder
         self.lineage = lineage
         self.trouble: Trouble | None = None
         """Why nothing can be written at the moment, or None."""
         self._model, self._tokenizer, self._settle = model, tokenizer, settle
+        self._deadline = deadline
         self._last = time.monotonic()
         self._budget_told: float | None = None
         self._since = self._last  # when the trouble began
@@ -80,25 +85,32 @@ class Keeper:
         self._last = time.monotonic()
 
     def save(self, state: TrainState, at: At, copy: Callable[[], Tensors]) -> str:
-        """Copy a checkpoint and have it written; its id. Waits for the one before, if the disk takes that."""
+        """Copy a checkpoint and have it written; its id. Waits for the one before, if the disk takes that.
+
+        After the deadline nothing is copied any more.
+        """
         self._last = time.monotonic()
         id = checkpoint.name(state)
         if not self.has(id):
             self.wait()
+            if time.monotonic() >= self._deadline():
+                return id
             snapshot = Snapshot(state, self._model, self._tokenizer, copy())
             self._do(partial(self._write, snapshot, at))
         return id
 
     def wait(self, patience: float = 0.0) -> None:
-        """Wait until all is written; while the disk refuses, only for so many seconds."""
+        """Wait until all is written or the deadline is over; while the disk refuses, only so many seconds."""
         asked = time.monotonic()
 
         def over() -> bool:
             refused = self.trouble is not None and time.monotonic() >= max(asked, self._since) + patience
-            return not self._jobs or refused or self._failure is not None
+            late = time.monotonic() >= self._deadline()
+            return not self._jobs or refused or late or self._failure is not None
 
         with self._news:
-            self._news.wait_for(over)
+            while not over():
+                self._news.wait(LOOKS)
 
     def collect(
         self, branch: int, config: SaveConfig, sound: Callable[[Lineage], CheckpointRef | None]
@@ -172,12 +184,12 @@ class Keeper:
         return self.lineage.checkpoints[-1].id if self.lineage.checkpoints else ""
 
     def close(self) -> None:
-        """End the writer. What the disk refuses now is given up."""
+        """End the writer. What the disk refuses now, or does not take before the deadline, is given up."""
         self._closing.set()
         with self._news:
             self._news.notify_all()
-        if self._writer is not None:
-            self._writer.join()
+        while self._writer is not None and self._writer.is_alive() and time.monotonic() < self._deadline():
+            self._writer.join(LOOKS)
 
     # The writer -------------------------------------------------------------------------------------------
 

@@ -72,6 +72,9 @@ SHOWN = 8
 """Held-out examples shown with each evaluation."""
 
 
+TOO_SLOW = "writing it would have taken longer than whoever sent the signal can be trusted to wait"
+
+
 class RefusedError(ValueError):
     """A command that was understood but could not be carried out; the message says why."""
 
@@ -94,7 +97,14 @@ class Loop:
         self.parts = parts = rank.parts
         self.inbox = inbox
         self.orders = Orders(self, inbox, record)
-        self.keeper = Keeper(folder, lineage, parts.model, copy.deepcopy(parts.tokenizer), record.settle)
+        self.keeper = Keeper(
+            folder,
+            lineage,
+            parts.model,
+            copy.deepcopy(parts.tokenizer),
+            record.settle,
+            lambda: inbox.deadline,
+        )
         self.control = Control()
         self.state: RunState = "starting"
         self._record = record
@@ -156,6 +166,7 @@ class Loop:
             self._evaluate_when_owed()
             self._save_when_due()
             self._pause_when_due()
+        self._evaluate_when_owed()  # a stop may have interrupted the one of the last step
         return self._finish(reason, "finished")
 
     def _remove_when_due(self) -> None:
@@ -247,7 +258,7 @@ class Loop:
         self.orders.give_up()
         unsaved = ""
         if not self._written(saved):
-            unsaved = self.waits or "there was no time"
+            unsaved = self.waits or TOO_SLOW
             last = self.keeper.last()
             message = f"the end could not be saved; {last or 'no checkpoint'} stands. {unsaved}"
             self._emit(Notice(at=self.at, level="error", message=message))

@@ -103,6 +103,8 @@ def plan(events: Sequence[Event], seq: int, during: str) -> Plan:
     script = [d for d in (*deeds, *begun) if d.command.name in DONE_AGAIN and d.seq > seq]
     script.sort(key=lambda deed: deed.seq)
     ended = next((d.command for d in begun if d.seq <= seq), None)
+    if not begun and waiting and waiting[0].id == during:  # all that it did is the checkpoint itself
+        ended, waiting = waiting[0], waiting[1:]
     return Plan(tuple(script), ended, tuple(waiting[len(begun) :]))
 
 
