@@ -44,7 +44,7 @@ class Driven:
             return next(wanted, None) or next(crashed, None)
 
         with self._news:
-            assert self._news.wait_for(found, timeout=30), f"no {kind.__name__}"
+            assert self._news.wait_for(found, timeout=120), f"no {kind.__name__}"
             event = found()
         assert isinstance(event, kind), event
         return event

@@ -371,6 +371,7 @@ def test_a_run_that_broke_is_taken_up_in_the_same_process_and_ends_as_if_it_had_
     taken = one.do("resume")
     assert taken.ok and "taken up again from b1-" in taken.message
     assert one.until(RunFinished).checkpoint == end
+    assert [e for e in one.all(CommandAcknowledged) if e.id == taken.id] == [taken], "once"
     assert one.run.wait(5)
     one.run.close()
     assert same(weights(whole.run.folder, end), weights(one.run.folder, end))

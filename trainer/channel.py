@@ -29,11 +29,12 @@ CONNECT_SECONDS = 60.0
 
 
 class Job(NamedTuple):
-    """To rank 0: what to train. pid: of the host."""
+    """To rank 0: what to train, as `Training.begin` has it. pid: of the host."""
 
     config: Config
     resume: bool
     paused: bool | None
+    asked: Command | None
     pid: int
 
 
@@ -83,13 +84,19 @@ class State(NamedTuple):
     ended: bool
 
 
+class Stop(NamedTuple):
+    """From rank 0: a signal asks for the end."""
+
+    source: str
+
+
 class Refuses(NamedTuple):
     """To rank 0: why nothing can be written now, or None."""
 
     trouble: Trouble | None
 
 
-Message = Begun | Appended | Flush | Seq | Failed | Crashed | Closed | State
+Message = Begun | Appended | Flush | Seq | Failed | Crashed | Closed | State | Stop
 
 
 def address(folder: Path) -> str:

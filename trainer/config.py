@@ -403,6 +403,11 @@ class ComputeConfig(Section):
         "when it does not fit there are more",
     )
 
+    activation_checkpointing: bool = Field(
+        False,
+        description="each block keeps only what comes in, and computes the rest again in the backward pass: "
+        "much less memory, about a third more time",
+    )
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
         description="with several GPUs: ddp, each has the whole model and adds up gradients; fsdp, weights, "

@@ -1,25 +1,24 @@
-"""The process of one rank: `python -m trainer.member ADDRESS FOLDER`, as torch's launcher starts it.
-
-Rank 0 trains the run and talks to its host, at ADDRESS; the others follow it. FOLDER is the run's.
-"""
+"""The process of one rank, as torch's launcher starts it: rank 0 trains the run and talks to its host, the
+others follow it."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import record
 
-from trainer.channel import Closed, Crashed, Failed, HostEnd, State
+from trainer.channel import Closed, Crashed, Failed, HostEnd, State, Stop
 from trainer.compute import Compute
 from trainer.config import Config
 from trainer.control import Inbox
@@ -32,6 +31,8 @@ from trainer.world import World
 
 NO_LIMIT = timedelta(days=365)
 """Of the records: between two of them lies a pause as long as the operator likes. Signs tell who hangs."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ASK_SECONDS = 1.0
 LINGER_SECONDS = 3.0
 """That rank 0 waits when it breaks: another rank may have been first, and the launcher is to see that."""
 
@@ -83,10 +84,13 @@ class Signs:
         return tuple(map(pickle.loads, found))
 
 
-def lead(world: World, address: str, folder: Path) -> None:
-    """Train the run that the host wants trained."""
+def lead(world: World, address: str, folder: Path, *, signals: bool) -> None:
+    """Train the run that the host wants trained. signals: hands them on to it."""
     inbox = Inbox()
     host = HostEnd(address, inbox, lost=lambda: os._exit(1))
+    if signals:
+        for number in SIGNALS:
+            signal.signal(number, lambda number, frame: _ask_to_stop(host, signal.Signals(number).name))
     signs = Signs(world)
     training = Training(folder, inbox, host, world, host.job.pid)
 
@@ -100,7 +104,8 @@ def lead(world: World, address: str, folder: Path) -> None:
 
     threading.Thread(target=report, name="stepwise-report", daemon=True).start()
     try:
-        begun = training.begin(host.job.config, resume=host.job.resume, paused=host.job.paused)
+        job = host.job
+        begun = training.begin(job.config, resume=job.resume, paused=job.paused, asked=job.asked)
     except Exception as error:
         host.say(Failed(str(error) if isinstance(error, ValueError) else explain(error)))
         raise SystemExit(1) from None
@@ -116,33 +121,53 @@ def lead(world: World, address: str, folder: Path) -> None:
     host.say(Closed())
 
 
-def follow(world: World, folder: Path) -> None:
+def _ask_to_stop(host: HostEnd, source: str) -> None:
+    """In a thread: the interrupted one may be just telling the host something.
+
+    A moment later, since torchrun sends the same signal when a rank has failed: then there is nothing to ask.
+    """
+    asking = threading.Timer(ASK_SECONDS, host.say, (Stop(source),))
+    asking.daemon = True
+    asking.start()
+
+
+def follow(world: World) -> None:
     """Do what rank 0 asks, to the end."""
     Signs(world)
-    nothing: tuple[Config, Path | None] | None = None
+    folder: Path = world.given()
     world.gather(folder.is_dir())
-    given = world.same(nothing)
-    assert given is not None
-    config, saved = given
-    compute: Compute | None = world.same(None)
-    assert compute is not None
+    config: Config
+    config, saved = world.given()
+    compute: Compute = world.given()
     torch.set_num_threads(compute.threads)
     world.sharded = config.compute.parallel == "fsdp"
     Rank(config, assemble(config, saved), compute, world).follow()
 
 
-@record
-def main() -> None:
-    """Of `python -m trainer.member`."""
-    address, folder = sys.argv[1], Path(sys.argv[2])
+def train(find_host: Callable[[int], tuple[str, Path]], *, signals: bool) -> None:
+    """Be one of the ranks, to the end of the run.
+
+    find_host: called at rank 0 with their number; gives the host's address and the run's folder. It raises
+    ValueError with a sentence where there cannot be one. signals: whether those that ask for the end come
+    here, to all ranks, and not to the host: then rank 0 hands them on.
+    """
     keep_memory()
+    if signals:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
     world = join()
     if world.rank == 0:
-        lead(world, address, folder)
+        try:
+            address, folder = find_host(world.size)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(2) from None
+        lead(world, address, folder, signals=signals)
     else:
-        follow(world, folder)
+        follow(world)
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
-    main()
+def main(address: str, folder: str) -> None:
+    """What `trainer.launch` runs. address: of the host. folder: the run's."""
+    train(lambda ranks: (address, Path(folder)), signals=False)

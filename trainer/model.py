@@ -123,6 +123,22 @@ def build_model(
     return model.train()
 
 
+def forget_activations(model: Model, forget: bool = True) -> None:
+    """Let each block keep only what comes in, and compute the rest again in the backward pass, in training.
+
+    forget: False lets it keep all. Raises `ValueError` where the architecture has no such way.
+    """
+    # What it is called in newer versions of transformers, and before.
+    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    try:
+        if forget:
+            getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+        else:
+            getattr(model, f"{name}_checkpointing_disable")()
+    except ValueError as error:
+        raise ValueError(f"compute.activation_checkpointing: {error}") from None
+
+
 def quicken(model: Model) -> Model:
     """The same model with our attention and dropout, and GPT-2's GELU in one kernel instead of seven.
 

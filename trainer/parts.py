@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from trainer import fitting, methods
+from trainer import fitting, memory, methods
 from trainer.config import Config
 from trainer.data import Task, load_task, sources
 from trainer.data.files import DataError
@@ -18,7 +18,14 @@ from trainer.data.task import Remark
 from trainer.evaluate import answer_room
 from trainer.events import Source
 from trainer.methods.base import Examples, Method, Model
-from trainer.model import build_model, build_tokenizer, dtype, quicken, resolve_device
+from trainer.model import (
+    build_model,
+    build_tokenizer,
+    dtype,
+    forget_activations,
+    quicken,
+    resolve_device,
+)
 from trainer.pretrained import read_tokenizer
 from trainer.seeds import derive
 
@@ -79,6 +86,9 @@ def assemble(config: Config, saved_model: Path | None = None, began_with: Sequen
         method.check(model)
     except ValueError as error:
         raise ValueError(f"model.init = {config.model.init}: {error}") from None
+    if config.compute.activation_checkpointing:
+        forget_activations(model)
+    memory.check(model, config, device)
     return Parts(
         device=device,
         task=task,

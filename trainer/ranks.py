@@ -27,6 +27,7 @@ import torch
 
 from trainer import channel, checkpoint
 from trainer.channel import (
+    CONNECT_SECONDS,
     Answered,
     Appended,
     Closed,
@@ -37,14 +38,17 @@ from trainer.channel import (
     Refuses,
     Seq,
     State,
+    Stop,
 )
 from trainer.config import Config
-from trainer.control import Answer, Inbox
+from trainer.control import Answer, Command, Inbox
 from trainer.events import At, CommandAcknowledged
-from trainer.signs import SILENT_SECONDS, Vigil
+from trainer.signs import SILENT_SECONDS, Sign, Vigil
 from trainer.system import Needs
 from trainer.training import Begun, Journal, RunError
 
+MEMBER = "trainer.member"
+"""What each rank runs."""
 LOOKS = 0.2  # seconds between two looks whether all is well
 VERDICT_SECONDS = 15.0
 """That the launcher may take to end the other ranks and say which failed first."""
@@ -59,8 +63,18 @@ class RanksError(RuntimeError):
 class Ranks:
     """What `Training` is for a run of one process. One thread uses it, but for `needs` and `ended`."""
 
-    def __init__(self, folder: Path, inbox: Inbox, journal: Journal, *, launched: bool = False) -> None:
-        """launched: torch's launcher was started by somebody else, and rank 0 will come by itself."""
+    def __init__(
+        self,
+        folder: Path,
+        inbox: Inbox,
+        journal: Journal,
+        *,
+        stop: Callable[[str], None],
+        launched: bool = False,
+    ) -> None:
+        """stop: called with the signal that asks for the run's end. launched: torch's launcher was started by
+        somebody else, and rank 0 will come by itself."""
+        self._stop = stop
         self._folder, self._inbox, self._journal = folder, inbox, journal
         self._launched = launched
         self._address = channel.address(folder)
@@ -74,15 +88,18 @@ class Ranks:
         self._vigil = Vigil()
         self._at = At()
 
-    def begin(self, config: Config, *, resume: bool, paused: bool | None) -> Begun:
+    def begin(
+        self, config: Config, *, resume: bool, paused: bool | None, asked: Command | None = None
+    ) -> Begun:
         """As `Training.begin`: start the ranks, and return when they have loaded everything."""
-        _check(config)
+        if not self._launched:
+            _check(config)
         self._vigil = Vigil(min(SILENT_SECONDS, config.compute.hang_seconds), config.compute.hang_seconds)
         with self._listening() as listening:
             if not self._launched:
                 self._launch(config.gpus)
             self._connection = channel.connection(self._accepted(listening))
-        self._say(Job(config, resume, paused, os.getpid()))
+        self._say(Job(config, resume, paused, asked, os.getpid()))
         threading.Thread(target=self._receive, args=(self._connection,), daemon=True).start()
         threading.Thread(target=self._serve, daemon=True).start()
         begun = self._next(lambda: time.sleep(LOOKS))
@@ -115,9 +132,11 @@ class Ranks:
             end = self._next(hand_on)
             if not isinstance(end, Closed):
                 raise RanksError(self._lost(end))
-            self._wait_for_launcher(VERDICT_SECONDS)
-        finally:
+        except RanksError:
             self.free()
+            raise
+        self._wait_for_launcher(VERDICT_SECONDS)
+        self._leave()
 
     def _next(self, meanwhile: Callable[[], None]) -> Begun | Failed | Crashed | Closed | None:
         """What rank 0 says next of the run itself; None when it is gone. Raises `RanksError` on a hang."""
@@ -125,6 +144,8 @@ class Ranks:
             with contextlib.suppress(queue.Empty):
                 return self._news.get_nowait()
             meanwhile()
+            if self._launcher is not None and self._launcher.poll() is not None and self._news.empty():
+                return None
             complaint = self._vigil.complaint(time.monotonic())
             if complaint is not None:
                 raise RanksError(f"{complaint}. The ranks were ended")
@@ -148,6 +169,11 @@ class Ranks:
         """What the run uses now; None while nothing is loaded. For any thread."""
         return self._state.needs
 
+    @property
+    def ranks(self) -> tuple[Sign, ...]:
+        """The last sign of life of each rank."""
+        return self._vigil.ranks
+
     loop = None
     """It is in another process."""
 
@@ -157,8 +183,11 @@ class Ranks:
             if sign.host == socket.gethostname():
                 with contextlib.suppress(OSError):
                     os.kill(sign.pid, signal.SIGKILL)
+        self._wait_for_launcher(VERDICT_SECONDS)
+        self._leave()
+
+    def _leave(self) -> None:
         if self._launcher is not None:
-            self._wait_for_launcher(VERDICT_SECONDS)
             self._launcher.kill()
             self._launcher.wait()
             self._launcher = None
@@ -171,7 +200,7 @@ class Ranks:
     # The launcher -----------------------------------------------------------------------------------------
 
     def _launch(self, number: int) -> None:
-        module = ["trainer.member", self._address, str(self._folder.resolve())]
+        module = [MEMBER, self._address, str(self._folder.resolve())]
         with self._log.open("wb") as out:
             self._launcher = subprocess.Popen(
                 [sys.executable, "-m", "trainer.launch", str(number), *module],
@@ -200,7 +229,8 @@ class Ranks:
 
     def _accepted(self, listening: socket.socket) -> socket.socket:
         """The connection of rank 0. Raises `RunError` when the ranks end before."""
-        while True:
+        until = time.monotonic() + CONNECT_SECONDS
+        while not (self._launched and time.monotonic() > until):
             with contextlib.suppress(TimeoutError):
                 end, _ = listening.accept()
                 end.setblocking(True)
@@ -209,6 +239,7 @@ class Ranks:
                 reason = f"the ranks could not be started: {self._printed()}"
                 self.free()
                 raise RunError(reason)
+        raise RunError(f"{self._folder.name}: its ranks are gone; start them again with torchrun … resume")
 
     def _lost(self, end: Begun | Failed | Crashed | Closed | None) -> str:
         """What to say of ranks that broke, and of the one that was first."""
@@ -260,6 +291,9 @@ class Ranks:
                         self._requests.put(message)
                     case Seq():
                         self._say(Answered(self._journal.seq))
+                    case Stop():
+                        if not self._inbox.stop_asked():
+                            self._stop(message.source)
                     case State():
                         self._state = message
                         self._vigil.hear(message.signs, time.monotonic())

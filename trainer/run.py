@@ -129,8 +129,14 @@ class Run:
             raise RunError(f"{self.folder / journal.FILE} cannot be written: {error.strerror}") from None
         self._story = Story(self.folder)
         self._training: Training | Ranks = (
-            Ranks(self.folder, self._inbox, self._journal, launched=self._launched)
-            if self.config.gpus > 1
+            Ranks(
+                self.folder,
+                self._inbox,
+                self._journal,
+                stop=lambda source: self.submit(control.parse("stop", source=source)),
+                launched=self._launched,
+            )
+            if self.config.gpus > 1 or self._launched
             else Training(self.folder, self._inbox, self._journal)
         )
         stood = status.read(self.folder)
@@ -329,22 +335,24 @@ class Run:
                 if self._inbox.answer(command.id) is not None:
                     continue
                 if command.name == "resume" and not taken_up:
-                    taken_up, message = self._take_up()
+                    taken_up, message = self._take_up(command)
                     self._answer(command, taken_up, message)
                 else:
                     self._answer(command, False, self._over_and_out())
         return taken_up
 
-    def _take_up(self) -> tuple[bool, str]:
+    def _take_up(self, asked: Command) -> tuple[bool, str]:
         """Build everything anew from the last checkpoint, in this process; whether it worked."""
         self._resume = True
         self._inbox.stop_served()
         self._training.free()
         try:
-            begun = self._training.begin(self.config, resume=True, paused=None)
+            begun = self._training.begin(self.config, resume=True, paused=None, asked=asked)
         except Exception as error:
             return False, explain(error)
         self._learn(begun)
+        if self._inbox.closing.is_set():  # while it loaded
+            self._inbox.put(control.parse("stop", source="close"))
         return True, f"taken up again from {begun.place}"
 
     def _beat(self) -> None:

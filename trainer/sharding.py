@@ -30,6 +30,12 @@ class Objective(nn.Module):
         return self._method.loss(self.model, batch, labels)
 
 
+def blocks(model: Model) -> list[nn.Module]:
+    """The transformer blocks, as the architecture names them."""
+    names = set(model._no_split_modules)
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
 def shard(method: Method, model: Model, ranks: int, *, lowered: bool) -> Objective:
     """Spread a model that all ranks have alike. Its parameters are `DTensor`s from then on.
 
@@ -39,8 +45,7 @@ def shard(method: Method, model: Model, ranks: int, *, lowered: bool) -> Objecti
     mesh = init_device_mesh(model.device.type, (ranks,))
     lower = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     policy = lower if lowered else MixedPrecisionPolicy()
-    names = set(model._no_split_modules)
-    for block in [module for module in model.modules() if type(module).__name__ in names]:
+    for block in blocks(model):
         fully_shard(block, mesh=mesh, mp_policy=policy)
     objective = Objective(method, model)
     fully_shard(objective, mesh=mesh)

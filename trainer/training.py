@@ -19,12 +19,13 @@ from trainer import checkpoint, past, room, status
 from trainer.choosing import choose
 from trainer.compute import Compute
 from trainer.config import Config
-from trainer.control import Answer, Inbox
+from trainer.control import Answer, Command, Inbox
 from trainer.data import sources
 from trainer.events import At, CommandAcknowledged, Evaluated, Event, Notice, RunStarted
 from trainer.files import Trouble
 from trainer.lineage import CheckpointRef
 from trainer.loop import Loop
+from trainer.memory import available, estimate
 from trainer.parts import Parts, assemble
 from trainer.past import Past
 from trainer.rank import Rank
@@ -87,13 +88,18 @@ class Training:
         """What taking up the run showed, to be told."""
         self.loop: Loop | None = None
 
-    def begin(self, config: Config, *, resume: bool, paused: bool | None) -> Begun:
+    def begin(
+        self, config: Config, *, resume: bool, paused: bool | None, asked: Command | None = None
+    ) -> Begun:
         """Load data and model, or a checkpoint, and tell that it starts.
 
-        paused: whether to wait before the first step; None: as it was left.
+        paused: whether to wait before the first step; None: as it was left. asked: the command that asks for
+        it, which the caller answers.
         Raises ValueError with a sentence when data, model, device or checkpoint cannot be had.
         """
         before = past.read(self._folder, config) if resume else Past(config)
+        lost = tuple(c for c in before.plan.lost if asked is None or c.id != asked.id)
+        before = replace(before, plan=replace(before.plan, lost=lost))
         self._retold = Retold(before.events, before.seq)
         self._news = [*before.missed, *map(_warning, before.damaged)]
         begun = Begun(before.config, 0, place=before.place)
@@ -193,7 +199,14 @@ class Training:
         if self._world.sharded:
             asked = asked.model_copy(update={"path": "eager"})
         compute, reason = choose(asked, parts.device, parts.method, parts.model, batch)
-        self._news.append(Notice(message=reason))
+        with compute.autocast(parts.device):
+            needs = estimate(parts.method, parts.model, batch, config, compute.parts)
+        free = available(parts.device)
+        message = (
+            f"memory of {'each' if config.gpus > 1 else 'the'} device: {needs}; {room.gigabytes(free)} free"
+        )
+        told = Notice(message=message, level="info" if needs.peak < free else "warning")
+        self._news += [Notice(message=reason), told]
         return compute
 
     def _tell_start(self, loop: Loop, origin: CheckpointRef | None) -> None:
@@ -248,6 +261,7 @@ class Training:
 
     def _check_folder(self) -> None:
         """Raises `RunError` where a rank does not see the run's folder."""
+        self._world.same(self._folder.resolve())
         blind = [str(rank) for rank, sees in enumerate(self._world.gather(True)) if not sees]
         if blind:
             raise RunError(

@@ -126,12 +126,16 @@ class World:
         return tensor
 
     def same(self, value: T) -> T:
-        """What rank 0 has, at every rank. The others give what they like."""
+        """What rank 0 has, at every rank; the others call `given`."""
         values: list[Any] = [value]
         if not self.alone:
             dist.broadcast_object_list(values, 0)
         found: T = values[0]
         return found
+
+    def given(self) -> Any:
+        """What rank 0 has, at the others."""
+        return self.same(None)
 
     def gather(self, value: T) -> list[T]:
         """What each rank has, in their order, at rank 0; nothing elsewhere."""

@@ -1,0 +1,63 @@
+"""What training will take of a device's memory: the estimate, beside what torch then has, and the refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed._tools.mem_tracker import MemTracker
+
+from tests.tiny import tiny_config
+from trainer import memory
+from trainer.compute import Compute
+from trainer.parts import assemble
+from trainer.rank import Rank
+from trainer.world import World
+
+WIDE = {"model__width": 64, "model__layers": 2, "data__train": 64, "optim__batch": 32}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_estimate_is_what_is_then_used(again: bool) -> None:
+    config = tiny_config(**WIDE, compute__activation_checkpointing=again)
+    parts = assemble(config)
+    rank = Rank(config, parts, Compute(), World())
+    batch = parts.method.rows(parts.splits["train"][:32], 0, None)
+    estimated = memory.estimate(parts.method, parts.model, batch, config, parts=1)
+    rank.update(1, 0, False)  # makes the moments
+    tracker: Any = MemTracker()
+    tracker.track_external(parts.model, rank.updater.optimizer)
+    with tracker:
+        rank.update(1, 0, False)
+    used = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+    assert estimated.peak == pytest.approx(used, rel=0.15)
+
+
+def test_activations_computed_again_are_the_same_and_take_less() -> None:
+    seen = []
+    for again in (False, True):
+        config = tiny_config(**WIDE, compute__activation_checkpointing=again)
+        parts = assemble(config)
+        rank = Rank(config, parts, Compute(), World())
+        batch = parts.method.rows(parts.splits["train"][:32], 0, None)
+        kept = memory.estimate(parts.method, parts.model, batch, config, parts=1).activations
+        rank.update(1, 0, False)
+        seen.append((kept, [p.detach().clone() for p in parts.model.parameters()]))
+    assert seen[1][0] < seen[0][0] / 2
+    assert all(torch.equal(a, b) for a, b in zip(seen[0][1], seen[1][1], strict=True))
+
+
+def test_what_cannot_fit_is_refused_with_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 50_000)
+    with pytest.raises(ValueError, match=r"take .* free. The ways out: .*--gpus N.*model.dtype=bfloat16"):
+        assemble(tiny_config(**WIDE))
+    half = memory.least(assemble_quietly(), tiny_config(**WIDE, gpus=2, compute__parallel="fsdp"))
+    assert half.weights == memory.least(assemble_quietly(), tiny_config(**WIDE)).weights // 2
+
+
+def assemble_quietly() -> Any:
+    """A model that is made where there is room."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "available", lambda device: 10**12)
+        return assemble(tiny_config(**WIDE)).model

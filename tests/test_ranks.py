@@ -1,0 +1,74 @@
+"""Two ranks train one run, as copies and spread: as one would, at the same steps, whatever is asked; and what
+becomes of the run when one of them dies or hangs. `benchmarks/ranks.py` does all of it more often."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from tests.driven import FOREVER, Driven
+from tests.terminal import until
+from trainer import checkpoint
+from trainer.events import Evaluated, Metrics, RolledBack, RunCrashed, RunFinished, StateChanged
+from trainer.ranks import Ranks
+
+ONE = {"device": "cpu", "model__dropout": 0.0, "log__every": 1}
+TWO = {**ONE, **FOREVER, "gpus": 2, "compute__hang_seconds": 8.0}
+
+
+def member(one: Driven, rank: int) -> int:
+    """The process of a rank."""
+    training = one.run._training
+    assert isinstance(training, Ranks)
+    until(lambda: len(training.ranks) == 2)
+    return training.ranks[rank].pid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_train_as_one_and_go_on_after_one_of_them_has_died(
+    driven: Callable[..., Driven], parallel: str
+) -> None:
+    alone = driven("alone", **ONE, stop__steps=40)
+    alone.until(RunFinished)
+    alone.run.close()
+    two = driven("two", paused=True, **TWO, compute__parallel=parallel)
+    two.may_crash = True
+    assert two.do("run 40").ok
+    two.until(StateChanged, lambda e: e.state == "paused" and e.at.step == 40)
+    theirs, ours = ({e.at.step: e.loss for e in one.all(Metrics)} for one in (two, alone))
+    assert theirs.keys() == ours.keys() and max(abs(ours[s] - theirs[s]) for s in ours) < 1e-5
+    measured = [(e.at.step, e.n, e.token_accuracy) for e in alone.all(Evaluated) if e.split == "valid"]
+    assert [(e.at.step, e.n, e.token_accuracy) for e in two.all(Evaluated)] == measured
+
+    assert two.do("ask 12*34").ok
+    assert two.do("set optim.lr 1e-3").ok and two.do("advance").ok
+    assert two.do("rollback 1").ok and two.until(RolledBack).at.branch == 2
+    saved = two.do("save").message.removeprefix("saved ")
+    pid = member(two, 1)
+    os.kill(pid, signal.SIGKILL)
+    crash = two.until(RunCrashed)
+    assert f"rank 1 (process {pid}) was killed by SIGKILL" in crash.error
+    assert crash.checkpoint == saved
+
+    if parallel == "ddp":  # in the same host, by two ranks again, one of which hangs
+        two.events.clear()
+        assert two.do("resume").ok and two.do("run 3").ok
+        two.until(StateChanged, lambda e: e.state == "paused")
+        assert two.all(Metrics)[-1].lr == 1e-3
+        os.kill(member(two, 1), signal.SIGSTOP)
+        assert (
+            "rank 1 (process" in two.until(RunCrashed, lambda e: "no sign of life for 8 s" in e.error).error
+        )
+    two.run.close()
+
+    one = driven("two", resume=True, **ONE, **FOREVER)
+    saved = one.do("save").message.removeprefix("saved ")
+    one.run.close()
+    folder = one.run.folder / checkpoint.FOLDER / saved
+    checkpoint.verify(folder)
+    AutoModelForCausalLM.from_pretrained(checkpoint.model_folder(folder))

@@ -1,0 +1,138 @@
+"""How much of a device's memory training will take, estimated before the first step.
+
+Weights, gradients and moments are counted. What the forward pass keeps for the backward pass is measured, by
+torch's own hooks, on batches of one row and of two, since it grows by the row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor
+
+from trainer.config import Config
+from trainer.cross_entropy import LEAST_ROWS, ROWS_PER_WIDTH
+from trainer.methods.base import Batch, Method, Model
+from trainer.model import forget_activations
+from trainer.room import gigabytes
+from trainer.sharding import blocks
+
+MOMENTS = 2
+"""AdamW's, each as large as the weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on each device. weights, gradients, moments: its share. activations: of a batch, kept for the
+    backward pass. passing: what comes and goes: logits, or activations of a block that is computed again;
+    with FSDP2 the weights of blocks at work, too."""
+
+    weights: int
+    gradients: int
+    moments: int
+    activations: int
+    passing: int
+
+    @property
+    def peak(self) -> int:
+        """Activations go as gradients come, so the larger of the two counts."""
+        return self.weights + self.moments + max(self.activations, self.gradients) + self.passing
+
+    def __str__(self) -> str:
+        parts = {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "moments": self.moments,
+            "activations of a batch": self.activations,
+        }
+        listed = ", ".join(f"{name} {gigabytes(size)}" for name, size in parts.items())
+        return f"about {gigabytes(self.peak)} at its peak: {listed}"
+
+
+def least(model: Model, config: Config) -> Memory:
+    """What training takes without any activation. It needs no device."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    shards = config.gpus if config.compute.parallel == "fsdp" else 1
+    passing = _gathered(model) if shards > 1 else 0
+    return Memory(weights // shards, trained // shards, MOMENTS * trained // shards, 0, passing)
+
+
+def check(model: Model, config: Config, device: torch.device) -> None:
+    """Raises `ValueError`, with the ways out, where a device has not even room for `least`."""
+    wanted, free = least(model, config).peak, available(device)
+    if wanted <= free:
+        return
+    ways = ["a smaller model"]
+    if config.model.dtype == "float32":
+        ways.insert(0, "half of it by --set model.dtype=bfloat16")
+    if config.compute.parallel == "ddp" or config.gpus == 1:
+        ways.insert(0, "several GPUs that share it by --gpus N --set compute.parallel=fsdp")
+    else:
+        ways.insert(0, "more GPUs")
+    raise ValueError(
+        f"weights, gradients and moments take {gigabytes(wanted)} on each device, and {device} has "
+        f"{gigabytes(free)} free. The ways out: {'; '.join(ways)}"
+    )
+
+
+def estimate(method: Method, model: Model, batch: Batch, config: Config, parts: int) -> Memory:
+    """What training takes with such a batch of the longest rows, computed in `parts` by so many ranks.
+
+    Runs two forward passes; no weight changes, and what they draw at random concerns nobody.
+    """
+    rows = -(-len(batch.length_B) // (config.gpus * parts))
+    kept, again = _kept_of(method, model, batch, rows), 0
+    if config.compute.activation_checkpointing:
+        forget_activations(model, False)
+        again = (_kept_of(method, model, batch, rows) - kept) // len(blocks(model))
+        forget_activations(model)
+    static = least(model, config)
+    width, symbols = model.config.hidden_size, model.config.vocab_size
+    slice_rows = max(LEAST_ROWS[model.device.type], int(ROWS_PER_WIDTH * width))
+    logits = 3 * 4 * symbols * min(slice_rows, rows * batch.labels_BL.shape[1])
+    return Memory(
+        static.weights,
+        static.gradients,
+        static.moments,
+        kept,
+        static.passing + max(logits, again),
+    )
+
+
+def available(device: torch.device) -> int:
+    """Free bytes of a device's memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def _kept_of(method: Method, model: Model, batch: Batch, rows: int) -> int:
+    """Bytes that the forward pass of so many rows keeps, by those of one and of two."""
+    one, two = (_kept(method, model, batch.share(slice(0, count))) for count in (1, 2))
+    return one + (two - one) * (rows - 1)
+
+
+def _kept(method: Method, model: Model, batch: Batch) -> int:
+    """Bytes that the forward pass keeps for the backward pass, besides the weights."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        method.loss(model, batch.to(model.device))
+    return sum(list(sizes.values()))
+
+
+def _gathered(model: Model) -> int:
+    """The weights that are whole at once with FSDP2: embeddings and head, and two blocks with a gradient."""
+    sizes = [sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks(model)]
+    whole: int = sum(p.numel() * p.element_size() for p in model.parameters())
+    return 2 * (whole - sum(sizes)) + 3 * max(sizes, default=0)
