@@ -37,7 +37,7 @@ def test_all_problems_are_told_at_once_with_value_and_choice() -> None:
     for part in (
         "optim.lr = -1: number > 0",
         "optim.batc: there is no such field; did you mean optim.batch",
-        "data.task = 'addition': multiplication | gsm8k | text is allowed",
+        "data.task = 'addition': multiplication | gsm8k | prontoqa | prosqa | text is allowed",
         "width 5 must be a multiple of heads 12",
         "eval.every = 'often': whole number ≥ 1",
         "one of tokens_per_epoch, steps_per_token and epochs_per_stage",

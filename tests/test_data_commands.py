@@ -148,6 +148,21 @@ def test_make_gzips_by_the_name_and_the_same_bytes_each_time(tmp_path: Path) -> 
     assert sorted(tmp_path.iterdir()) == files
 
 
+def test_make_writes_coconuts_json_which_reads_back_with_its_steps(tmp_path: Path) -> None:
+    file, again = tmp_path / "made.json", tmp_path / "again.json.gz"
+    assert call("make", "prontoqa-short", "--split", "valid", "--n", "4", "--out", file).exit_code == 0
+    objects = json.loads(file.read_text())
+    assert [sorted(one) for one in objects] == [["answer", "question", "steps"]] * 4
+    assert all(len(one["steps"]) == 2 and one["steps"][0].count(".") == 2 for one in objects)
+    own = tmp_path / "own.toml"
+    own.write_text(
+        f'[data]\ntask = "prontoqa"\ntrain_file = "{file}"\n[model]\ninit = "scratch"\nvocab = "task"\n'
+    )
+    assert call("make", own, "--split", "train", "--n", "2", "--out", again).exit_code == 0
+    written = json.loads(gzip.decompress(again.read_bytes()))
+    assert len(written) == 2 and all(one in objects for one in written)
+
+
 def test_make_of_a_file_of_ones_own(tmp_path: Path) -> None:
     config = tmp_path / "mine.toml"
     source = written(tmp_path / "apples.txt", APPLES)

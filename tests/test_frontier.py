@@ -19,7 +19,7 @@ from tests import scripted
 from tests.tiny import tiny_config
 from trainer import inspection
 from trainer.analysis import frontier, measure
-from trainer.analysis.frontier import Candidate, Point, candidates, dominates, kept_speed, marked
+from trainer.analysis.frontier import Candidate, Point, candidates, dominates, kept, marked
 from trainer.analysis.measure import MeasureError
 from trainer.events import CheckpointRemoved
 from trainer.run import Run
@@ -144,16 +144,17 @@ def test_a_damaged_checkpoint_is_left_out_and_named(trained: Path, tmp_path: Pat
 
 
 def test_a_speed_is_kept_with_its_day_and_nothing_is_made_of_rubbish(tmp_path: Path) -> None:
-    point = Point("b1-final", 10, 9, 9, 0.0, 1.0, 12, 0.98)
+    point = Point("b1-final", 10, 9, 9, 0.0, 1.0, 12, 0.98, seconds=0.25)
     frontier.keep(tmp_path, [point])
-    speed, day = kept_speed(tmp_path, "b1-final") or (0, "")
-    assert speed == 0.98
-    assert time.strftime("%Y", time.gmtime()) == day[:4] and len(day) == 10
-    assert kept_speed(tmp_path, "another") is None
+    found = kept(tmp_path, "b1-final")
+    assert found is not None
+    assert (found.speed, found.seconds) == (0.98, 0.25)
+    assert time.strftime("%Y", time.gmtime()) == found.date[:4] and len(found.date) == 10
+    assert kept(tmp_path, "another") is None
     for rubbish in ("", "[]", "{}", '{"points": [{}]}', json.dumps({"points": 3, "measured": ""})):
         (tmp_path / frontier.FILE).write_text(rubbish)
-        assert kept_speed(tmp_path, "b1-final") is None
-    assert kept_speed(tmp_path / "nowhere", "b1-final") is None
+        assert kept(tmp_path, "b1-final") is None
+    assert kept(tmp_path / "nowhere", "b1-final") is None
 
 
 @given(

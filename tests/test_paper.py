@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,11 +16,12 @@ from tests.tiny import tiny_config
 from trainer import config as configuration
 from trainer import presets
 from trainer.analysis import frontier, paper, published
+from trainer.analysis import published_coconut as coconut
 from trainer.analysis.frontier import Point
 from trainer.analysis.paper import Result, Tables
 from trainer.analysis.published import Row
 from trainer.config import Config
-from trainer.events import At, CommandAcknowledged, Event, RunFinished, RunStarted
+from trainer.events import At, CommandAcknowledged, Evaluated, Event, RunFinished, RunStarted
 
 DAY = 1_795_000_000.0  # 2026-11-18, UTC
 METHODS = {published.EXPLICIT: "explicit_cot", published.NO_COT: "no_cot"}
@@ -182,7 +183,7 @@ def test_the_tables_as_a_file(tmp_path: Path, ending: str) -> None:
     assert len(rows) >= len(tables.table_2) + len(tables.table_3)
     if ending == ".tex":
         assert r"mult4x4\_odd" in mine and mine.endswith(r"\\") and cells[0] == r"4$\times$4"
-        assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
+        assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 5
     with pytest.raises(SheetError, match=r"ends in \.md or \.tex"):
         sheet.check(tmp_path / "tables.xlsx")
 
@@ -232,3 +233,48 @@ def test_the_text_has_every_figure_and_fits_its_width(tmp_path: Path) -> None:
     below = " ".join(" ".join(lines[mine + 2 : mine + 4]).split())
     assert "mult4x4-brisk-otter, 2026-11-18: n = 1,000, seed 3456" in below
     assert "not as in the paper: optim.lr = 0.001" in below
+
+
+COCONUT = [*coconut.TABLE_1, *coconut.FIGURE_3]
+
+
+@pytest.mark.parametrize("known", COCONUT, ids=lambda r: f"{r.task}, {r.method}")
+def test_each_row_of_coconut_is_a_preset_or_one_override_of_one(known: Row) -> None:
+    config = presets.resolve(known.preset, coconut.OVERRIDES.get(known.method, {}))
+    assert len(coconut.OVERRIDES.get(known.method, {})) <= 1
+    assert paper.task(config.data) == known.task and paper.model(config.model) == known.model
+    found = paper.Found(known.task, known.model, paper.method(config, None), config, cast(Any, None))
+    if known in coconut.FIGURE_3:
+        assert known.method == coconut.thoughts(cast(int, paper.thoughts_a_step(found)))
+    else:
+        assert found.method == known.method
+
+
+def test_a_run_of_coconuts_stands_in_its_table_with_tokens_and_seconds(tmp_path: Path) -> None:
+    events = finished(stage=7, stages=7, accuracy=0.9)
+    at = events[-1].at
+    tested = Evaluated(
+        at=at, split="test", accuracy=0.9, token_accuracy=1.0, correct=450, n=500, cot_tokens=0.0,
+        seconds=1.0, generated_tokens=15.0,
+    )  # fmt: skip
+    written(tmp_path / "one", [*events[:-1], tested, events[-1]], presets.resolve("prosqa"))
+    frontier.keep(tmp_path / "one", [Point("b1-final", 1, 1, 1, 0.0, 1.0, 12, 0.5, seconds=0.2)])
+    small = presets.resolve("prosqa-small", {"method.curriculum": False})
+    written(tmp_path / "two", finished(0, 0, accuracy=0.5), small)
+    tables = paper.tables(tmp_path)
+    assert not any(r.ours for r in (*tables.table_2, *tables.table_3, *tables.coconut_figure_3))
+    rows = {(r.task, r.method): r for r in tables.coconut_table_1}
+    [ours] = rows["ProsQA", "Coconut"].ours
+    assert (ours.accuracy, ours.tokens, ours.seconds, ours.differs) == (0.9, 15.0, 0.2, ())
+    assert rows["ProsQA, 8 nodes, 8 nouns", "w/o curriculum"].ours[0].accuracy == 0.5
+    [table] = [s for s in rendered.sheets(tables) if s.title.startswith("Coconut, Table 1")]
+    [line] = [row for row in table.rows if row[0] == "ProsQA" and row[1].endswith(", Coconut")]
+    assert (line[2], line[4]) == (".97 / 14.2 / .15 s", ".900 / 15.0 / .20 s")
+
+
+def test_c_on_gsm8k_stands_in_figure_3(tmp_path: Path) -> None:
+    for c in (0, 1):
+        config = presets.resolve("gsm8k-coconut", coconut.OVERRIDES[coconut.thoughts(c)])
+        written(tmp_path / f"c{c}", finished(4, 4, accuracy=(0.2, 0.3)[c]), config)
+    rows = paper.tables(tmp_path).coconut_figure_3
+    assert [[one.accuracy for one in row.ours] for row in rows] == [[0.2], [0.3], []]

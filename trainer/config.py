@@ -73,6 +73,12 @@ class DataConfig(Section):
         le=40,
         description="nodes of a ProsQA graph, before those without an edge go (found in the published files)",
     )
+    nouns: int = Field(
+        38,
+        ge=8,
+        le=38,
+        description="different nouns for the nodes of ProsQA graphs (the published files: 38)",
+    )
     train_file: str | None = Field(
         None,
         description="file of training examples; without one gsm8k comes from the Hugging Face hub, and "
@@ -106,6 +112,8 @@ class DataConfig(Section):
             raise ValueError(
                 "multiplication makes its own examples; files need a task of text, such as prosqa or text"
             )
+        if self.task == "prosqa" and self.nouns < self.nodes - 2:
+            raise ValueError(f"{self.nodes} nodes need {self.nodes - 2} nouns, and nouns = {self.nouns}")
         if self.task == "text" and self.train_file is None:
             raise ValueError('task = "text" needs train_file')
         if self.task != "text" and self.train_file is None and any(files):
@@ -141,9 +149,6 @@ TOKEN_FIELDS = (
     "side", "keep_positions", "move_positions", "remove_all_beyond", "stop_at", "fillers", "explicit_share"
 )  # fmt: skip
 """What is said of single tokens of CoT."""
-LATENT_FIELDS = (
-    "thoughts_per_step", "max_latent_stage", "pad_latent_to_max", "uniform_prob", "curriculum"
-)  # fmt: skip
 LATENT = ("coconut", "pause")
 """Methods that put something in the place of steps: thoughts, or pauses."""
 
@@ -253,14 +258,13 @@ class MethodConfig(Section):
 
     @model_validator(mode="after")
     def _of_this_method(self) -> MethodConfig:
-        """A field that this method does not look at, set all the same, is a mistake."""
+        """What cannot be meant together. What another row of the same table needs may stand there, so that
+        one override makes a row: thoughts_per_step beside name = explicit_cot."""
         latent, fields = self.name in LATENT, type(self).model_fields
-        foreign: tuple[str, ...] = TOKEN_FIELDS if latent or self.unit == "step" else ()
-        if self.name != "stepwise":
-            foreign += ("unit",)
-        if not latent:
-            foreign += LATENT_FIELDS
-        if self.name != "coconut":
+        foreign: tuple[str, ...] = ()
+        if latent or (self.name == "stepwise" and self.unit == "step"):
+            foreign += TOKEN_FIELDS
+        if self.name == "pause":
             foreign += ("no_thought", "latent_end")
         found = [name for name in foreign if getattr(self, name) != fields[name].default]
         if found:
@@ -271,7 +275,7 @@ class MethodConfig(Section):
                 "thoughts_per_step = 0 leaves no thought; the stages without thoughts (the paper's w/o "
                 'thought, c = 0) are name = "coconut", no_thought = true'
             )
-        if self.no_thought and (self.latent_end != "fixed" or not self.curriculum):
+        if self.name == "coconut" and self.no_thought and (self.latent_end != "fixed" or not self.curriculum):
             raise ValueError(
                 "no_thought has no thought to end and no last stage of thoughts: without it latent_end and "
                 "curriculum may be set; no CoT from the start is name = no_cot"
@@ -372,7 +376,9 @@ class OptimConfig(Section):
     warmup: int = Field(
         0, ge=0, json_schema_extra=LIVE, description="steps of linear warm-up after each new optimiser (ours)"
     )
-    clip: float = Field(1.0, gt=0, json_schema_extra=LIVE, description="largest gradient norm")
+    clip: float = Field(
+        1.0, gt=0, allow_inf_nan=True, json_schema_extra=LIVE, description="largest gradient norm; inf: any"
+    )
 
     @model_validator(mode="after")
     def _whole_parts(self) -> OptimConfig:

@@ -76,9 +76,7 @@ def assemble(config: Config, saved_model: Path | None = None, began_with: Sequen
         remarks += fitting.check(config, method, splits["train"], tokenizer)
         torch.manual_seed(derive(config.seed, "weights"))
         rows = max(int(split.length_N.max()) for split in splits.values())
-        model = build_model(
-            config, tokenizer, longest, lambda text: remarks.append(Remark(text)), rows=rows
-        )
+        model = build_model(config, tokenizer, longest, lambda text: remarks.append(Remark(text)), rows=rows)
         model.generation_config.max_new_tokens = room
     else:
         model = AutoModelForCausalLM.from_pretrained(saved_model, dtype=dtype(config))

@@ -28,6 +28,7 @@ GROUPS = {
     "variants": "Ablations and variants",
     "ours": "With settings of our own",
     "gsm8k": "GSM8K, as in the paper",
+    "coconut": "Coconut, as in its paper",
 }
 """What the presets are listed under, in this order."""
 

@@ -36,7 +36,10 @@ def render(preset: Preset, assignments: Set = None) -> None:
 def make(
     preset: Preset,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="A new file; gzipped if its name ends in .gz.")
+        Path,
+        typer.Option(
+            "--out", metavar="FILE", help="A new file; JSON if its name ends in .json, gzipped if in .gz."
+        ),
     ],
     split: Annotated[
         Literal["train", "valid", "test"], typer.Option("--split", help="Which examples.")
@@ -45,7 +48,7 @@ def make(
     assignments: Set = None,
     seed: Seed = None,
 ) -> None:
-    """Write the examples of a split, one a line."""
+    """Write the examples of a split, one a line, or as Coconut's JSON."""
     with explained():
         from trainer.data import making
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from stepwise_tui import output
-from stepwise_tui.commands.options import RUNS, AnyRun, Json, Out
+from stepwise_tui.commands.options import RUNS, AnyRun, Checkpoint, Json, Out
 from stepwise_tui.output import explained
 
 Save = Annotated[
@@ -85,6 +85,43 @@ def frontier(
             frontier.show(points, screen.Screen())
 
 
+def thoughts(
+    run: AnyRun,
+    example: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--example", min=1, metavar="N", help="Draw the search of this test example; repeatable."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many test examples.")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    out: Out = RUNS,
+    save: Save = None,
+    as_json: Json = False,
+) -> None:
+    """What a run's thoughts hold: the search of a graph, and what it says when made to speak."""
+    with explained():
+        from stepwise_tui.render import picture
+
+        if save is not None:
+            picture.check(save)
+        from stepwise_tui.render import screen, thoughts
+        from trainer import inspection
+        from trainer.analysis import measure_thoughts
+
+        loaded = inspection.open_checkpoint(run, checkpoint, out)
+        found = measure_thoughts.measure(loaded, limit, example or [1], output.progress)
+        output.progress("")
+        if save is not None:
+            picture.save(save, partial(thoughts.plot, found))
+        if as_json:
+            output.document(asdict(found))
+        else:
+            thoughts.show(found, screen.Screen())
+
+
 def paper(
     out: Out = RUNS,
     save: Annotated[
@@ -92,7 +129,7 @@ def paper(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The paper's tables, its figures beside those of your runs."""
+    """The papers' tables, their figures beside those of your runs."""
     with explained():
         from stepwise_tui.render import paper, screen, sheet
         from trainer.analysis import paper as analysis

@@ -1,8 +1,8 @@
-"""The paper's Tables 1 to 3 with our figures beside the published ones, as text."""
+"""The papers' tables with our figures beside the published ones, as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from stepwise_tui.output import table
@@ -15,46 +15,51 @@ NAME, FIGURES = 40, 14  # columns of the name and of each pair of figures
 SOURCES = (
     "[P] Deng, Choi, Shieber: From Explicit CoT to Implicit CoT, arXiv 2405.14838",
     "[O] logs of its official repository, da03/Internalize_CoT_Step_by_Step",
+    "[H] Hao et al.: Reasoning in a Continuous Latent Space (Coconut), arXiv 2412.06769",
 )
 TITLES = (
     "Table 1. Data: examples, and median GPT-2 tokens of each part",
     "Table 2. Multiplication: accuracy / speed (batch 1, relative to no CoT)",
     "Table 3. GSM8K: accuracy",
+    "Coconut, Table 1 and appendix B: accuracy / tokens / seconds per example",
+    "Coconut, Figure 3: GSM8K by the thoughts of a step",
 )
 HEAD_1 = ("", "train / valid / test", "question", "CoT", "answer")
 HEAD = ("task", "model, method", "published", "source", "ours", "from")
+BESIDE = (("speed",), ("speed",), ("tokens", "seconds"), ("tokens", "seconds"))
+"""What stands beside the accuracy in each table but the first."""
 
 
 def sheets(tables: Tables) -> list[Sheet]:
-    """The three tables as cells, for `sheet.save`."""
-    rows = (_datasets(tables.table_1), _cells(tables.table_2), _cells(tables.table_3))
-    return list(map(Sheet, TITLES, (("task", *HEAD_1), HEAD, HEAD), map(list, rows)))
+    """The tables as cells, for `sheet.save`."""
+    cells = [_cells(rows, beside) for rows, beside in zip(_with_methods(tables), BESIDE, strict=True)]
+    heads = (("task", *HEAD_1), *[HEAD] * len(cells))
+    return list(map(Sheet, TITLES, heads, map(list, (_datasets(tables.table_1), *cells))))
 
 
-def _cells(results: Sequence[Result]) -> Iterator[Cells]:
+def _with_methods(tables: Tables) -> tuple[Sequence[Result], ...]:
+    return tables.table_2, tables.table_3, tables.coconut_table_1, tables.coconut_figure_3
+
+
+def _cells(results: Sequence[Result], beside: Sequence[str]) -> Iterator[Cells]:
     """A line for each of our figures, or for a published one that has none beside it."""
     for row in results:
-        known = row.task, f"{row.model}, {row.method}", _published(row), row.words or row.source
+        known = row.task, f"{row.model}, {row.method}", _published(row, beside), row.words or row.source
         if not row.ours:
             yield *known, "", ""
         for one in row.ours:
             origin = "; ".join([_origin(one), *one.apart])
-            yield *known, _pair(accuracy(one.accuracy), one.speed), origin
+            yield *known, _measured(one, beside), origin
             known = ("", "", "", "")
 
 
 def show(tables: Tables, out: Screen) -> None:
-    """All three tables; where there is no figure there is nothing."""
-    first, second, third = TITLES
-    blocks = [
-        first,
-        table(("", *HEAD_1), list(_datasets(tables.table_1))),
-        second,
-        "\n".join(_results(tables.table_2, out.width)),
-        third,
-        "\n".join(_results(tables.table_3, out.width)),
-        "\n".join(SOURCES),
-    ]
+    """All tables; where there is no figure there is nothing."""
+    first, *others = TITLES
+    blocks = [first, table(("", *HEAD_1), list(_datasets(tables.table_1)))]
+    for title, rows, beside in zip(others, _with_methods(tables), BESIDE, strict=True):
+        blocks += [title, "\n".join(_results(rows, beside, out.width))]
+    blocks.append("\n".join(SOURCES))
     if tables.left_out:
         reasons = [wrapped(f"{run}: {reason}", out.width, 4) for run, reason in tables.left_out.items()]
         blocks.append("\n".join(["Runs in no table:", *reasons]))
@@ -73,22 +78,23 @@ def _datasets(rows: Sequence[Statistics]) -> Iterator[tuple[str, ...]]:
             yield "", "ours", f"{train:,} / {valid:,} / {test:,}", *map(str, tokens)
 
 
-def _results(rows: Sequence[Result], width: int) -> Iterator[str]:
-    yield f"{'':{NAME}}{'published':<{FIGURES}}ours".rstrip()
+def _results(rows: Sequence[Result], beside: Sequence[str], width: int) -> Iterator[str]:
+    figures = FIGURES + 6 * (len(beside) - 1)
+    yield f"{'':{NAME}}{'published':<{figures}}ours".rstrip()
     for task, results in groupby(rows, key=lambda row: row.task):
         yield task
         for row in results:
-            yield from _row(row, width)
+            yield from _row(row, beside, figures, width)
 
 
-def _row(row: Result, width: int) -> Iterator[str]:
+def _row(row: Result, beside: Sequence[str], columns: int, width: int) -> Iterator[str]:
     """The name, both pairs of figures, and beneath them what a reader has to know of them."""
     name = f"  {row.model}, {row.method}"
     if len(name) >= NAME:
         yield name
         name = ""
     first = row.ours[0] if row.ours and not row.ours[0].apart else None
-    figures = f"{_published(row):<{FIGURES}}{_pair(accuracy(first.accuracy), first.speed) if first else ''}"
+    figures = f"{_published(row, beside):<{columns}}{_measured(first, beside) if first else ''}"
     if line := f"{name:<{NAME}}{figures}".rstrip():
         yield line
     if row.words:
@@ -98,16 +104,22 @@ def _row(row: Result, width: int) -> Iterator[str]:
             yield wrapped(f"    {', '.join(apart)}:", width, 6)
         for one in ours:
             if one is not first:
-                yield f"{'':{NAME + FIGURES}}{_pair(accuracy(one.accuracy), one.speed)}"
+                yield f"{'':{NAME + columns}}{_measured(one, beside)}"
             yield wrapped(f"      {_origin(one)}", width, 8)
 
 
-def _published(row: Result) -> str:
-    return "" if row.accuracy is None else _pair(_printed(row.accuracy), row.speed)
+def _published(row: Result, beside: Sequence[str]) -> str:
+    return "" if row.accuracy is None else _joined(_printed(row.accuracy), row, beside)
 
 
-def _pair(exact: str, speed: float | None) -> str:
-    return exact if speed is None else f"{exact} / {_short(f'{speed:.2f}')}"
+def _measured(one: Ours, beside: Sequence[str]) -> str:
+    return _joined(accuracy(one.accuracy), one, beside)
+
+
+def _joined(exact: str, of: Result | Ours, beside: Sequence[str]) -> str:
+    """Accuracy and what there is beside it: .99 / 1.00."""
+    values = [(name, value) for name in beside if (value := getattr(of, name)) is not None]
+    return " / ".join([exact, *(UNITS[name](value) for name, value in values)])
 
 
 def _printed(value: float) -> str:
@@ -129,3 +141,11 @@ def _origin(one: Ours) -> str:
     if one.differs:
         parts.append("not as in the paper: " + ", ".join(one.differs))
     return "; ".join(parts)
+
+
+UNITS: dict[str, Callable[[float], str]] = {
+    "speed": lambda value: _short(f"{value:.2f}"),
+    "tokens": lambda value: f"{value:.1f}",
+    "seconds": lambda value: f"{_short(f'{value:.2f}')} s",
+}
+"""How each figure is printed."""

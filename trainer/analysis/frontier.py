@@ -35,7 +35,7 @@ class Point:
 
     stage: the one that its weights were last trained at; removed: CoT tokens that are gone there.
     cot_tokens: spoken, mean per example. speed: throughput at batch 1, relative to a model of the same size
-    without CoT. dominated: another is as good in both and better in one.
+    without CoT. dominated: another is as good in both and better in one. seconds: for an example at batch 1.
     """
 
     checkpoint: str
@@ -47,6 +47,15 @@ class Point:
     n: int
     speed: float
     dominated: bool = False
+    seconds: float | None = None
+
+
+class Kept(NamedTuple):
+    """How fast a checkpoint was, as in `Point`, and the day it was measured on."""
+
+    speed: float
+    seconds: float | None
+    date: str
 
 
 def candidates(events: Iterable[Event]) -> list[Candidate]:
@@ -91,11 +100,14 @@ def keep(run: Path, points: Sequence[Point]) -> None:
     replace_text(run / FILE, json.dumps(document, indent=1) + "\n", durable=False)
 
 
-def kept_speed(run: Path, checkpoint: str) -> tuple[float, str] | None:
-    """The speed of a checkpoint and the day it was measured on; None where it was not, or is not readable."""
+def kept(run: Path, checkpoint: str) -> Kept | None:
+    """The speed of a checkpoint; None where it was not measured, or is not readable."""
     try:
         document = json.loads((run / FILE).read_text(encoding="utf-8"))
-        speeds = {point["checkpoint"]: float(point["speed"]) for point in document["points"]}
-        return speeds[checkpoint], str(document["measured"])[:10]
+        [point] = [point for point in document["points"] if point["checkpoint"] == checkpoint]
+        seconds = point.get("seconds")
+        return Kept(
+            float(point["speed"]), None if seconds is None else float(seconds), str(document["measured"])[:10]
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None

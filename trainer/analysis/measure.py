@@ -67,4 +67,5 @@ def measure(run: Path, chosen: Sequence[Candidate], limit: int | None) -> Iterat
             accuracy=result.accuracy,
             n=result.n,
             speed=timing.relative,
+            seconds=1 / timing.per_second,
         )

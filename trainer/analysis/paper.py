@@ -1,4 +1,4 @@
-"""Tables 1 to 3 of the paper: its figures beside those of our runs, and nothing where there is none."""
+"""The tables of the papers: their figures beside those of our runs, and nothing where there is none."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from trainer import journal, presets, runs
 from trainer.analysis import frontier, published
+from trainer.analysis import published_coconut as coconut
 from trainer.analysis.compare import LEARNT_FROM, shown, steered
 from trainer.analysis.published import Dataset, Row
-from trainer.config import Config, ConfigError, DataConfig, ModelConfig
-from trainer.events import CommandAcknowledged, Event, RunFinished, RunStarted
+from trainer.config import LATENT, Config, ConfigError, DataConfig, ModelConfig
+from trainer.events import CommandAcknowledged, Evaluated, Event, RunFinished, RunStarted
 
 NOT_COMPARED = {
     "data.train_file", "data.valid_file", "data.test_file",  # where the data lie
@@ -24,7 +25,7 @@ NOT_COMPARED = {
 }  # fmt: skip
 AUGMENTED = 300_000
 """GSM8K's training set in the paper has 378,000 examples, the original one 7,473."""
-TOLD = journal.of(RunStarted, RunFinished, CommandAcknowledged)
+TOLD = journal.of(RunStarted, RunFinished, CommandAcknowledged, Evaluated)
 
 
 class NotMeasuredError(ValueError):
@@ -38,7 +39,7 @@ class Ours:
     date: of the measurement, UTC. step: optimiser steps until then. speed: None where `stepwise frontier` has
     not measured it. differs: what is not as in our configuration of the paper's row. apart: where there is no
     such configuration, what tells this run from others of its row. steered: how often an operator changed
-    the course, by command.
+    the course, by command. tokens: generated, mean per example. seconds: for an example at batch 1, as speed.
     """
 
     run: str
@@ -53,11 +54,13 @@ class Ours:
     differs: tuple[str, ...]
     apart: tuple[str, ...]
     steered: dict[str, int]
+    tokens: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A row of Table 2 or 3. accuracy, speed, source, words: published, None or "" where nothing is."""
+    """A row of Table 2 or 3, or of Coconut's. All but `ours` is published, None or "" where nothing is."""
 
     task: str
     model: str
@@ -67,6 +70,8 @@ class Result:
     source: str
     words: str
     ours: tuple[Ours, ...]
+    tokens: float | None = None
+    seconds: float | None = None
 
 
 class Counted(NamedTuple):
@@ -90,12 +95,17 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The three tables. left_out: runs that no row was made of, with the reason."""
+    """The three tables of ICoT-SI, and Table 1 (with appendix B) and Figure 3 of Coconut.
+
+    left_out: runs that no row was made of, with the reason.
+    """
 
     table_1: tuple[Statistics, ...]
     table_2: tuple[Result, ...]
     table_3: tuple[Result, ...]
     left_out: dict[str, str]
+    coconut_table_1: tuple[Result, ...] = ()
+    coconut_figure_3: tuple[Result, ...] = ()
 
 
 class Found(NamedTuple):
@@ -118,12 +128,33 @@ def tables(out: Path) -> Tables:
             found.append(read(config, list(journal.read(Path(row.path), TOLD)), Path(row.path)))
         except (ConfigError, NotMeasuredError) as error:
             left_out[row.name] = str(error)
+    latent = [f for f in found if is_coconuts(f.config)]
+    token = [f for f in found if not is_coconuts(f.config)]
+    numbered = [
+        f._replace(method=coconut.thoughts(c)) for f in latent if (c := thoughts_a_step(f)) is not None
+    ]
     return Tables(
         tuple(Statistics(dataset, _counted(dataset)) for dataset in published.DATASETS),
-        tuple(beside(published.TABLE_2, [f for f in found if f.task != published.GSM8K])),
-        tuple(beside(published.TABLE_3, [f for f in found if f.task == published.GSM8K])),
+        tuple(beside(published.TABLE_2, [f for f in token if f.task != published.GSM8K])),
+        tuple(beside(published.TABLE_3, [f for f in token if f.task == published.GSM8K])),
         left_out,
+        tuple(beside(coconut.TABLE_1, latent)),
+        tuple(beside(coconut.FIGURE_3, numbered)),
     )
+
+
+def is_coconuts(config: Config) -> bool:
+    """Whether a run belongs to Coconut's tables: by its data, or as one of thoughts or of whole steps."""
+    taught = config.method
+    return config.data.task in ("prontoqa", "prosqa") or taught.name in LATENT or taught.unit == "step"
+
+
+def thoughts_a_step(found: Found) -> int | None:
+    """Coconut's c on GSM8K; None for what Figure 3 does not show."""
+    taught = found.config.method
+    if found.task != published.GSM8K or taught.name != "coconut" or not taught.curriculum:
+        return None
+    return 0 if taught.no_thought else taught.thoughts_per_step
 
 
 def read(config: Config, events: Iterable[Event], folder: Path) -> Found:
@@ -137,7 +168,8 @@ def read(config: Config, events: Iterable[Event], folder: Path) -> Found:
         raise NotMeasuredError("its data are not the paper's")
     end = ended[-1]
     assert end.accuracy is not None
-    speed = frontier.kept_speed(folder, end.checkpoint)
+    speed = frontier.kept(folder, end.checkpoint)
+    tested = [e.generated_tokens for e in events if isinstance(e, Evaluated) and e.split == "test"]
     partial = end.at.stage < started.stages or config.method.stop_at is not None
     few = config.data.task == "gsm8k" and started.train_examples < AUGMENTED
     return Found(
@@ -153,11 +185,13 @@ def read(config: Config, events: Iterable[Event], folder: Path) -> Found:
             step=end.at.step,
             accuracy=end.accuracy,
             n=end.n,
-            speed=speed[0] if speed else None,
-            speed_date=speed[1] if speed else None,
+            speed=speed.speed if speed else None,
+            speed_date=speed.date if speed else None,
             differs=(f"{started.train_examples:,} training examples",) if few else (),
             apart=(),
             steered=steered(events),
+            tokens=tested[-1] if tested else None,
+            seconds=speed.seconds if speed else None,
         ),
     )
 
@@ -166,6 +200,13 @@ def task(data: DataConfig) -> str:
     """What the tables call a task: 4×4, GSM8K."""
     if data.task == "gsm8k":
         return published.GSM8K
+    default = DataConfig()
+    if data.task == "prontoqa":
+        return coconut.PRONTOQA if data.hops == default.hops else f"{coconut.PRONTOQA}, {data.hops} hops"
+    if data.task == "prosqa":
+        published_ = (data.nodes, data.nouns) == (default.nodes, default.nouns)
+        small = f", {data.nodes} nodes, {data.nouns} nouns"
+        return coconut.PROSQA + ("" if published_ else small)
     return f"{data.digits}×{data.digits if data.digits_b is None else data.digits_b}"
 
 
@@ -187,6 +228,8 @@ def model(config: ModelConfig) -> str:
 
 def method(config: Config, removed: int | None) -> str:
     """What the tables call a method, with what makes it a variant. removed: tokens gone, if not all are."""
+    if is_coconuts(config):
+        return latent_method(config, removed)
     taught = config.method
     tree = ["tree CoT"] if config.data.cot == "tree" else []
     if taught.name != "stepwise":
@@ -209,23 +252,61 @@ def method(config: Config, removed: int | None) -> str:
     return ", ".join([published.SI, *variants])
 
 
+def latent_method(config: Config, removed: int | None) -> str:
+    """What Coconut's tables call a method. removed: steps gone, if not all are."""
+    taught = config.method
+    rows = {
+        "explicit_cot": coconut.COT,
+        "no_cot": coconut.NO_COT,
+        "stepwise": coconut.ICOT,
+        "pause": coconut.PAUSE_AS_THOUGHT if taught.curriculum else coconut.PAUSE,
+        "coconut": coconut.COCONUT if taught.curriculum else coconut.NO_CURRICULUM,
+    }
+    usual = 2 if config.data.task == "gsm8k" else 1
+    variants = [
+        coconut.NO_THOUGHT if taught.no_thought else rows[taught.name],
+        *(["by tokens"] if taught.name == "stepwise" and taught.unit == "token" else []),
+        *(
+            [f"c = {taught.thoughts_per_step}"]
+            if taught.name in LATENT and not taught.no_thought and taught.thoughts_per_step != usual
+            else []
+        ),
+        *([f"{config.schedule.kind} schedule"] if config.schedule.kind != "linear" else []),
+        *(["until it says so"] if taught.latent_end == "classifier" else []),
+        *([f"{removed} steps gone"] if removed is not None else []),
+    ]
+    return ", ".join(variants)
+
+
 def beside(rows: Iterable[Row], found: Iterable[Found]) -> Iterator[Result]:
     """The published rows with the runs that belong to them, then the rows that only runs have; by task."""
     by_row: dict[tuple[str, str, str], list[Found]] = {}
     for one in found:
         by_row.setdefault((one.task, one.model, one.method), []).append(one)
     results = [
-        Result(*row[:-1], _sorted(_compared(one, row) for one in by_row.pop(row[:3], []))) for row in rows
-    ]
+        Result(
+            row.task, row.model, row.method, row.accuracy, row.speed, row.source, row.words,
+            _sorted(_compared(one, row) for one in by_row.pop(row[:3], [])), row.tokens, row.seconds,
+        )
+        for row in rows
+    ]  # fmt: skip
     results += [Result(*key, None, None, "", "", _sorted(_apart(ours))) for key, ours in by_row.items()]
-    return iter(sorted(results, key=lambda row: [int(k) for k in row.task.split("×") if k.isdigit()]))
+    return iter(sorted(results, key=lambda row: _place(row.task)))
+
+
+def _place(task: str) -> tuple[str, list[int]]:
+    """Where a task stands: the sizes of multiplication in order, each other task's variants after it."""
+    return task.partition(",")[0].strip("0123456789×"), [int(k) for k in task.split("×") if k.isdigit()]
 
 
 def _compared(one: Found, row: Row) -> Ours:
     """The run with what it has otherwise than our configuration of the paper's row."""
     if not row.preset:
         return one.ours
-    paper = _flat(presets.resolve(row.preset, {"method.name": one.config.method.name}))
+    overrides: dict[str, Any] = {"method.name": one.config.method.name}
+    if is_coconuts(one.config):
+        overrides = coconut.OVERRIDES.get(row.method, {})
+    paper = _flat(presets.resolve(row.preset, overrides))
     differs = [f"{key} = {shown(v)}" for key, v in _flat(one.config).items() if v != paper[key]]
     return replace(one.ours, differs=(*differs, *one.ours.differs))
 

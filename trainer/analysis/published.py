@@ -37,7 +37,10 @@ class Dataset(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of Table 2 or 3, or of what the text around them says."""
+    """A row of Table 2 or 3, or of what the text around them says; or of a table of another paper.
+
+    tokens: generated, mean per example. seconds: per example, one at a time.
+    """
 
     task: str
     model: str
@@ -47,6 +50,8 @@ class Row(NamedTuple):
     source: str = ""
     words: str = ""
     preset: str = ""
+    tokens: float | None = None
+    seconds: float | None = None
 
 
 DATASETS = (

@@ -23,7 +23,7 @@ def load_task(config: Config) -> Task:
         return Multiplication(data.digits, data.digits_b, data.cot)
     given = partial(text.read_files, data)
     if data.task == "prosqa":
-        return ProsQA(data.nodes, given, own_words=own_words)
+        return ProsQA(data.nodes, data.nouns, given, own_words=own_words)
     if data.task == "prontoqa":
         return ProntoQA(data.hops, given, own_words=own_words)
     if data.train_file is None:

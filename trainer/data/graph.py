@@ -44,7 +44,7 @@ class Graph:
 
     @property
     def height(self) -> dict[int, int]:
-        """The shortest way from each node down to any leaf (paper, section 5.4)."""
+        """The shortest way from each node down to any leaf (Coconut)."""
         leaves = [node for node, below in enumerate(self.children) if not below]
         return distances(self.parents, leaves)
 

@@ -1,9 +1,10 @@
-"""Lines of a task as the papers' files have them: `stepwise data render` and `stepwise data make`."""
+"""Examples of a task as the papers' files have them: `stepwise data render` and `stepwise data make`."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -15,11 +16,11 @@ from trainer.config import Config
 from trainer.data import load_task, multiplication
 from trainer.data.asking import SIGN
 from trainer.data.files import DataError
-from trainer.data.layout import BARS, Line, format_line
+from trainer.data.layout import BARS, Line, format_line, steps
 from trainer.data.pairs import SPLITS
 
 SHOWN = 5  # bad pairs that are named
-GZIP = ".gz"
+GZIP, JSON = ".gz", ".json"
 
 
 def render(pairs: Iterable[bytes], config: Config) -> list[Line]:
@@ -90,7 +91,10 @@ def make(config: Config, split: str, n: int | None) -> list[Line]:
 
 
 def write(lines: Iterable[Line], file: Path) -> None:
-    """Write them, gzipped where the name ends in .gz. Raises `DataError` where a new file cannot be made."""
+    """Write them one a line, or in a list as Coconut's files have them where the name ends in .json.
+
+    Gzipped where it ends in .gz. Raises `DataError` where a new file cannot be made.
+    """
     if file.exists():
         raise DataError(f"{file}: is there already, and is not written over; give another name, or remove it")
     if not file.parent.is_dir():
@@ -98,10 +102,19 @@ def write(lines: Iterable[Line], file: Path) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as raw, _packed(raw, file) as out:
-            out.writelines(f"{format_line(line)}\n".encode() for line in lines)
+            if file.name.removesuffix(GZIP).endswith(JSON):
+                out.write(
+                    json.dumps([_object(line) for line in lines], ensure_ascii=False, indent=1).encode()
+                )
+            else:
+                out.writelines(f"{format_line(line)}\n".encode() for line in lines)
         temporary.rename(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _object(line: Line) -> dict[str, str | list[str]]:
+    return {"question": line.question, "steps": steps(line.cot) if line.cot else [], "answer": line.answer}
 
 
 def _packed(raw: BinaryIO, file: Path) -> AbstractContextManager[BinaryIO]:

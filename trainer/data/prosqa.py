@@ -34,7 +34,7 @@ NOUNS = (
     "jompus kerpus lempus lorpus numpus quimpus rempus rompus rorpus scrompus shumpus sterpus storpus terpus "
     "timpus tumpus vumpus worpus wumpus yerpus yimpus yumpus zhorpus zumpus"
 ).split()
-WORDS = (*NAMES, *NOUNS, "Every", "Is", "is", "a", "or")
+OTHERS = ("Every", "Is", "is", "a", "or")
 MARKS = ".?"
 
 PARENTS = 1.5  # mean of the Poisson distribution
@@ -48,8 +48,11 @@ BLOCK = 256  # graphs grown at once
 class ProsQA(MadeTask):
     """The task of finding the way. A `Task`."""
 
-    def __init__(self, nodes: int, load: Callable[[], dict[str, Contents]], *, own_words: bool) -> None:
-        super().__init__("ProsQA", partial(lines, nodes), WORDS, MARKS, load, own_words=own_words)
+    def __init__(
+        self, nodes: int, nouns: int, load: Callable[[], dict[str, Contents]], *, own_words: bool
+    ) -> None:
+        words = (*NAMES, *NOUNS[:nouns], *OTHERS)
+        super().__init__("ProsQA", partial(lines, nodes, nouns), words, MARKS, load, own_words=own_words)
 
     def understand(self, text: str) -> Problem:
         problem = super().understand(text)
@@ -63,12 +66,15 @@ class ProsQA(MadeTask):
         return problem._replace(expected=known.answer(target), cot="\n".join(known.steps(target)))
 
 
-def lines(nodes: int, seed: int) -> Iterator[Line]:
-    """Examples without end, a function of the seed. nodes: of a graph before those without an edge go."""
+def lines(nodes: int, nouns: int, seed: int) -> Iterator[Line]:
+    """Examples without end, a function of the seed.
+
+    nodes: of a graph before those without an edge go. nouns: of how many they are named.
+    """
     for block in count():
         chance = random.Random(derive(seed, "prosqa", nodes, "words", block))
         for parents, labels in _grown(nodes, generator(seed, "prosqa", nodes, "graphs", block)):
-            found = asked_about(parents, labels, chance)
+            found = asked_about(parents, labels, NOUNS[:nouns], chance)
             if found is not None:
                 yield line(*found, chance)
 
@@ -81,7 +87,7 @@ def line(known: Graph, target: int, chance: random.Random) -> Line:
 
 
 def asked_about(
-    parents: list[list[int]], labels: list[int], chance: random.Random
+    parents: list[list[int]], labels: list[int], names: list[str], chance: random.Random
 ) -> tuple[Graph, int] | None:
     """A question about a grown graph, names drawn, with what is right; None where no way is long enough."""
     edges = [(node, child) for child, above in enumerate(parents) for node in above]
@@ -104,7 +110,7 @@ def asked_about(
     number = {node: new for new, node in enumerate(kept)}
     people_count = sum(not parents[node] for node in kept)
     people = iter(chance.sample(NAMES, people_count))
-    nouns = iter(chance.sample(NOUNS, len(kept) - people_count))
+    nouns = iter(chance.sample(names, len(kept) - people_count))
     told = Graph(
         tuple(next(nouns if parents[node] else people) for node in kept),
         tuple((number[node], number[child]) for node, child in edges),

@@ -66,7 +66,7 @@ class Coconut:
         self._curriculum = config.curriculum
         self.stages = self._all_gone if config.curriculum else 0
         self.start = min(config.start_from, self.stages)
-        self._per_step = 0 if config.no_thought else config.thoughts_per_step
+        self.per_step = 0 if config.no_thought else config.thoughts_per_step
         self._pad_to_max = config.pad_latent_to_max
         self._what = {"coconut": "thoughts", "pause": "pauses"}[config.name]
         self.eos_id: int = tokenizer.eos_token_id
@@ -99,8 +99,8 @@ class Coconut:
 
     def describe(self, stage: int) -> str:
         level = self._level(stage)
-        gone, thoughts = self.removed(stage), min(level, self.last) * self._per_step
-        if not self._per_step:
+        gone, thoughts = self.removed(stage), min(level, self.last) * self.per_step
+        if not self.per_step:
             return f"{gone} of {self.longest} steps are gone"
         if gone < self.longest:
             text = f"{gone} of {self.longest} steps are {self._what}"
@@ -129,7 +129,7 @@ class Coconut:
         longest = 0
         for level in range(self._all_gone + 1):
             dropped_N = self._gone(examples, torch.full((len(examples),), level))
-            own = min(level, self.last) * self._per_step + self._markers
+            own = min(level, self.last) * self.per_step + self._markers
             longest = max(longest, int((examples.length_N - dropped_N).max()) + own)
         return longest
 
@@ -191,15 +191,13 @@ class Coconut:
         With the classifier at most as many; none more than asked for where `thoughts` says how many.
         """
         assert not explicit and (self.thinks or thoughts is None)
-        most = min(self._level(scheduled), self.last) * self._per_step if thoughts is None else thoughts
-        asked, thinker = [list(question) for question in questions], None
-        if self.start_id is not None and self.end_id is not None and self.thought_id is not None:
-            asked = [[*question, self.start_id] for question in asked]
-            if self._fed_back:
-                ends = (self.end_id, self.thought_id) if self._classified and thoughts is None else None
-                thinker = Thinker(most, self.end_id, ends, on_thought)
-            else:
-                asked = [[*question, *[self.thought_id] * most, self.end_id] for question in asked]
+        most = min(self._level(scheduled), self.last) * self.per_step if thoughts is None else thoughts
+        asked, thinker = [self.prompt(question, most)[0] for question in questions], None
+        if self._fed_back:
+            assert self.start_id is not None and self.end_id is not None and self.thought_id is not None
+            ends = (self.end_id, self.thought_id) if self._classified and thoughts is None else None
+            asked = [[*question, self.start_id] for question in questions]
+            thinker = Thinker(most, self.end_id, ends, on_thought)
         return greedy(
             model,
             asked,
@@ -211,6 +209,13 @@ class Coconut:
             on_token=on_token,
             interrupted=interrupted,
         )
+
+    def prompt(self, question: Sequence[int], most: int) -> tuple[list[int], int]:
+        """A question's ids with so many thoughts, or pauses, between the markers; how many are fed back."""
+        if self.start_id is None or self.end_id is None or self.thought_id is None:
+            return list(question), 0
+        ids = [*question, self.start_id, *[self.thought_id] * most, self.end_id]
+        return ids, most if self._fed_back else 0
 
     @property
     def _markers(self) -> int:
@@ -228,9 +233,9 @@ class Coconut:
         """How many thoughts each example has at its stage, in training."""
         steps_N = examples.steps
         if self._classified:
-            return level_N.clamp(max=self.last).minimum(steps_N) * self._per_step
+            return level_N.clamp(max=self.last).minimum(steps_N) * self.per_step
         most_N = torch.full_like(level_N, self.last) if self._pad_to_max else steps_N.clamp(max=self.last)
-        return torch.where(level_N > self.last, most_N, level_N) * self._per_step
+        return torch.where(level_N > self.last, most_N, level_N) * self.per_step
 
     def _put(self, examples: Examples, dropped_B: Tensor, thoughts_B: Tensor) -> LatentBatch:
         """Rows without their first `dropped_B` CoT tokens and with `thoughts_B` thoughts between the markers.

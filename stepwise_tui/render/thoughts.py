@@ -1,0 +1,116 @@
+"""What thoughts hold: the search of a question, how parallel it is, what is said when made to speak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stepwise_tui.glyphs import Glyphs
+from stepwise_tui.output import table
+from stepwise_tui.render import picture
+from stepwise_tui.render.screen import Screen
+from stepwise_tui.text import accuracy
+from trainer.analysis.thoughts import PERCENTILES, TOP, Thoughts, Tree
+
+BAR = 20  # columns of a probability of 1
+
+
+def tree_lines(tree: Tree, glyphs: Glyphs) -> list[str]:
+    """The search of one question, frontier by frontier: each node with its probability, and whether it leads
+    to the target. At most 72 columns."""
+    goal = f", asked for {tree.target}" if tree.target else ""
+    lines = [f"{tree.root}{goal}"]
+    width = max((len(c.name) for one in tree.frontiers for c in one.candidates), default=0)
+    for one in tree.frontiers:
+        lines.append(f"after {one.thoughts} thought{'s' if one.thoughts > 1 else ''}")
+        for c in one.candidates:
+            bar = glyphs.full * round(c.probability * BAR)
+            what = f"leads to {tree.target}" if c.leads and c.name != tree.target else ""
+            what = "the target" if c.name == tree.target else what
+            height = f"{c.height} above a leaf" if c.height else "a leaf"
+            about = ", ".join(filter(None, (height, what)))
+            lines.append(
+                f"  {glyphs.limb} {c.name:<{width}}  {c.probability:.2f}  {bar:<{BAR}}  {about}".rstrip()
+            )
+    return lines
+
+
+def show(found: Thoughts, out: Screen) -> None:
+    """All of it as text."""
+    blocks = ["\n".join(tree_lines(tree, out.glyphs)) for tree in found.trees]
+    if found.parallel:
+        head = ("thoughts", "questions", *(f"top {top}" for top in TOP))
+        by_thoughts: dict[int, dict[int, Any]] = {}
+        for row in found.parallel:
+            by_thoughts.setdefault(row.thoughts, {})[row.top] = row
+        rows = [
+            (str(k), str(own[TOP[0]].n), *(f"{own[top].mean:.2f}" for top in TOP))
+            for k, own in by_thoughts.items()
+        ]
+        blocks.append("Probability of the likeliest nodes together, mean\n\n" + table(head, rows))
+    if found.heights:
+        head = ("thoughts", "height", "leads to the target", "others")
+        blocks.append(
+            "Probability of a node by its height, mean (nodes)\n\n" + table(head, list(_heights(found)))
+        )
+    head = ("thoughts", "accuracy", *(found.forced[0].paths if found.forced else ()))
+    rows = [
+        (str(one.thoughts), accuracy(one.accuracy), *(f"{share:.0%}" for share in one.paths.values()))
+        for one in found.forced
+    ]
+    blocks.append(f"Made to speak after so many thoughts, {found.n} test examples\n\n" + table(head, rows))
+    out.print("\n\n".join(blocks))
+
+
+def _heights(found: Thoughts) -> Iterator[tuple[str, ...]]:
+    by_height: dict[tuple[int, int], dict[bool, str]] = {}
+    for row in found.heights:
+        cell = f"{row.mean:.2f} ({row.n})"
+        by_height.setdefault((row.thoughts, row.height), {})[row.leads] = cell
+    for (k, height), cells in by_height.items():
+        yield str(k), str(height), cells.get(True, ""), cells.get(False, "")
+
+
+def plot(found: Thoughts, axes: Any) -> None:
+    """Parallelism, value by height, and accuracy when made to speak, side by side on matplotlib's figure."""
+    figure = axes.figure
+    axes.remove()
+    figure.set_size_inches(picture.INCHES[0] * 1.7, picture.INCHES[1])
+    left, middle, right = figure.subplots(1, 3)
+    _plot_parallel(found, left)
+    _plot_heights(found, middle)
+    right.plot(
+        [o.thoughts for o in found.forced], [o.accuracy for o in found.forced], "-o", color=picture.COLOURS[0]
+    )
+    for counted in (middle, right):
+        counted.xaxis.get_major_locator().set_params(integer=True)
+    right.set(xlabel="thoughts before it speaks", ylabel="accuracy", ylim=(-0.02, 1.05))
+
+
+def _plot_parallel(found: Thoughts, axes: Any) -> None:
+    for row in found.parallel:
+        if row.thoughts <= 2:
+            label = f"top {row.top}, thought {row.thoughts}"
+            style = picture.DASHES[row.thoughts - 1]
+            colour = picture.COLOURS[TOP.index(row.top)]
+            axes.plot(PERCENTILES, row.percentiles, linestyle=style, color=colour, label=label)
+    axes.set(xlabel="percentile of questions", ylabel="probability together", ylim=(-0.02, 1.05))
+    if found.parallel:
+        axes.legend(fontsize=7)
+
+
+def _plot_heights(found: Thoughts, axes: Any) -> None:
+    for thoughts in sorted({row.thoughts for row in found.heights if row.thoughts <= 2}):
+        for leads in (True, False):
+            rows = [row for row in found.heights if (row.thoughts, row.leads) == (thoughts, leads)]
+            axes.plot(
+                [row.height for row in rows],
+                [row.mean for row in rows],
+                marker="o" if leads else "x",
+                linestyle=picture.DASHES[thoughts - 1],
+                color=picture.COLOURS[0 if leads else 1],
+                label=f"{'leads to the target' if leads else 'others'}, thought {thoughts}",
+            )
+    axes.set(xlabel="height above a leaf", ylabel="probability of a node", ylim=(-0.02, 1.05))
+    if found.heights:
+        axes.legend(fontsize=7)

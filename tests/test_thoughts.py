@@ -1,0 +1,147 @@
+"""What thoughts hold: rows are right, probabilities are those of a naive pass, and all is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepwise_tui.glyphs import ASCII
+from stepwise_tui.render import thoughts as rendered
+from tests.test_cli import call
+from trainer import config as configuration
+from trainer import inspection
+from trainer.analysis import measure_thoughts, thoughts
+from trainer.analysis.measure_thoughts import ThoughtsError
+from trainer.data import graph, layout
+from trainer.data import tokenizer as vocabulary
+from trainer.run import Run
+
+KNOWN = graph.read(
+    "Tom is a bompus. Tom is a dumpus. Every bompus is a felpus. Every bompus is a gerpus. "
+    "Every felpus is a jompus. Every dumpus is a hilpus. Max is a kerpus. Is Tom a kerpus or jompus?"
+)
+TREE = thoughts.tree(
+    "",
+    KNOWN,
+    [{"bompus": 0.7, "dumpus": 0.2}, {"felpus": 0.5, "gerpus": 0.3, "hilpus": 0.1}, {"jompus": 0.9}],
+)
+
+
+def test_a_frontier_is_what_so_many_steps_lead_to_and_the_likeliest_is_first() -> None:
+    assert [[c.name for c in one.candidates] for one in TREE.frontiers] == [
+        ["bompus", "dumpus"], ["felpus", "gerpus", "hilpus"], ["jompus"],
+    ]  # fmt: skip
+    first = TREE.frontiers[0].candidates
+    assert [(c.depth, c.height, c.leads) for c in first] == [(1, 1, True), (1, 1, False)]
+    assert [c.leads for c in TREE.frontiers[1].candidates] == [True, False, False]
+    assert (TREE.root, TREE.target) == ("Tom", "jompus")
+
+
+def test_probabilities_are_added_up_and_sorted_by_height() -> None:
+    found = {(row.thoughts, row.top): row for row in thoughts.parallel([TREE, TREE])}
+    assert found[1, 1].mean == pytest.approx(0.7) and found[2, 2].mean == pytest.approx(0.8)
+    assert found[1, 1].n == 2 and not any(k == 3 for k, _ in found), "one candidate is no choice"
+    heights = {(row.thoughts, row.height, row.leads): row for row in thoughts.at_heights([TREE])}
+    assert heights[2, 0, False].n == 2 and heights[2, 0, False].mean == pytest.approx(0.2)
+    assert heights[1, 1, True].mean == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("count", "spoken", "expected"),
+    [
+        (0, ["Tom is a bompus.", "Every bompus is a felpus.", "Every felpus is a jompus."], "correct path"),
+        (1, ["Every bompus is a felpus.", "Every felpus is a jompus."], "correct path"),
+        (1, ["Every bompus is a gerpus."], "wrong target"),
+        (1, ["Every felpus is a jompus."], "hallucination"),
+        (0, ["Tom is a felpus."], "hallucination"),
+        (0, ["Tom is a bompus.", "Every felpus is a jompus."], "hallucination"),
+        (0, ["nonsense"], "hallucination"),
+        (3, [], "right answer"),
+    ],
+)
+def test_what_is_spoken_is_judged(count: int, spoken: list[str], expected: str) -> None:
+    assert thoughts.path(KNOWN, count, spoken, right=True) == expected
+
+
+def test_a_way_that_is_no_shortest_one_is_a_longer_path() -> None:
+    known = graph.read(
+        "Tom is a bompus. Tom is a dumpus. Every bompus is a dumpus. Every dumpus is a felpus. "
+        "Max is a kerpus. Is Tom a kerpus or felpus?"
+    )
+    long = ["Tom is a bompus.", "Every bompus is a dumpus.", "Every dumpus is a felpus."]
+    assert thoughts.path(known, 0, long, right=True) == "longer path"
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3))
+def test_shares_and_trees_take_any_probabilities(values: Sequence[float]) -> None:
+    tree = thoughts.tree("", KNOWN, [dict(zip(("bompus", "dumpus"), values, strict=False))])
+    sums = [row.mean for row in thoughts.parallel([tree])]
+    assert sums == sorted(sums)
+    assert all(len(line) <= 80 and line.isascii() for line in rendered.tree_lines(tree, ASCII))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few steps of Coconut on a small ProsQA, to its end."""
+    folder = tmp_path_factory.mktemp("thoughts") / "run"
+    document: dict[str, Any] = {
+        "device": "cpu",
+        "data": {"task": "prosqa", "nodes": 8, "nouns": 8, "train": 64, "valid": 8, "test": 12},
+        "model": {"init": "scratch", "vocab": "task", "layers": 1, "heads": 2, "width": 16, "dropout": 0.0},
+        "method": {"name": "coconut", "max_latent_stage": 2},
+        "schedule": {"steps_per_token": 2},
+        "optim": {"batch": 8, "lr": 1e-3},
+        "stop": {"steps": 8},
+    }
+    one = Run(configuration.build(document), folder)
+    one.start()
+    one.wait()
+    return folder
+
+
+def test_probabilities_are_those_of_a_naive_pass(run: Path) -> None:
+    loaded = inspection.open_checkpoint(str(run), None, run.parent)
+    parts = loaded.parts
+    method, model, tokenizer = parts.method, parts.model, parts.tokenizer
+    line = parts.task.example_text(parts.splits["test"], 0, tokenizer)
+    known = graph.read(line.question)
+    asked = layout.encode_question(line.question, tokenizer)
+    named = [[known.names[n] for n in thoughts.reached(known, k)] for k in (1, 2)]
+    found = list(measure_thoughts.probabilities(method, model, tokenizer, asked, named))
+    embed, vocab = model.get_input_embeddings(), tokenizer.get_vocab()
+    for steps, names in enumerate(named, start=1):
+        given_BTD = embed(torch.tensor([[*asked, vocab["<|start-latent|>"]]]))
+        with torch.no_grad():
+            for _ in range(steps):
+                last = model.base_model(inputs_embeds=given_BTD).last_hidden_state[:, -1:]
+                given_BTD = torch.cat([given_BTD, last], 1)
+            after = [vocab["<|end-latent|>"], *vocabulary.encode(" Every", tokenizer)]
+            given_BTD = torch.cat([given_BTD, embed(torch.tensor([after]))], 1)
+            shares_V = model(inputs_embeds=given_BTD).logits[0, -1].softmax(-1)
+        for name in names:
+            assert found[steps - 1][name] == pytest.approx(float(shares_V[vocab[f" {name}"]]), abs=1e-6)
+
+
+def test_the_command_shows_writes_and_draws_what_was_measured(run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "thoughts.png"
+    shown = call("thoughts", str(run), "--example", "2", "--save", str(picture))
+    assert "after 1 thought" in shown.stdout and "Made to speak" in shown.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    document = json.loads(call("thoughts", str(run), "--limit", "5", "--json").stdout)
+    assert document["n"] == 5 and [one["thoughts"] for one in document["forced"]] == [0, 1, 2]
+    assert sum(document["forced"][0]["paths"].values()) == pytest.approx(1)
+    for frontier in document["trees"][0]["frontiers"]:
+        assert 0 < sum(c["probability"] for c in frontier["candidates"]) <= 1.001
+
+
+def test_what_has_no_thoughts_is_refused(run: Path) -> None:
+    loaded = inspection.open_checkpoint(str(run), None, run.parent)
+    with pytest.raises(ThoughtsError, match="--example 13: the test examples are 1 to 12"):
+        measure_thoughts.measure(loaded, None, [13])

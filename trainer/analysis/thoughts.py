@@ -1,0 +1,198 @@
+"""What thoughts hold: the nodes that the next step may begin at, with probabilities (Coconut, Figures 7–9).
+
+After k thoughts a model that is made to speak says step k + 1, "Every X is a Y.": X is a node that k steps
+lead to, and its probability says how promising the model holds it. So thoughts can be read as a breadth-first
+search of the graph. Pure; `measure_thoughts` asks the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import mean
+from typing import Literal
+
+from trainer.data.graph import Graph
+
+TOP = (1, 2, 3)
+"""Of how many candidates Figure 8 adds up the probabilities."""
+PERCENTILES = tuple(range(0, 101, 10))
+
+Path = Literal["correct path", "longer path", "wrong target", "hallucination", "right answer", "wrong answer"]
+PATHS: tuple[Path, ...] = (
+    "correct path", "longer path", "wrong target", "hallucination", "right answer", "wrong answer"
+)  # fmt: skip
+"""What a model spoke of the way: a shortest way to the target, a longer one, a way to another node, an edge
+that is not there; or the answer alone, right or wrong (Coconut, section 5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node that the next step may begin at.
+
+    depth: fewest steps from the root. height: fewest steps down to a leaf. leads: whether the target can be
+    reached from it. probability: that the model names it, among all words.
+    """
+
+    name: str
+    depth: int
+    height: int
+    leads: bool
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """After so many thoughts, each in the place of a step: the candidates, the likeliest first."""
+
+    thoughts: int
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The search that the thoughts about one question can be read as. target: "" where nobody knows it."""
+
+    question: str
+    root: str
+    target: str
+    frontiers: tuple[Frontier, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """How the probability is spread after so many thoughts (Figure 8).
+
+    top: of how many candidates it is added up. percentiles: of that sum over the examples, at PERCENTILES.
+    """
+
+    thoughts: int
+    top: int
+    n: int
+    mean: float
+    percentiles: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AtHeight:
+    """Candidates of one height after so many thoughts: how many, and their probability (Figure 9)."""
+
+    thoughts: int
+    height: int
+    leads: bool
+    n: int
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """Made to speak after so many thoughts. paths: the share of each of PATHS; empty without a graph."""
+
+    thoughts: int
+    n: int
+    accuracy: float
+    paths: dict[Path, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Thoughts:
+    """All of it for one checkpoint. trees: of the examples that were asked for by number."""
+
+    checkpoint: str
+    n: int
+    trees: tuple[Tree, ...]
+    parallel: tuple[Parallel, ...]
+    heights: tuple[AtHeight, ...]
+    forced: tuple[Forced, ...]
+
+
+def reached(known: Graph, steps: int) -> list[int]:
+    """The nodes that exactly so many steps lead to from the root."""
+    children, nodes = known.children, {known.root}
+    for _ in range(steps):
+        nodes = {child for node in nodes for child in children[node]}
+    return sorted(nodes)
+
+
+def frontier(known: Graph, thoughts: int, probabilities: Mapping[str, float]) -> Frontier:
+    """The nodes that so many steps lead to. probabilities: by name; 0 where one has none."""
+    depth, height, target = known.depth, known.height, known.target
+    leading = {} if target is None else known.leading_to(target)
+    candidates = (
+        Candidate(
+            known.names[node],
+            depth[node],
+            height.get(node, 0),
+            node in leading,
+            probabilities.get(known.names[node], 0.0),
+        )
+        for node in reached(known, thoughts)
+    )
+    return Frontier(thoughts, tuple(sorted(candidates, key=lambda one: -one.probability)))
+
+
+def tree(question: str, known: Graph, probabilities: Iterable[Mapping[str, float]]) -> Tree:
+    """The search of one question. probabilities: by name, after the first thought, the second, …; a frontier
+    that nothing is left of is no part of it."""
+    frontiers = (frontier(known, number, found) for number, found in enumerate(probabilities, start=1))
+    target = known.target
+    return Tree(
+        question,
+        known.names[known.root],
+        "" if target is None else known.names[target],
+        tuple(one for one in frontiers if one.candidates),
+    )
+
+
+def parallel(trees: Sequence[Tree]) -> list[Parallel]:
+    """How much the likeliest candidates have together, thought by thought; only where there is a choice."""
+    found = []
+    for thoughts, frontiers in _by_thoughts(trees).items():
+        open_ = [one for one in frontiers if len(one.candidates) > 1]
+        for top in TOP if open_ else ():
+            sums = sorted(sum(c.probability for c in one.candidates[:top]) for one in open_)
+            at = tuple(sums[round(share / 100 * (len(sums) - 1))] for share in PERCENTILES)
+            found.append(Parallel(thoughts, top, len(sums), mean(sums), at))
+    return found
+
+
+def at_heights(trees: Sequence[Tree]) -> list[AtHeight]:
+    """The probability of candidates by their height, those that lead to the target and the others apart."""
+    found = []
+    for thoughts, frontiers in _by_thoughts(trees).items():
+        groups: dict[tuple[int, bool], list[float]] = {}
+        for one in (candidate for frontier_ in frontiers for candidate in frontier_.candidates):
+            groups.setdefault((one.height, one.leads), []).append(one.probability)
+        found += [
+            AtHeight(thoughts, *key, len(values), mean(values)) for key, values in sorted(groups.items())
+        ]
+    return found
+
+
+def _by_thoughts(trees: Iterable[Tree]) -> dict[int, list[Frontier]]:
+    found: dict[int, list[Frontier]] = {}
+    for one in (frontier_ for tree_ in trees for frontier_ in tree_.frontiers):
+        found.setdefault(one.thoughts, []).append(one)
+    return dict(sorted(found.items()))
+
+
+def path(known: Graph, thoughts: int, spoken: Sequence[str], right: bool) -> Path:
+    """What a model spoke of the way after so many thoughts. spoken: its sentences. right: its answer."""
+    if not spoken:
+        return "right answer" if right else "wrong answer"
+    edges = {known.sentence(*edge): edge for edge in known.edges}
+    way = [edges.get(sentence) for sentence in spoken]
+    steps = [edge for edge in way if edge is not None]
+    joined = all(one[1] == next_[0] for one, next_ in pairwise(steps))
+    if len(steps) < len(way) or not joined or steps[0][0] not in reached(known, thoughts):
+        return "hallucination"
+    if steps[-1][1] != known.target:
+        return "wrong target"
+    shortest = known.depth[steps[-1][1]]
+    return "correct path" if thoughts + len(steps) == shortest else "longer path"
+
+
+def shares(paths: Sequence[Path]) -> dict[Path, float]:
+    """The share of each; nothing of none."""
+    return {one: paths.count(one) / len(paths) for one in PATHS} if paths else {}
