@@ -67,7 +67,8 @@ def _words(event: Event, names: Mapping[str, str]) -> str | None:
                 f"  {short(event.tokens_per_second)} tok/s{skipped}"
             )
         case Evaluated():
-            return f"{event.split} accuracy {accuracy(event.accuracy)} ({event.correct}/{event.n})"
+            doubt = f"; all decoded, since {event.disagreed} came out otherwise" if event.disagreed else ""
+            return f"{event.split} accuracy {accuracy(event.accuracy)} ({event.correct}/{event.n}){doubt}"
         case StageEntered():
             reset = ", optimiser reset" if event.optimizer_reset else ""
             why = f": {event.why}" if event.why else ""

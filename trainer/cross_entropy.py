@@ -21,6 +21,9 @@ costs to add up the gradient of its head, slice by slice (docs/log.md)."""
 LEAST_ROWS = {"cpu": 128, "cuda": 4_096}
 """What keeps the units of a device busy."""
 
+CLEAR = {torch.float32: 2**-12, torch.bfloat16: 2**-5, torch.float16: 2**-8}
+"""By what share of its size a logit must lead in these products, lest rounding turn the order."""
+
 _plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -57,7 +60,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_ND = torch.empty_like(hidden_ND) if wanted else None
         grad_VD = torch.zeros_like(weight_VD) if wanted else None
         factor_VD = weight_VD.to(dtype)
-        count = max(LEAST_ROWS[hidden_ND.device.type], int(ROWS_PER_WIDTH * hidden_ND.shape[1]))
+        count = _rows_at_once(hidden_ND)
         for start in range(0, len(labels_N), count):
             rows = slice(start, start + count)
             hidden_RD, labels_R = hidden_ND[rows].to(dtype), labels_N[rows]
@@ -93,10 +96,37 @@ def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor)
     The logits are hidden_ND @ weight_VDᵀ, multiplied in autocast's precision where that is on; nats in fp32.
     """
     device = hidden_ND.device.type
-    lowered = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if lowered else weight_VD.dtype
+    dtype = _multiplied_in(device, weight_VD)
     with torch.autocast(device, enabled=False):
         total, losses_N = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
             hidden_ND, weight_VD, labels_N, dtype
         )
     return total, losses_N
+
+
+def lead(hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor) -> Tensor:
+    """Whether each label is the likeliest token by far more than rounding turns (N); true where `IGNORED`."""
+    device = hidden_ND.device.type
+    dtype = _multiplied_in(device, weight_VD)
+    factor_VD = weight_VD.to(dtype)
+    ahead_N = labels_N == IGNORED
+    count = _rows_at_once(hidden_ND)
+    with torch.autocast(device, enabled=False):
+        for start in range(0, len(labels_N), count):
+            rows = slice(start, start + count)
+            targets_R1 = labels_N[rows].masked_fill(ahead_N[rows], 0)[:, None]
+            logits_RV = hidden_ND[rows].to(dtype) @ factor_VD.t()
+            own_R = logits_RV.gather(1, targets_R1)[:, 0].float()
+            other_R = logits_RV.scatter_(1, targets_R1, -torch.inf).max(1).values.float()
+            scale_R = torch.maximum(own_R.abs(), other_R.abs()).clamp(min=1.0)
+            ahead_N[rows] |= own_R - other_R > CLEAR[dtype] * scale_R
+    return ahead_N
+
+
+def _multiplied_in(device: str, weight_VD: Tensor) -> torch.dtype:
+    """The dtype of products with that weight: autocast's where that is on."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
+
+
+def _rows_at_once(hidden_ND: Tensor) -> int:
+    return max(LEAST_ROWS[hidden_ND.device.type], int(ROWS_PER_WIDTH * hidden_ND.shape[1]))

@@ -13,6 +13,7 @@ from trainer.data.layout import separator_ids
 from trainer.data.task import Task
 from trainer.decode import token_texts
 from trainer.events import At, Cause, Evaluated, ShownExample, Split
+from trainer.foretelling import shortened
 from trainer.methods.base import Decoded, Examples, Method, Model
 
 CHUNK = 250
@@ -47,14 +48,15 @@ def evaluate(
     tokenizer: PreTrainedTokenizerBase,
     *,
     explicit: bool = False,
+    shortcut: bool = False,
     chunk: int = CHUNK,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Result | None:
     """Greedy answers to `examples` (one at least) after `scheduled` removals, compared with the true ones.
 
     The answer is the text after ####, without commas (official code). explicit: ask for all of the CoT, of
-    a model that answers both ways. `interrupted` is asked between tokens and must stay true once it is;
-    then there is no result.
+    a model that answers both ways. shortcut: see `answers`. `interrupted` is asked between tokens and must
+    stay true once it is; then there is no result.
     """
     started = time.perf_counter()
     given = answers(
@@ -64,6 +66,7 @@ def evaluate(
         scheduled,
         answer_room(examples),
         explicit=explicit,
+        shortcut=shortcut,
         chunk=chunk,
         interrupted=interrupted,
     )
@@ -80,10 +83,20 @@ def answers(
     room: int,
     *,
     explicit: bool = False,
+    shortcut: bool = False,
     chunk: int = CHUNK,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Decoded | None:
-    """What a model writes to each example, in at most `room` tokens; None when interrupted."""
+    """What a model writes to each example, in at most `room` tokens; None when interrupted.
+
+    shortcut: most are thought to be right, and are not decoded where one pass surely tells that they are.
+    """
+    if shortcut and not explicit:
+
+        def decode(some: Examples) -> Decoded | None:
+            return answers(method, model, some, scheduled, room, chunk=chunk, interrupted=interrupted)
+
+        return shortened(method, model, examples, scheduled, decode, interrupted)
     parts = []
     for start in range(0, len(examples), chunk):
         parts.append(
@@ -149,6 +162,8 @@ def told(result: Result, at: At, split: Split, cause: Cause) -> Evaluated:
         cause=cause,
         cot_match=result.cot_match,
         generated_tokens=result.generated_tokens,
+        foretold=result.decoded.foretold,
+        disagreed=result.decoded.disagreed,
     )
 
 

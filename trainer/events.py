@@ -168,6 +168,8 @@ class Evaluated(Event):
 
     cot_tokens, generated_tokens: the CoT's alone and all that was written, mean per example. cot_match:
     share of examples whose CoT is exactly what is left of the true one. None in journals of before.
+    foretold: examples that were not decoded, since one pass told what decoding writes; disagreed: of such
+    that were decoded as well, how many came out otherwise, so that in the end all were decoded.
     """
 
     split: Split
@@ -180,6 +182,8 @@ class Evaluated(Event):
     cause: Cause = "schedule"
     cot_match: float | None = None
     generated_tokens: float | None = None
+    foretold: int = 0
+    disagreed: int = 0
 
 
 @_event

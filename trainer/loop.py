@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from trainer import checkpoint, ending, evaluate, gate, schedule
+from trainer import checkpoint, ending, evaluate, foretelling, gate, schedule
 from trainer.chat import respond, summary
 from trainer.checkpoint import CheckpointError, TrainState
 from trainer.config import GATED, Config, get
@@ -428,7 +428,8 @@ class Loop:
         if split == "valid":
             examples = examples[: self.config.eval.examples]
         scheduled, started = self.progress.scheduled, time.perf_counter()
-        given = self.rank.everywhere(Rank.answer, split, len(examples), scheduled)
+        mostly_right = self.accuracy is not None and self.accuracy >= foretelling.WORTH
+        given = self.rank.everywhere(Rank.answer, split, len(examples), scheduled, int(mostly_right))
         self._become(before)
         if given is None:
             return None

@@ -153,12 +153,18 @@ class Rank:
         self.method.configure(config.method)
         self.updater.configure(config.optim)
 
-    def answer(self, split: Split, count: int, scheduled: int) -> Decoded | None:
+    def answer(self, split: Split, count: int, scheduled: int, shortcut: int) -> Decoded | None:
         """Greedy answers to the first `count` examples of a split, at rank 0; None when interrupted."""
         room, mine = answer_room(self.parts.splits[split][:count]), self._share(split, count)
         with self.compute.autocast(self.parts.device):
             given = answers(
-                self.method, self.whole().model, mine, scheduled, room, interrupted=self.interrupted
+                self.method,
+                self.whole().model,
+                mine,
+                scheduled,
+                room,
+                shortcut=bool(shortcut),
+                interrupted=self.interrupted,
             )
         if given is None:
             self.world.interrupt()

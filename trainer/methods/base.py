@@ -140,13 +140,20 @@ class Decoded:
     """What the model wrote to each question. cot, answer: token ids, without EOS and ####.
 
     tokens: how many were generated in all, a continuous thought counting as one. seconds: wall time of the
-    whole call.
+    whole call. foretold: rows that a pass over the true ones told, without decoding (trainer/foretelling.py).
+    disagreed: of those that were decoded all the same, how many came out otherwise.
     """
 
     cot: list[list[int]]
     answer: list[list[int]]
     tokens: list[int]
     seconds: float
+    foretold: int = 0
+    disagreed: int = 0
+
+    def rows(self, start: int, end: int) -> Decoded:
+        """Some of the rows; no time is theirs."""
+        return Decoded(self.cot[start:end], self.answer[start:end], self.tokens[start:end], 0.0)
 
     @classmethod
     def joined(cls, parts: Sequence[Decoded]) -> Decoded:
@@ -156,6 +163,8 @@ class Decoded:
             answer=[ids for part in parts for ids in part.answer],
             tokens=[count for part in parts for count in part.tokens],
             seconds=sum(part.seconds for part in parts),
+            foretold=sum(part.foretold for part in parts),
+            disagreed=sum(part.disagreed for part in parts),
         )
 
 
@@ -201,6 +210,12 @@ class Method(Protocol):
 
     def right(self, model: Model, batch: Batch) -> Tensor:
         """Whether each label (B×L) is the likeliest token at its place; true where there is none."""
+        ...
+
+    def foretell(self, model: Model, examples: Examples, scheduled: int) -> tuple[Tensor, Decoded] | None:
+        """Of which examples (B) one pass surely tells what greedy decoding writes, namely what is true; and
+        these rows, true for all of them. None where a pass cannot tell.
+        """
         ...
 
     def generate(

@@ -173,6 +173,9 @@ class Coconut:
         right_BL: Tensor = logits_BLV.max(-1).indices == batch.labels_BL
         return right_BL | (batch.labels_BL == IGNORED)
 
+    def foretell(self, model: Model, examples: Examples, scheduled: int) -> None:
+        """Thoughts take their passes one after the other, also where the truth is known: none is saved."""
+
     def generate(
         self,
         model: Model,

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trainer.config import MethodConfig
-from trainer.cross_entropy import IGNORED, plain_head
-from trainer.decode import greedy
+from trainer.cross_entropy import IGNORED, lead, plain_head
+from trainer.decode import greedy, split_answer
 from trainer.methods import losses, tokens
 from trainer.methods.base import Batch, Decoded, Examples, Losses, Model
 from trainer.schedule import offset_distribution
@@ -144,12 +144,24 @@ class Stepwise:
         head_VD = plain_head(model)
         if head_VD is None:
             return losses.of_logits(_logits(model, batch), batch, labels)
-        hidden_BTD = model.base_model(**_given(batch)).last_hidden_state
-        return losses.of_hidden(hidden_BTD[:, batch.first : -1], head_VD, batch, labels)
+        return losses.of_hidden(_hidden(model, batch), head_VD, batch, labels)
 
     def right(self, model: Model, batch: Batch) -> Tensor:
         likeliest_BL = _logits(model, batch).max(-1).indices
         return (likeliest_BL == batch.labels_BL) | (batch.labels_BL == IGNORED)
+
+    def foretell(self, model: Model, examples: Examples, scheduled: int) -> tuple[Tensor, Decoded] | None:
+        head_VD = plain_head(model)
+        if head_VD is None:
+            return None
+        batch = self.rows(examples, scheduled, None)
+        rows = [[id for id in row if id != IGNORED] for row in batch.labels_BL.tolist()]
+        parts = [split_answer(row, self.eos_id, self.separator_id) for row in rows]
+        batch = batch.to(model.device)
+        hidden_ND = _hidden(model, batch).flatten(0, 1)
+        ahead_N = lead(hidden_ND, head_VD, batch.labels_BL.flatten())
+        sure_B = ahead_N.view_as(batch.labels_BL).all(1)
+        return sure_B, Decoded([c for c, _ in parts], [a for _, a in parts], [len(row) for row in rows], 0.0)
 
     def generate(
         self,
@@ -192,6 +204,12 @@ class Stepwise:
 def _given(batch: Batch) -> dict[str, Any]:
     positions = {} if batch.position_ids_BT is None else {"position_ids": batch.position_ids_BT}
     return {"input_ids": batch.input_ids_BT, "use_cache": False, **positions}
+
+
+def _hidden(model: Model, batch: Batch) -> Tensor:
+    """The last hidden states at the labels only, B×L×D."""
+    hidden_BTD: Tensor = model.base_model(**_given(batch)).last_hidden_state
+    return hidden_BTD[:, batch.first : -1]
 
 
 def _logits(model: Model, batch: Batch) -> Tensor:
