@@ -139,7 +139,8 @@ class _Captured:
         if self._labels is not None and labels is not None:
             self._labels.copy_(labels)
         self._graph.replay()
-        return self._losses
+        # The next replay, maybe of another part of the same batch, writes where this one wrote.
+        return Losses(*(value.clone() for value in self._losses))
 
 
 def _rounded(batch: Batch, most: int) -> Batch:
