@@ -4,8 +4,8 @@
 
 The preset is trained to its end (or for --minutes), as `stepwise run --plain` would. From its own journal:
 the seconds of its steps, of its evaluations, and the rest, in which saves are copied and stages entered.
-Then, in a second run, it is asked to advance and to roll back again and again: seconds from the request to
-the acknowledgement, and to the end of the first step after it.
+Before it, another run is asked through its socket to advance and to roll back again and again: seconds from
+the request to the acknowledgement's arrival there, and to the end of the first step after it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from stepwise_tui.link import connect
 from trainer import config as configuration
-from trainer import presets
+from trainer import presets, wire
 from trainer.control import parse
-from trainer.events import CheckpointSaved, CommandAcknowledged, Evaluated, Event, Metrics, StageEntered
+from trainer.events import (
+    CheckpointSaved,
+    CommandAcknowledged,
+    Evaluated,
+    Event,
+    Metrics,
+    StageEntered,
+    decode,
+)
+from trainer.host import Host
 from trainer.run import Run
 
 PATIENCE = 300.0  # seconds
@@ -59,18 +69,33 @@ class Watched:
             assert self._news.wait_for(there, PATIENCE), "it never came"
         return found[0]
 
-    def ask(self, text: str) -> dict[str, float]:
+    def ask(self, client: Client, text: str) -> dict[str, float]:
         """Seconds to the acknowledgement, and to the end of the first step after it."""
         since, asked = len(self.told), time.monotonic()
-        command = parse(text)
-        self.run.submit(command)
-        answered = self.next(since, lambda e: isinstance(e, CommandAcknowledged) and e.id == command.id)
-        acknowledged = next(
-            e for _, e in self.told[since:] if isinstance(e, CommandAcknowledged) and e.id == command.id
-        )
+        acknowledged = client.ask(text)
+        answered = time.monotonic()
         assert acknowledged.ok, acknowledged.message
         trained = self.next(since, lambda e: isinstance(e, Metrics) and e.seq > acknowledged.seq)
         return {"acknowledged": answered - asked, "trained": trained - asked}
+
+
+class Client:
+    """At the other end of a run's socket, as `stepwise send` is."""
+
+    def __init__(self, folder: Path) -> None:
+        self._connection = connect(folder)
+        self._lines = self._connection.makefile("rb")
+        self._connection.sendall(wire.hello(None))
+
+    def ask(self, text: str) -> CommandAcknowledged:
+        """Send a command; its acknowledgement when it has come."""
+        command = parse(text)
+        self._connection.sendall(wire.command(command))
+        for line in self._lines:
+            told = decode(line)
+            if isinstance(told, CommandAcknowledged) and told.id == command.id:
+                return told
+        raise AssertionError("the connection ended")
 
 
 def whole(settings: dict[str, Any], minutes: float) -> dict[str, Any]:
@@ -103,12 +128,14 @@ def commands(settings: dict[str, Any], times: int) -> dict[str, list[dict[str, f
     delays: dict[str, list[dict[str, float]]] = {"advance": [], "rollback": []}
     with tempfile.TemporaryDirectory() as folder:
         watched = Watched(configuration.merge(settings, {"log": {"every": 1}}), Path(folder) / "run")
-        watched.next(0, lambda e: isinstance(e, Metrics) and e.at.step > 20)
-        for _ in range(times):
-            delays["advance"].append(watched.ask("advance"))
-            time.sleep(1.0)
-            delays["rollback"].append(watched.ask("rollback"))
-            delays["advance"].append(watched.ask("advance"))
+        with Host(watched.run):
+            watched.next(0, lambda e: isinstance(e, Metrics) and e.at.step > 20)
+            client = Client(watched.run.folder)
+            for _ in range(times):
+                delays["advance"].append(watched.ask(client, "advance"))
+                time.sleep(1.0)
+                delays["rollback"].append(watched.ask(client, "rollback"))
+                delays["advance"].append(watched.ask(client, "advance"))
         watched.run.submit(parse("stop"))
         watched.run.wait()
         watched.run.close()
@@ -125,9 +152,16 @@ def main() -> int:
     options = parser.parse_args()
     given = dict(configuration.parse_assignment(text) for text in options.settings)
     settings = presets.resolve(options.preset, configuration.nested(given)).model_dump(exclude_none=True)
+    delays = commands(settings, options.commands)
+    for name, found in delays.items():
+        for what in ("acknowledged", "trained"):
+            seconds = sorted(delay[what] for delay in found)
+            middle = statistics.median(seconds)
+            print(f"{name}, {what}: median {middle:.2f} s, most {seconds[-1]:.2f} s of {len(seconds)}")
+    sys.stdout.flush()
     result = {
-        "preset": options.preset, "set": options.settings, "whole": whole(settings, options.minutes),
-        "commands": commands(settings, options.commands), "cores": os.cpu_count(),
+        "preset": options.preset, "set": options.settings, "commands": delays,
+        "whole": whole(settings, options.minutes), "cores": os.cpu_count(), "load": os.getloadavg(),
         "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
     if options.json:
@@ -138,10 +172,6 @@ def main() -> int:
         print(f"  {part:10} {told[part]:8.1f} s  {told[part] / told['wall']:6.1%}")
     beside = told["writing_in_background"]
     print(f"  {told['evaluations']} evaluations; {told['saves']} saves, written in {beside:.1f} s beside")
-    for name, delays in result["commands"].items():
-        for what in ("acknowledged", "trained"):
-            seconds = sorted(delay[what] for delay in delays)
-            print(f"  {name}, {what}: median {statistics.median(seconds):.2f} s, most {seconds[-1]:.2f} s")
     return 0
 
 
