@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from textual.pilot import Pilot
 
 from stepwise_tui import keymap
 from stepwise_tui.app import Cockpit
+from stepwise_tui.charts.view import View
+from stepwise_tui.glyphs import UNICODE
+from stepwise_tui.widgets.charts import Charts
+from tests.scripted import ScriptedLink
+from tests.test_snapshots import compared
 from trainer.control import COMMANDS
 
 CONTRACT = {
@@ -67,3 +75,56 @@ def test_the_footer_of_80_columns_has_the_keys_one_cannot_do_without() -> None:
 def test_a_wide_footer_has_them_all() -> None:
     text = keymap.footer(400, {}).plain
     assert all(key.label in text for key in keymap.KEYS)
+
+
+BEFORE = {
+    "zoom_out": ["plus", "plus"],
+    "zoom_off": ["plus"],
+    "pan_back": ["plus"],
+    "pan_on": ["plus", "shift+left", "shift+left"],
+    "cursor_on": ["left", "left", "left"],
+    "drop_cursor": ["left"],
+    "only_wrong": ["e"],
+    "only_differing": ["c", "down", "enter"],
+    "return_to": ["up"],
+}
+"""What is pressed before a key, so that there is something for it to do; its page is open already."""
+
+ELSEWHERE = {"detach", "suspend"}
+"""Keys that leave the screen: tests/test_cockpit.py and tests/test_hangup.py press them."""
+
+
+async def test_every_key_does_something_that_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the table, on the cockpit's screen or the page it is for; a new one is among them at once."""
+    monkeypatch.chdir(tmp_path)  # p saves a picture
+    app = Cockpit(ScriptedLink(compared().events), glyphs=UNICODE)
+    silent = []
+    async with app.run_test(size=(80, 24)) as pilot:
+        for key in (*keymap.KEYS, *keymap.PAGE_KEYS):
+            if key.action in ELSEWHERE:
+                continue
+            await _as_at_first(app, pilot)
+            opener = [one.key for one in keymap.KEYS if one.action == key.page]
+            await pilot.press(*opener, *BEFORE.get(key.action, []))
+            await pilot.pause()
+            before = seen(app)
+            await pilot.press(key.key)
+            await pilot.pause()
+            if seen(app) == before:
+                silent.append(key.action)
+    assert silent == []
+
+
+async def _as_at_first(app: Cockpit, pilot: Pilot[None]) -> None:
+    while len(app.screen_stack) > 1:
+        app.pop_screen()
+    app.main.open("charts")
+    app.main._enlarge("")
+    app.main.query_one(Charts)._see(View())
+    await pilot.pause()
+
+
+def seen(app: Cockpit) -> str:
+    """All that stands on the screen, styles too: a chosen panel is told by its border's."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join(f"{segment.text}{segment.style}" for strip in strips for segment in strip)

@@ -29,6 +29,7 @@ STATE_STYLES: dict[RunState, str] = {
 SOON = 1.0
 """Seconds within which most of what is asked for is done."""
 FAINT = "$foreground-muted"
+TIE = "\N{NO-BREAK SPACE}"
 GONE = "$primary"
 MESSAGE_STYLES: dict[Tone, str] = {
     "plain": FAINT,
@@ -296,7 +297,7 @@ def _score_of(quiz: QuizTaken, width: int, glyphs: Glyphs) -> list[Content]:
         _weights(quiz),
     ]
     wrong = [Content.assemble("  ", example(shown, width - 2, glyphs)) for shown in quiz.wrong]
-    return [score, *wrong, _set_in(glyphs.between.join(facts), width, FAINT)]
+    return [score, *wrong, _facts(facts, width, glyphs)]
 
 
 def _grade(share: float) -> str:
@@ -318,7 +319,7 @@ def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> li
     spoken = f"{len(answered.cot)} CoT token{'' if len(answered.cot) == 1 else 's'}"
     saved = [f"{answered.saved} saved"] if answered.saved else []
     facts = [spoken, *saved, f"{answered.milliseconds:.0f} ms", _weights(answered)]
-    lines.append(_set_in(glyphs.between.join(facts), width, FAINT))
+    lines.append(_facts(facts, width, glyphs))
     if answered.note:
         lines.append(_set_in(clean(answered.note), width, "$warning"))
     return lines
@@ -326,6 +327,12 @@ def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> li
 
 def _set_in(text: str, width: int, style: str) -> Content:
     return _text(wrapped(f"  {text}", width, 2), style)
+
+
+def _facts(facts: Sequence[str], width: int, glyphs: Glyphs) -> Content:
+    """Side by side; a line ends between two of them."""
+    tied = glyphs.between.join(fact.replace(" ", TIE) for fact in facts)
+    return _text(wrapped(f"  {tied}", width, 2).replace(TIE, " "), FAINT)
 
 
 def _weights(answered: ChatAnswered | QuizTaken) -> str:
