@@ -120,7 +120,7 @@ class Cockpit(Looking, App[Departure]):
     ) -> None:
         """terminal: what it is drawn on; None in a test. settings: the person's, if there are any. beside:
         another run, to compare with. frugal: look for what is new, and draw it, less often. look: what was
-        looked at last."""
+        looked at last; None at the first time, when some keys are named."""
         settings = settings or Settings()
         table = keymap.mapped(settings.keys)
         self.keys = tuple(key for key in table if not key.page)
@@ -142,7 +142,9 @@ class Cockpit(Looking, App[Departure]):
         self._rhythm = FRUGAL if frugal else USUAL
         self.look = look or Look()
         """As it was at first; after the end, as it was then."""
-        self.main = Main(link.name, link.folder, self.glyphs, self.keys, self.look, beside)
+        self.main = Main(
+            link.name, link.folder, self.glyphs, self.keys, self.look, beside, hints=look is None
+        )
         self._titled = ""
         self._leaving = False
         self._shown = self._charts_shown = 0.0

@@ -113,12 +113,13 @@ def _span(told: Any) -> Span | None:
     return None
 
 
-def load(name: str, folder: Path) -> Look:
-    """What was looked at last of a run, by its name on the screen and its folder."""
+def load(name: str, folder: Path) -> Look | None:
+    """What was looked at last of a run, by its name on the screen and its folder; None where nothing is kept
+    of it."""
     try:
         return decode(_file(name, folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return Look()
+        return None
 
 
 def save(name: str, folder: Path, look: Look) -> None:

@@ -25,6 +25,11 @@ def loss(value: float | None) -> str:
     return f"{value:.2g}" if abs(value) >= 1e5 or 0 < abs(value) < 5e-4 else f"{value:.3f}"
 
 
+def figure(value: float) -> str:
+    """Three figures of any number; a dash for what is none, as the CoT's loss when all CoT is gone."""
+    return DASH if math.isnan(value) else f"{value:.3g}"
+
+
 def short(value: float) -> str:
     """A quantity in at most four figures: 950, 1.2k, 412k, 3.4M."""
     if not math.isfinite(value):

@@ -391,3 +391,42 @@ def saved() -> Script:
 def finished() -> Script:
     """A run that has come to its end, with a conversation."""
     return Script().start().train_to(2_900).chat().finish()
+
+
+def endless() -> Script:
+    """A long run of a large model: a long name, thousands of stages, large numbers."""
+    script = Script().start()
+    started = script.events[0]
+    assert isinstance(started, RunStarted)
+    script.events[0] = replace(
+        started,
+        model="some-organisation/a-large-model-7b",
+        device="cuda",
+        parameters=7_241_732_096,
+        stages=2_500,
+    )
+    at = At(123_456_780, 12, 1_204, 1_204, 1_204, BORN + 3e6)
+    metrics = script._metrics()
+    long = "98765432109876543210"
+    script.events += [
+        StageEntered(at=at, text="1,204 of 2,500 CoT tokens removed", cause="schedule", optimizer_reset=True),
+        replace(metrics, at=at, loss=3.4e7, loss_answer=float("nan"), loss_cot=1.2e7, grad_norm=9e12),
+        Evaluated(
+            at=at, split="valid", accuracy=0.00012, token_accuracy=0.1, correct=12, n=100_000,
+            cot_tokens=1296.0, seconds=900.0,
+        ),
+        ExamplesShown(
+            at=at,
+            examples=(
+                ShownExample(
+                    question=f"{long} × {long}", answer=long * 2, given=long + "0" * 20, correct=False,
+                    cot=tuple("0123456789" * 250), removed=1_204, spoken=tuple("0123456789" * 130),
+                ),
+            ),
+        ),
+        CheckpointSaved(
+            at=at, checkpoint="b12-s123456780-stage1204-manual", cause="manual", seconds=95.0,
+            bytes=108 * 10**9,
+        ),
+    ]  # fmt: skip
+    return script

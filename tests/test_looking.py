@@ -155,7 +155,7 @@ async def test_the_cursor_reads_all_curves_on_all_charts() -> None:
         answer = app.history.branch.loss_answer.columns
         value = answer.value[answer.step == step][0]
         assert f"answer {value:.3g}" in title(app, "loss")
-        assert "CoT " in title(app, "loss") and "before clipping 0.8" in title(app, "gradient")
+        assert "CoT " in title(app, "loss") and "unclipped 0.8" in title(app, "gradient")
         measured = app.history.branch.accuracy.columns.step
         last = int(measured[measured <= step][-1])
         assert "exact ." in title(app, "accuracy")

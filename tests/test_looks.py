@@ -19,6 +19,7 @@ from stepwise_tui.looks import CHARTS, PANELS, TABS, Look
 from stepwise_tui.widgets.charts import Charts
 from tests import scripted
 from tests.scripted import ScriptedLink
+from tests.test_cockpit import text_of
 from tests.test_looking import other_run
 
 LARGE = (200, 60)
@@ -74,19 +75,19 @@ def test_what_is_damaged_costs_only_itself() -> None:
 
 def test_files_are_per_run_few_and_never_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "MOST", 3)
-    assert looks.load("otter", tmp_path) == Look()
+    assert looks.load("otter", tmp_path) is None
     for name in ("a", "b", "c", "otter"):
         looks.save(name, tmp_path, Look(tab="log"))
-    assert looks.load("otter", tmp_path).tab == "log"
-    assert looks.load("otter on far", tmp_path) == looks.load("otter", tmp_path / "else") == Look()
+    assert looks.load("otter", tmp_path) == Look(tab="log")
+    assert looks.load("otter on far", tmp_path) is looks.load("otter", tmp_path / "else") is None
     file = looks._file("otter", tmp_path)
     assert len(list(file.parent.iterdir())) == 3
     file.write_bytes(b"\xff\xfe\0")
-    assert looks.load("otter", tmp_path) == Look()
+    assert looks.load("otter", tmp_path) is None
     file.unlink()
     file.mkdir()
     looks.save("otter", tmp_path, Look())
-    assert looks.load("otter", tmp_path) == Look()
+    assert looks.load("otter", tmp_path) is None
 
 
 def test_a_zoom_on_what_another_run_of_that_name_had_shows_all() -> None:
@@ -137,13 +138,16 @@ async def test_all_is_as_it_was_when_one_comes_back(tmp_path: Path) -> None:
 async def test_the_tab_comes_back_and_a_question_can_be_typed_on(tmp_path: Path) -> None:
     app = cockpit()
     async with app.run_test(size=(80, 24)) as pilot:
-        look = await left_after(pilot, "c", *"12")
+        assert "new here?" in text_of(app, "#message")
+        look = await left_after(pilot, "v", "c", *"12")
+    assert [quantity.id for quantity in look.quantities] == ["gradient", "accuracy", "loss"]
     app = cockpit(look._replace(beside=str(tmp_path / "gone")))
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
         assert panels(app) == ["chat"]
         assert app.focused is not None and app.focused.id == "question"
         assert not app.main.query_one(Charts).beside
+        assert "new here?" not in text_of(app, "#message")
 
 
 async def test_a_panel_alone_and_all_again() -> None:

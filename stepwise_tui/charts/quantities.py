@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from stepwise_tui.series import Branch, Series
-from stepwise_tui.text import accuracy, short
+from stepwise_tui.text import accuracy, figure, short
 
 
 class Curve(NamedTuple):
@@ -51,7 +51,7 @@ LOSS = Quantity(
         Curve("answer", lambda branch: branch.loss_answer, "bold $accent", "*"),
     ),
     "no loss yet",
-    lambda value: f"{value:.3g}",
+    figure,
 )
 ACCURACY = Quantity(
     "accuracy",
@@ -68,16 +68,16 @@ ACCURACY = Quantity(
 GRADIENT = Quantity(
     "gradient",
     "gradient norm",
-    (Curve("before clipping", lambda branch: branch.grad_norm, "bold $accent", "*"),),
+    (Curve("unclipped", lambda branch: branch.grad_norm, "bold $accent", "*"),),
     "no gradient yet",
-    lambda value: f"{value:.3g}",
+    figure,
 )
 RATE = Quantity(
     "rate",
     "learning rate",
     (Curve("set", lambda branch: branch.lr, "bold $accent", "*"),),
     "no step yet",
-    lambda value: f"{value:.3g}",
+    figure,
     smooth=False,
 )
 SPEED = Quantity(

@@ -50,9 +50,11 @@ class Main(Screen[None]):
         table: Sequence[Key],
         look: Look,
         beside: Path | None = None,
+        *,
+        hints: bool = True,
     ) -> None:
         """table: the keys, as the person has mapped them. look: what was looked at last. beside: another run,
-        to compare with."""
+        to compare with. hints: name some keys, for a while."""
         super().__init__()
         self._table, self._names = table, keymap.names(table)
         self._look, self._beside = look, beside
@@ -62,7 +64,7 @@ class Main(Screen[None]):
         self._large = look.large
         self._keys: tuple[object, ...] = ()
         self._forgetting: Timer | None = None
-        self._hints = True
+        self._hints = hints
 
     def compose(self) -> ComposeResult:
         glyphs, folder, names = self._glyphs, self._folder, self._names
@@ -84,7 +86,7 @@ class Main(Screen[None]):
                 yield ChatPanel(glyphs)
             yield Readout(lambda h, w: closing.closing(h, folder, names), id="closing")
             yield Readout(lambda h, w: lines.pending(h, now()), id="pending")
-            yield Static(Content(glyphs.between.join(hint)), id="message")
+            yield Static(Content(glyphs.between.join(hint) if self._hints else ""), id="message")
             yield Static(id="keys", classes="clickable")
 
     def on_mount(self) -> None:

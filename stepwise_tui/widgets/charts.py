@@ -268,10 +268,14 @@ class Charts(Horizontal):
     def next_quantity(self) -> str:
         """Something else on the chosen chart, that no other shows."""
         panel = self.chosen
+        before = panel.quantity
         taken = {other.quantity for other in self.panels if other is not panel}
-        panel.quantity = following(panel.quantity)
+        panel.quantity = following(before)
         while panel.quantity in taken:
             panel.quantity = following(panel.quantity)
+        for other in self.query(ChartPanel):
+            if other is not panel and other.quantity is panel.quantity:
+                other.quantity = before  # there is no room for it now; when there is, no two show the same
         self.show(self._history)
         return f"this chart shows: {panel.quantity.title}"
 

@@ -332,7 +332,8 @@ def _set_in(text: str, width: int, style: str) -> Content:
 def _facts(facts: Sequence[str], width: int, glyphs: Glyphs) -> Content:
     """Side by side; a line ends between two of them."""
     tied = glyphs.between.join(fact.replace(" ", TIE) for fact in facts)
-    return _text(wrapped(f"  {tied}", width, 2).replace(TIE, " "), FAINT)
+    lines = wrapped(f"  {tied}", width, 2).replace(f"{glyphs.between.rstrip()}\n", "\n")
+    return _text(lines.replace(TIE, " "), FAINT)
 
 
 def _weights(answered: ChatAnswered | QuizTaken) -> str:

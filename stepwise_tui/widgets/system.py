@@ -122,8 +122,11 @@ def _times(history: History, glyphs: Glyphs) -> Iterable[tuple[str, Content]]:
             f"{short(metrics.tokens_per_second)} tok/s{glyphs.between}{metrics.steps_per_second:.3g} steps/s"
         )
     yield "speed", Content(speed)
-    yield "next", _in(lines.seconds_to_next(history), "a removal in ", dash)
-    yield "all gone", _in(lines.seconds_to_none(history), "in ", dash)
+    if history.stages and history.at.stage >= history.stages:
+        yield "next", Content("nothing is left to remove")
+    else:
+        yield "next", _in(lines.seconds_to_next(history), "a removal in ", dash)
+        yield "all gone", _in(lines.seconds_to_none(history), "in ", dash)
     yield "end", _in(seconds_to_end(history), "in ", dash, " at the latest")
 
 
