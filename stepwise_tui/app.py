@@ -29,7 +29,7 @@ from textual.widgets.input import Selection
 
 from stepwise_tui import keymap
 from stepwise_tui.driver import Driver
-from stepwise_tui.glyphs import ASCII, Glyphs, detect
+from stepwise_tui.glyphs import Glyphs, detect
 from stepwise_tui.history import History, Tone, apply
 from stepwise_tui.link import Link
 from stepwise_tui.looking import Looking
@@ -133,11 +133,10 @@ class Cockpit(Looking, App[Departure]):
         self._asked: deque[Departure | Literal["suspend", "redraw"]] = deque()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (120, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-short"), (34, "-tall")]
-        dress(self, settings)
         self.link = link
         self.history = History(config=link.config, names=self.key_names)
         self.glyphs = glyphs or detect()
-        self.set_class(self.glyphs is ASCII, "-ascii")
+        dress(self, settings, self.glyphs)
         self.painting = Painting()
         self._rhythm = FRUGAL if frugal else USUAL
         self.look = look or Look()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from typing import NamedTuple
 
 
@@ -37,6 +38,30 @@ NO_BRAILLE = UNICODE._replace(braille=False)
 ASCII = Glyphs(
     "#", "-", ".", "ok", "wrong", "*", "!", " - ", "...", "x", "-", "v", "_.:-=+*#", "!", "+", braille=False
 )
+
+
+TWINS = str.maketrans(
+    dict.fromkeys("─━▔▁═", "-") | dict.fromkeys("│┃┊║▏▎▍▌▐▕▊▉", "|") | dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼┏┓┗┛", "+")
+    | dict.fromkeys("█▓▀▄▂▃▅▆▇", "#") | dict.fromkeys("░▒", "-") | dict.fromkeys("·…", ".")
+    | dict.fromkeys("–—−", "-")
+    | {"×": "x", "→": ">", "←": "<", "↑": "^", "↓": "v", "λ": "l", "Δ": "D", "∝": "~", "°": "'", "✓": "+"}
+    | {"✗": "x", "≠": "!", "●": "*", "◆": "s", "▲": "!", "▼": "v", "▶": ">", "’": "'", "“": '"', "”": '"'}
+)  # fmt: skip
+
+
+def plain(text: str) -> str:
+    """In ASCII, as wide as before: the nearest sign for each other, a question mark where none is near."""
+    if text.isascii():
+        return text
+    text = text.replace("≥ ", ">=").replace("≤ ", "<=").translate(TWINS)
+    return "".join(sign if sign.isascii() else _nearest(sign) for sign in text)
+
+
+def _nearest(sign: str) -> str:
+    from rich.cells import cell_len
+
+    letter = unicodedata.normalize("NFKD", sign)[:1]
+    return (letter if letter.isascii() and letter.isprintable() else "?").ljust(cell_len(sign), "?")
 
 
 def detect() -> Glyphs:

@@ -24,9 +24,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.coordinate import Coordinate
+from textual.events import Resize
 from textual.widgets import DataTable, Static
 
-from stepwise_tui.glyphs import ASCII, Glyphs, detect
+from stepwise_tui.glyphs import Glyphs, detect
 from stepwise_tui.settings import Settings, load
 from stepwise_tui.text import accuracy, clean, clip, duration, shortest, size, wrapped
 from stepwise_tui.themes import dress, theme_style
@@ -118,14 +119,14 @@ class Launcher(App[list[str]]):
         """out: where runs lie."""
         super().__init__()
         self.VERTICAL_BREAKPOINTS = [(0, "-short"), (34, "-tall")]
-        dress(self, settings or Settings())
         self.glyphs = glyphs or detect()
-        self.set_class(self.glyphs is ASCII, "-ascii")
+        dress(self, settings or Settings(), self.glyphs)
         self._out = out
         self._seen: list[Seen] | None = None
         self._trouble = ""
         self._presets = presets.listing()
         self._left = threading.Event()
+        self._width = 80
 
     def compose(self) -> ComposeResult:
         with Vertical(id="launcher"):
@@ -164,14 +165,15 @@ class Launcher(App[list[str]]):
         if first and seen:
             self.query_one("#runs").focus()
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: Resize) -> None:
+        self._width = event.size.width
         self._fill_presets()
         self._fill_runs()
         self._describe()
 
     def _fill_runs(self) -> None:
         table: DataTable[Text] = self.query_one("#runs", DataTable)
-        wide, place = self.size.width >= 100, table.cursor_row
+        wide, place = self._width >= 100, table.cursor_row
         before = self._chosen_run()
         table.clear(columns=True)
         table.add_columns("name", "state", "stage", "acc", "", "size", "age")
@@ -202,7 +204,7 @@ class Launcher(App[list[str]]):
         table.clear(columns=True)
         table.add_columns("name", "what it trains")
         for preset in self._presets:
-            room = max(20, self.size.width - 34)
+            room = max(20, self._width - 34)
             table.add_row(Text(preset.name), Text(clip(preset.title, room)), key=preset.name)
         table.move_cursor(row=place)
 
@@ -233,7 +235,7 @@ class Launcher(App[list[str]]):
         return arguments(seen) if seen is not None else None
 
     def _describe(self) -> None:
-        aim, width = self._aim(), max(20, self.size.width - 2)
+        aim, width = self._aim(), max(20, self._width - 2)
         if aim is None:
             lines = ["Enter on a preset starts it." if not self._seen else ""]
         elif aim[0] == "run":

@@ -12,7 +12,7 @@ from textual.color import Color
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.theme import Theme
 
-from stepwise_tui.glyphs import colours
+from stepwise_tui.glyphs import ASCII, Glyphs, colours, plain
 
 if TYPE_CHECKING:
     from stepwise_tui.settings import Settings
@@ -102,8 +102,9 @@ DESCRIPTIONS = {
 }
 
 
-def dress(app: App[Any], settings: Settings) -> None:
-    """Give a screen its themes, and take its colours away where the person wants none."""
+def dress(app: App[Any], settings: Settings, glyphs: Glyphs) -> None:
+    """Give a screen its themes; take its colours away where the person wants none, and what is not ASCII
+    where the terminal takes nothing else."""
     for theme in THEMES:
         app.register_theme(theme)
     app.theme = settings.theme
@@ -111,6 +112,9 @@ def dress(app: App[Any], settings: Settings) -> None:
     if not colours():
         app._filters.insert(0, NoColours())
         app.add_class("-colourless")
+    if glyphs is ASCII:
+        app._filters.append(AsciiOnly())
+        app.add_class("-ascii")
 
 
 def theme_style(app: App[Any], style: str) -> str:
@@ -134,6 +138,13 @@ class NoColours(LineFilter):
         return [
             Segment(text, style and _without(style, background), control) for text, style, control in segments
         ]
+
+
+class AsciiOnly(LineFilter):
+    """The nearest ASCII sign for every other: in texts, borders and whatever Textual draws itself."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [Segment(plain(text), style, control) for text, style, control in segments]
 
 
 @lru_cache(4096)

@@ -396,14 +396,17 @@ async def test_charts_are_not_drawn_again_when_nothing_changed() -> None:
         assert loss.render() is not picture
 
 
-async def test_a_terminal_without_utf8_gets_ascii() -> None:
+async def test_a_terminal_without_utf8_gets_ascii_on_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")  # what has the focus has another border then
     app = Cockpit(ScriptedLink(scripted.saved().chat().events), glyphs=ASCII)
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.pause()
-        shown = "".join(
-            segment.text for y in range(24) for segment in app.screen._compositor.render_strips()[y]
-        )
-        assert [sign for sign in shown if not sign.isascii()] == []
+        for keys in ([], ["o"], ["question_mark"], ["x"], ["t"], ["comma"], ["r"], ["q"], ["g"], ["ctrl+p"]):
+            await pilot.press(*keys)
+            await pilot.pause()
+            shown = [segment.text for strip in app.screen._compositor.render_strips() for segment in strip]
+            assert [text for text in shown if not text.isascii()] == [], keys
+            if len(app.screen_stack) > 1:
+                await pilot.press("escape")
 
 
 async def test_a_real_run_is_steered_from_launch_to_quit(tmp_path: Path) -> None:

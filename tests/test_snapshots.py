@@ -31,7 +31,7 @@ from tests import scripted
 from tests.scripted import Script, ScriptedLink
 from tests.test_launcher import row
 from tests.test_system import BUSY
-from trainer.events import AlarmRaised, CommandReceived, QuizTaken, ReachChanged
+from trainer.events import AlarmRaised, CommandAcknowledged, CommandReceived, QuizTaken, ReachChanged
 
 Size = tuple[int, int]
 SIZES: tuple[Size, ...] = ((80, 24), (120, 40), (200, 60))
@@ -101,6 +101,10 @@ def asked() -> Script:
             wrong=wrong[:3],
         )
     )
+    for id in ("a", "b", "z"):
+        script.say(
+            CommandAcknowledged(at=script.at, id=id, command="ask it", source="cockpit", ok=True, message="")
+        )
     return script
 
 
@@ -228,7 +232,7 @@ async def test_what_is_chosen_and_what_is_wrong_on_a_light_ground(screen: str, p
 async def test_launcher(rows: list[Any], pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [Seen(one, (0.2, 0.5, 0.9, 0.95, 0.3)) for one in rows]
     monkeypatch.setattr(launcher, "look", lambda out: seen)
-    monkeypatch.setattr(launcher.time, "time", lambda: 1_795_000_000.0)
+    monkeypatch.setattr(launcher.time, "time", lambda: 1_795_270_000.0)
     app = Launcher(Path("runs"), glyphs=UNICODE, settings=Settings())
     assert await pictures(app, []) == []
 

@@ -112,7 +112,7 @@ def removal_line(history: History, width: int, glyphs: Glyphs) -> Content:
     if history.stages == 0:
         return _text("no curriculum: nothing is removed while this run trains", FAINT)
     pieces = [
-        Piece(_text(f"{at.stage} / {history.stages}", "bold"), 0),
+        Piece(_text(f"{at.stage:,} / {history.stages:,}", "bold"), 0),
         Piece(_next_removal(history), 0),
         *_at_the_latest(history),
         Piece(_text(_pace(history), FAINT), 3),
@@ -199,9 +199,9 @@ def _score(history: History, glyphs: Glyphs) -> Content:
 
 def example(shown: ShownExample, width: int, glyphs: Glyphs) -> Content:
     """One example in at most `width` cells: question, removed part as dots, spoken CoT, answer, verdict."""
-    question = clean(shown.question).replace("×", glyphs.times)
+    question = clip(clean(shown.question).replace("×", glyphs.times), max(12, width // 3))
     head = Content.assemble((question, "bold"), (" =  ", FAINT))
-    verdict = _verdict(shown.given, shown.answer, shown.correct, glyphs)
+    verdict = _verdict(shown.given, shown.answer, shown.correct, glyphs, max(8, width // 6))
     room = width - head.cell_length - verdict.cell_length - 5
     return Content.assemble(head, thought_of(shown, room, glyphs), ("  =  ", FAINT), verdict)
 
@@ -254,14 +254,15 @@ def _dots(removed: int, width: int, glyphs: Glyphs) -> str:
     return glyphs.dot * around + number + glyphs.dot * around
 
 
-def _verdict(given: str, answer: str, correct: bool | None, glyphs: Glyphs) -> Content:
-    given = clip(clean(given), 40) or glyphs.dash
+def _verdict(given: str, answer: str, correct: bool | None, glyphs: Glyphs, room: int = 40) -> Content:
+    """room: cells for each of both answers."""
+    given = clip(clean(given), room) or glyphs.dash
     if correct is None:
         return _text(given, "bold")
     if correct:
         return Content.assemble((f"{given} ", "bold"), (glyphs.right, "bold $success"))
     return Content.assemble(
-        (f"{given} ", "bold"), (glyphs.wrong, "bold $error"), (f" {clip(clean(answer), 40)}", FAINT)
+        (f"{given} ", "bold"), (glyphs.wrong, "bold $error"), (f" {clip(clean(answer), room)}", FAINT)
     )
 
 
