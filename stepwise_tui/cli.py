@@ -9,7 +9,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -168,6 +168,31 @@ def runs(out: Out = RUNS, as_json: Json = False) -> None:
             output.block(output.runs_table(rows))
         else:
             typer.echo(f"There is no run under {out} yet; `stepwise run preset mult2x2` starts one.")
+
+
+@app.command()
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TOML: presets, values, seeds (docs/sweeps.md).")
+    ],
+    on: Annotated[
+        Literal["local", "slurm"], typer.Option("--on", help="This machine, or the queue of a cluster.")
+    ] = "local",
+    out: Out = RUNS,
+) -> None:
+    """Train presets × values × seeds; the same command goes on with what has not finished."""
+    with explained():
+        from trainer import sweep as sweeps
+
+        asked = sweeps.read(file, out)
+        if on == "slurm":
+            from stepwise_tui import queued
+
+            queued.submit(asked)
+        else:
+            from stepwise_tui import sweeping
+
+            sweeping.run(asked)
 
 
 app.command()(remote.attach)

@@ -189,7 +189,7 @@ class Launcher(App[list[str]]):
         age = time.time() - datetime.fromisoformat(row.updated).timestamp()
         style = theme_style(self, STATE_STYLES[row.state])
         return [
-            Text(clip(clean(row.name), 36 if wide else 26)),
+            Text(_name(clean(row.name), 36 if wide else 26)),
             Text(f"{row.state}{'?' if row.host else ''}", style),
             Text(f"{row.stage}/{row.stages}", justify="right"),
             Text(accuracy(row.accuracy), justify="right"),
@@ -261,6 +261,11 @@ class Launcher(App[list[str]]):
         aim = self._aim()
         if aim is not None:
             self.exit(aim)
+
+
+def _name(name: str, width: int) -> str:
+    """A name in at most `width` characters. Those of one sweep begin alike: of these the end is shown."""
+    return f"…{name[1 - width :]}" if "/" in name and len(name) > width else clip(name, width)
 
 
 def _keys() -> Content:

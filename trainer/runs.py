@@ -16,6 +16,7 @@ from trainer.events import RunState
 from trainer.status import Status
 
 CONFIG_FILE = "config.toml"
+SWEEP_FILE = "sweep.toml"
 DYING_SECONDS = 1.0
 """A process that was just killed takes a moment to be gone."""
 FRESH_SECONDS = 60.0
@@ -165,6 +166,22 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a sweep's (`trainer.sweep`): its runs lie beneath."""
+    return (folder / SWEEP_FILE).is_file()
+
+
+def find_all(name: str, out: Path) -> list[Path]:
+    """The runs of a sweep, by name; of a run, that alone. Raises `RunsError` as `find` does."""
+    sweep = next((f for f in (Path(name).expanduser(), out / name) if is_sweep(f)), None)
+    if sweep is None:
+        return [find(name, out)]
+    members = sorted(folder.resolve() for folder in sweep.iterdir() if is_run(folder))
+    if not members:
+        raise RunsError(f"{sweep}: no run of this sweep has begun yet")
+    return members
+
+
 def find(run: str, out: Path) -> Path:
     """The folder of a run named by a path, or by its name: under `out`, or wherever this user has begun it.
 
@@ -180,6 +197,9 @@ def find(run: str, out: Path) -> Path:
     if known:
         raise RunsError(f"several runs have the name {run!r}: give the path, {_listed(known)}")
     for folder in candidates:
+        if is_sweep(folder):
+            members = ", ".join(f"{folder.name}/{one.name}" for one in find_all(str(folder), out))
+            raise RunsError(f"{folder} is a sweep: name one of its runs, {members}")
         if folder.is_dir():
             raise RunsError(f"{folder} is not a run: it has no {CONFIG_FILE}. {_known(out)}")
         if folder.exists():
@@ -267,17 +287,17 @@ def new_folder(out: Path, name: str | None, stem: str) -> Path:
 
 
 def list_runs(out: Path) -> list[RunRow]:
-    """Every run under `out`, the one touched last first. An `out` that does not exist holds none."""
+    """Every run under `out`, those of sweeps too, the one touched last first. No `out`, no run."""
     rows = [row(folder) for folder in _folders(out)]
     return sorted(rows, key=lambda r: r.updated, reverse=True)
 
 
 def row(folder: Path) -> RunRow:
-    """How the run in `folder` is."""
+    """How the run in `folder` is. One of a sweep is called by both names, with which it is found as well."""
     found = status.read(folder)
     touched = (folder / (status.FILE if found else CONFIG_FILE)).stat().st_mtime
     return RunRow(
-        name=folder.name,
+        name=f"{folder.parent.name}/{folder.name}" if is_sweep(folder.parent) else folder.name,
         path=str(folder.resolve()),
         state=_state(folder, found),
         step=found.step if found else 0,
@@ -314,7 +334,9 @@ def new_name(stem: str, out: Path, chance: random.Random | None = None) -> str:
 
 def _folders(out: Path) -> list[Path]:
     try:
-        return [folder for folder in out.iterdir() if is_run(folder)]
+        there = list(out.iterdir())
+        there += [member for folder in there if is_sweep(folder) for member in folder.iterdir()]
+        return [folder for folder in there if is_run(folder)]
     except FileNotFoundError:
         return []
     except OSError as error:

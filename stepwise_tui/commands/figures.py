@@ -20,7 +20,7 @@ Save = Annotated[
 
 
 def compare(
-    run: Annotated[list[str], typer.Argument(metavar="RUN…", help="Runs: folders, or names under --out.")],
+    run: Annotated[list[str], typer.Argument(metavar="RUN…", help="Runs or sweeps: folders, or names.")],
     out: Out = RUNS,
     save: Save = None,
     as_json: Json = False,
@@ -33,7 +33,7 @@ def compare(
 
         if save is not None:
             picture.check(save)
-        groups = analysis.compare([runs.find(one, out) for one in run])
+        groups = analysis.compare([folder for one in run for folder in runs.find_all(one, out)])
         if save is not None:
             picture.save(save, partial(compare.plot, groups))
         if as_json:

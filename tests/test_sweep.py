@@ -1,0 +1,174 @@
+"""Sweeps: what a file stands for, what is refused, and real runs that outlive whoever launched them."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from stepwise_tui import launcher
+from stepwise_tui.queued import Job
+from tests.terminal import until
+from tests.tiny import kill, tiny_config
+from trainer import config as configuration
+from trainer import journal, runs, sweep
+from trainer.events import RunFinished, RunStarted
+
+GRID = """
+presets = ["mult2x2", "mult3x3"]
+seeds = [0, 1]
+[set]
+stop.hours = 1
+[values]
+"optim.lr" = [1e-3, 2e-3]
+schedule.kind = ["linear", "adaptive"]
+"""
+
+
+def read(tmp_path: Path, text: str) -> sweep.Sweep:
+    file = tmp_path / "pace.toml"
+    file.write_text(text)
+    return sweep.read(file, tmp_path / "runs")
+
+
+def test_every_combination_is_a_run_with_a_name_and_a_command_of_its_own(tmp_path: Path) -> None:
+    asked = read(tmp_path, GRID)
+    assert len({member.name for member in asked.members}) == 16
+    one = asked.members[7]
+    assert one.name == "mult2x2-lr_0.002-kind_adaptive-s1"
+    assert (one.config.optim.lr, one.config.schedule.kind, one.config.seed) == (2e-3, "adaptive", 1)
+    assert one.config.stop.hours == 1
+    assert asked.begin(one) == [
+        *("run", "preset", "mult2x2", "--set", "stop.hours=1", "--set", "optim.lr=0.002"),
+        *("--set", "schedule.kind=adaptive", "--seed", "1"),
+        *("--out", str(tmp_path / "runs" / "pace"), "--name", one.name, "--plain"),
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seeds = [1]", "presets: field required"),
+        ('presets = ["mult2x3"]', "did you mean mult3x3?"),
+        ('presets = ["mult2x2"]\n[values]\n"optim.lr" = []', "optim.lr = []: a list of values is expected"),
+        ('presets = ["mult2x2"]\n[values]\n"optim.lr" = 1', "optim.lr = 1: a list of values is expected"),
+        ('presets = ["mult2x2"]\n[values]\n"optim.lr" = [1, -1]', "optim.lr = -1: number > 0 is allowed"),
+        ('presets = ["mult2x2"]\n[values]\n"optim.rate" = [1]', "optim.rate"),
+        ('presets = ["mult2x2"]\n[values]\n"seed" = [1]', "seeds = [0, 1, 2] gives the seeds"),
+        ('presets = ["mult2x2"]\nseeds = [1, 1]', "1 stands there twice"),
+        ('presets = ["mult2x2"]\n[values]\n"optim.lr" = [1e-3, 0.001]', "the name mult2x2-lr_0.001-s0"),
+        ('presets = ["mult2x2"]\n[sets]\n"optim.lr" = 1', "sets: extra inputs"),
+        ('presets = ["mult2x2"]\n[local]\njobs = 0', "local.jobs"),
+        ("presets = [", "is not TOML"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_starts(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=r"pace\.toml") as refusal:
+        read(tmp_path, text)
+    assert said in str(refusal.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def tiny(tmp_path: Path, seeds: int, **changes: object) -> Path:
+    """A sweep of tiny runs, two at once."""
+    (tmp_path / "tiny.toml").write_text(configuration.dumps(tiny_config(**changes)))
+    file = tmp_path / "three.toml"
+    file.write_text(f'presets = ["tiny.toml"]\nseeds = {list(range(seeds))}\n[local]\njobs = 2\n')
+    return file
+
+
+def launch(file: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "stepwise_tui", "sweep", file.name, *more]
+    return subprocess.Popen(
+        command, cwd=file.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_whatever_becomes_of_its_launcher(tmp_path: Path) -> None:
+    file = tiny(tmp_path, 3, stop__steps=3_000)
+    folders = [tmp_path / "runs" / "three" / f"tiny-s{seed}" for seed in range(3)]
+    first = launch(file)
+    try:
+        until(lambda: all(runs.is_run(folder) and runs.lives(folder) for folder in folders[:2]), 150)
+        second = launch(file)
+        assert "launched by another process" in second.communicate()[0]
+        assert second.returncode == 2
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        again = launch(file)
+        assert "training    tiny-s2" in "".join(iter(again.stdout.readline, ""))  # type: ignore[union-attr]
+        assert again.wait() == 0
+        started = {folder: list(journal.read(folder, journal.of(RunStarted))) for folder in folders}
+        assert all(len(events) == 1 for events in started.values()), "no member was begun twice"
+        assert [runs.state(folder) for folder in folders] == ["finished"] * 3
+        listed = launcher.look(tmp_path / "runs")
+        assert {seen.row.name for seen in listed} == {f"three/tiny-s{seed}" for seed in range(3)}
+        assert runs.find("three/tiny-s1", tmp_path / "runs") == folders[1]
+        assert runs.find_all("three", tmp_path / "runs") == folders
+        tiny(tmp_path, 3, stop__steps=3_100)
+        other = launch(file)
+        assert "with another configuration" in other.communicate()[0]
+    finally:
+        first.kill()
+        for folder in folders:
+            kill(folder)
+
+
+@pytest.mark.slow
+def test_a_stopped_sweep_saves_and_the_same_command_resumes_it(tmp_path: Path) -> None:
+    file = tiny(tmp_path, 1, stop__steps=4_000)
+    folder = tmp_path / "runs" / "three" / "tiny-s0"
+    first = launch(file)
+    try:
+        until(lambda: runs.is_run(folder) and runs.row(folder).step > 0, 150)
+        first.terminate()
+        assert "1 interrupted" in first.communicate()[0]
+        assert first.returncode == 0
+        again = launch(file)
+        said = again.communicate()[0]
+        assert "1 finished" in said, said
+        started = list(journal.read(folder, journal.of(RunStarted)))
+        assert [bool(event.checkpoint) for event in started] == [False, True]
+    finally:
+        first.kill()
+        kill(folder)
+
+
+@pytest.mark.slow
+def test_a_job_of_a_queue_saves_when_its_time_is_over_and_goes_on_in_the_next(tmp_path: Path) -> None:
+    """As submitit does it: `checkpoint` while it runs, then what that gave back, anew."""
+    file = tiny(tmp_path, 1, stop__steps=4_000)
+    asked = sweep.read(file, tmp_path / "runs")
+    asked.keep()
+    member = asked.members[0]
+    folder = asked.run(member)
+    job = Job(str(folder), asked.begin(member), asked.resume(member))
+    given = []
+
+    def signalled(*_: object) -> None:
+        given.append(job.checkpoint())
+        raise SystemExit
+
+    def disturb() -> None:
+        until(lambda: runs.is_run(folder) and runs.row(folder).step > 0, 150)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, signalled)
+    threading.Thread(target=disturb, daemon=True).start()
+    try:
+        with pytest.raises(SystemExit):
+            job()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    again = pickle.loads(pickle.dumps(given[0].function))
+    assert runs.state(folder) == "interrupted"
+    assert again() == 0
+    assert runs.state(folder) == "finished"
+    assert len(list(journal.read(folder, journal.of(RunFinished)))) == 2
