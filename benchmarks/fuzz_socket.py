@@ -23,6 +23,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,6 +139,16 @@ class Fuzzer(threading.Thread):
         self.errors += replies.count(b'{"error"')
 
 
+def attacked(folder: Path, count: int, seed: int) -> tuple[Counter[str], int]:
+    """What four at once have sent, by kind, and how many answers were errors."""
+    fuzzers = [Fuzzer(folder, count // 4, seed + number) for number in range(4)]
+    for fuzzer in fuzzers:
+        fuzzer.start()
+    for fuzzer in fuzzers:
+        fuzzer.join()
+    return sum((f.sent for f in fuzzers), Counter()), sum(f.errors for f in fuzzers)
+
+
 def crowd(folder: Path) -> None:
     """Many at once that say nothing, then go."""
     connections = []
@@ -153,23 +165,22 @@ def fuzz(run: Run, count: int, seed: int = 0) -> Outcome:
     before, threading.excepthook = threading.excepthook, lambda args: failed.append(repr(args.exc_value))
     started, memory = time.perf_counter(), resident()
     good = SocketLink(run.folder)
-    fuzzers = [Fuzzer(run.folder, count // 4, seed + number) for number in range(4)]
     answered = 0
     try:
-        for fuzzer in fuzzers:
-            fuzzer.start()
-        while any(fuzzer.is_alive() for fuzzer in fuzzers):
-            # A little at a time, so that it trains for as long as the messages last.
-            left = run.config.stop.steps - run.at.step if run.config.stop.steps else 1
-            answered += ask(good, f"run {left // 100}" if left > 100 else "save")
-            if answered % 20 == 0:
-                crowd(run.folder)
-            time.sleep(0.05)
+        # In a process of their own, so that what they take is not taken for the host's.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            attack = pool.submit(attacked, run.folder, count, seed)
+            while not attack.done():
+                # A little at a time, so that it trains for as long as the messages last.
+                left = run.config.stop.steps - run.at.step if run.config.stop.steps else 1
+                answered += ask(good, f"run {left // 100}" if left > 100 else "save")
+                if answered % 20 == 0:
+                    crowd(run.folder)
+                time.sleep(0.05)
         answered += ask(good, "resume")
     finally:
         threading.excepthook = before
-    sent = sum((fuzzer.sent for fuzzer in fuzzers), Counter())
-    errors = sum(fuzzer.errors for fuzzer in fuzzers)
+    sent, errors = attack.result()
     return Outcome(sent, errors, answered, failed, (memory, resident()), time.perf_counter() - started)
 
 

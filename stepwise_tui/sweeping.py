@@ -25,9 +25,10 @@ import typer
 from stepwise_tui.output import FAILURE, block
 from stepwise_tui.text import accuracy, shortest
 from trainer import lock, runs
-from trainer.sweep import Member, Sweep, SweepError
+from trainer.sweep import LOGS, Member, Sweep, SweepError
 
 LOOK_SECONDS = 0.5
+LOCK = "launcher.lock"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TAIL = 2_000
 """Characters of what a member printed, shown when it broke."""
@@ -36,10 +37,12 @@ TAIL = 2_000
 @contextlib.contextmanager
 def held(sweep: Sweep) -> Iterator[None]:
     """Nobody else launches this sweep while inside. Raises `SweepError`."""
-    sweep.keep()
-    descriptor = os.open(sweep.folder / runs.SWEEP_FILE, os.O_RDWR)
+    path = sweep.folder / LOGS / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
         lock.take(descriptor)
+        sweep.keep()
         yield
     except BlockingIOError:
         raise SweepError(
@@ -59,8 +62,8 @@ def run(sweep: Sweep) -> None:
     with held(sweep):
         local = _Local(sweep, devices)
         already = f"{len(local.told)} finished already, " if local.told else ""
-        block(f"{len(sweep.members)} runs, {already}{len(devices)} at once, in {shortest(sweep.folder)}")
         with _signals(local.stop):
+            _say(f"{len(sweep.members)} runs, {already}{len(devices)} at once, in {shortest(sweep.folder)}")
             local.run()
     _say_end(sweep, stopped=local.stopping.is_set())
 
@@ -98,7 +101,7 @@ class _Local:
     def stop(self) -> None:
         """Have all members that train here save and end; none is begun any more."""
         self.stopping.set()
-        typer.echo("stopping: what trains is saved; the same command goes on", err=True)
+        _say("stopping: what trains is saved; the same command goes on", err=True)
 
     def _train(self, member: Member) -> None:
         device = self._devices.get()
@@ -165,8 +168,7 @@ class _Local:
             if state == "finished":
                 reached = accuracy(runs.row(self._sweep.folder / name).accuracy)
                 line += f"  accuracy {reached}, {finished} of {len(states)}"
-            with contextlib.suppress(OSError):  # nobody may look any more
-                typer.echo(line)
+            _say(line)
 
 
 def _places(sweep: Sweep) -> list[str | None]:
@@ -198,16 +200,21 @@ def _say_end(sweep: Sweep, *, stopped: bool) -> None:
     """How it came out; exits 1 when a member broke that nobody stopped."""
     states = {member: sweep.state(member) for member in sweep.members}
     counts = ", ".join(f"{n} {state}" for state, n in Counter(states.values()).items())
-    block(f"{counts}: {shortest(sweep.folder)}")
+    _say(f"{counts}: {shortest(sweep.folder)}")
     if all(state == "finished" for state in states.values()):
-        block(f"stepwise compare {shortest(sweep.folder)}")
+        _say(f"stepwise compare {shortest(sweep.folder)}")
         return
-    block("the same command goes on with what has not finished")
+    _say("the same command goes on with what has not finished")
     broken = [member for member, state in states.items() if state in ("crashed", "waiting")]
     if broken and not stopped:
         log = sweep.log(broken[0])
-        block(f"{broken[0].name}, of {len(broken)} that broke: {shortest(log)}\n{_end_of(log)}", err=True)
+        _say(f"{broken[0].name}, of {len(broken)} that broke: {shortest(log)}\n{_end_of(log)}", err=True)
         raise typer.Exit(FAILURE)
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    with contextlib.suppress(OSError):  # nobody may look any more
+        block(text, err=err)
 
 
 def _end_of(log: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import subprocess
@@ -76,10 +77,11 @@ def test_what_cannot_be_run_is_refused_before_anything_starts(tmp_path: Path, te
 
 
 def tiny(tmp_path: Path, seeds: int, **changes: object) -> Path:
-    """A sweep of tiny runs, two at once."""
+    """A sweep of tiny runs, two at once; they measure and tell little, so that a step takes little."""
+    changes = {"eval__every": 500, "log__every": 50, **changes}
     (tmp_path / "tiny.toml").write_text(configuration.dumps(tiny_config(**changes)))
     file = tmp_path / "three.toml"
-    file.write_text(f'presets = ["tiny.toml"]\nseeds = {list(range(seeds))}\n[local]\njobs = 2\n')
+    file.write_text(f'presets = ["{tmp_path}/tiny.toml"]\nseeds = {list(range(seeds))}\n[local]\njobs = 2\n')
     return file
 
 
@@ -91,62 +93,55 @@ def launch(file: Path, *more: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_whatever_becomes_of_its_launcher(tmp_path: Path) -> None:
+def test_a_sweep_outlives_its_launcher_and_the_same_command_goes_on(tmp_path: Path) -> None:
     file = tiny(tmp_path, 3, stop__steps=3_000)
     folders = [tmp_path / "runs" / "three" / f"tiny-s{seed}" for seed in range(3)]
-    first = launch(file)
+    launched = [launch(file)]
     try:
-        until(lambda: all(runs.is_run(folder) and runs.lives(folder) for folder in folders[:2]), 150)
-        second = launch(file)
-        assert "launched by another process" in second.communicate()[0]
-        assert second.returncode == 2
-        first.send_signal(signal.SIGKILL)
-        first.wait()
-        again = launch(file)
-        assert "training    tiny-s2" in "".join(iter(again.stdout.readline, ""))  # type: ignore[union-attr]
-        assert again.wait() == 0
-        started = {folder: list(journal.read(folder, journal.of(RunStarted))) for folder in folders}
-        assert all(len(events) == 1 for events in started.values()), "no member was begun twice"
-        assert [runs.state(folder) for folder in folders] == ["finished"] * 3
+        until(lambda: all(runs.is_run(folder) and runs.row(folder).step for folder in folders[:2]), 150)
+        pids = [status.pid for folder in folders[:2] if (status := runs.lives(folder)) is not None]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)  # so that they are still there, however slow this machine is
+        launched.append(launch(file))
+        assert "launched by another process" in launched[-1].communicate()[0]
+        assert launched[-1].returncode == 2
+
+        launched[0].send_signal(signal.SIGKILL)
+        launched[0].wait()
+        launched.append(launch(file))
+        assert launched[-1].stdout is not None and "3 runs, 2 at once" in launched[-1].stdout.readline()
+        launched[-1].terminate()
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        said = launched[-1].communicate()[0]
+        assert "2 interrupted, 1 waiting" in said, said
+        assert launched[-1].returncode == 0
+
+        launched.append(launch(file))
+        said = launched[-1].communicate()[0]
+        assert "3 finished" in said, said
+        assert launched[-1].returncode == 0
+        started = [list(journal.read(folder, journal.of(RunStarted))) for folder in folders]
+        assert [[bool(e.checkpoint) for e in events] for events in started] == [[False, True]] * 2 + [[False]]
+
         listed = launcher.look(tmp_path / "runs")
         assert {seen.row.name for seen in listed} == {f"three/tiny-s{seed}" for seed in range(3)}
         assert runs.find("three/tiny-s1", tmp_path / "runs") == folders[1]
         assert runs.find_all("three", tmp_path / "runs") == folders
-        tiny(tmp_path, 3, stop__steps=3_100)
-        other = launch(file)
-        assert "with another configuration" in other.communicate()[0]
+        with pytest.raises(ValueError, match="with another configuration"):
+            sweep.read(tiny(tmp_path, 3, stop__steps=900), tmp_path / "runs")
     finally:
-        first.kill()
+        for process in launched:
+            process.kill()
         for folder in folders:
             kill(folder)
 
 
 @pytest.mark.slow
-def test_a_stopped_sweep_saves_and_the_same_command_resumes_it(tmp_path: Path) -> None:
-    file = tiny(tmp_path, 1, stop__steps=4_000)
-    folder = tmp_path / "runs" / "three" / "tiny-s0"
-    first = launch(file)
-    try:
-        until(lambda: runs.is_run(folder) and runs.row(folder).step > 0, 150)
-        first.terminate()
-        assert "1 interrupted" in first.communicate()[0]
-        assert first.returncode == 0
-        again = launch(file)
-        said = again.communicate()[0]
-        assert "1 finished" in said, said
-        started = list(journal.read(folder, journal.of(RunStarted)))
-        assert [bool(event.checkpoint) for event in started] == [False, True]
-    finally:
-        first.kill()
-        kill(folder)
-
-
-@pytest.mark.slow
 def test_a_job_of_a_queue_saves_when_its_time_is_over_and_goes_on_in_the_next(tmp_path: Path) -> None:
     """As submitit does it: `checkpoint` while it runs, then what that gave back, anew."""
-    file = tiny(tmp_path, 1, stop__steps=4_000)
+    file = tiny(tmp_path, 1, stop__steps=3_000)
     asked = sweep.read(file, tmp_path / "runs")
-    asked.keep()
     member = asked.members[0]
     folder = asked.run(member)
     job = Job(str(folder), asked.begin(member), asked.resume(member))

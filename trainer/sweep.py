@@ -109,7 +109,6 @@ class Sweep:
 
     def keep(self) -> None:
         """Make the folder a sweep's."""
-        (self.folder / LOGS).mkdir(parents=True, exist_ok=True)
         replace_text(self.folder / SWEEP_FILE, self.text, durable=False)
 
 

@@ -5,6 +5,7 @@ Reads journals only, so it is quick, needs no torch, and takes runs that are sti
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from bisect import bisect_right
@@ -251,10 +252,6 @@ def _common_start(names: list[str]) -> str:
     """ "mult2x2" for mult2x2-brisk-otter and mult2x2-calm-bee; the name itself for one."""
     if len(names) == 1:
         return names[0]
-    words = [re.split(r"[-_.+]", name) for name in names]
-    shared = []
-    for same in zip(*words, strict=False):
-        if len(set(same)) > 1:
-            break
-        shared.append(same[0])
-    return "-".join(shared)
+    columns = zip(*(f"{name}-" for name in names), strict=False)
+    shared = "".join(same[0] for same in itertools.takewhile(lambda letters: len(set(letters)) == 1, columns))
+    return shared[: max(0, *(shared.rfind(end) for end in "-_.+"))]
