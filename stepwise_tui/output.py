@@ -143,6 +143,15 @@ def turn(answered: ChatAnswered) -> str:
     return clean(" · ".join(part for part in parts if part))
 
 
+def thoughts_of(answered: ChatAnswered) -> list[str]:
+    """The thoughts before an answer, one a line: what each would say, and how likely."""
+    lines = []
+    for number, thought in enumerate(answered.thoughts, 1):
+        told = ((clean(one.text).strip() or "blank", accuracy(one.probability)) for one in thought.candidates)
+        lines.append(f"  {number:>2} {'  '.join(map(' '.join, told))}")
+    return lines
+
+
 def findings(found: Sequence[Finding]) -> str:
     """What `doctor` saw, one thing a line, and what to do about a lack beneath it."""
     marks = {"good": "ok", "lacking": "!", "broken": "✗"}

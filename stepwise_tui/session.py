@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stepwise_tui.output import FAILURE, block, complain, turn
+from stepwise_tui.output import FAILURE, block, complain, thoughts_of, turn
 from stepwise_tui.terminal import Borrowed, Terminal, split
 from stepwise_tui.text import shortest
 
@@ -107,7 +107,14 @@ def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None 
 
 
 def chat(
-    run: str, checkpoint: str | None, out: Path, *, explicit: bool, base: str | None, preset: str | None
+    run: str,
+    checkpoint: str | None,
+    out: Path,
+    *,
+    explicit: bool,
+    thoughts: int | None,
+    base: str | None,
+    preset: str | None,
 ) -> None:
     """Ask a model: a prompt on a terminal, one question per line from a pipe.
 
@@ -118,13 +125,18 @@ def chat(
 
     loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset)
     inspection.check_explicit(loaded, explicit)
+    inspection.check_thoughts(loaded, thoughts)
     for caveat in inspection.caveats(loaded):
         complain(caveat)
     prompt = sys.stdin.isatty()
     if prompt:
         block(f"{inspection.greeting(loaded)} (Ctrl-D ends)", err=True)
     for question in _questions(prompt):
-        typer.echo(turn(inspection.ask(loaded, question, explicit=explicit)))
+        answered = inspection.ask(loaded, question, explicit=explicit, thoughts=thoughts)
+        typer.echo(turn(answered))
+        if prompt:
+            for line in thoughts_of(answered):
+                typer.echo(line)
 
 
 def _settings(plain: bool, terminal: Terminal) -> Settings | None:

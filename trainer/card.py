@@ -8,11 +8,33 @@ import json
 from transformers import PreTrainedTokenizerBase
 
 from trainer import official
-from trainer.config import Config
+from trainer.config import LATENT, Config
 from trainer.inspection import Loaded
 from trainer.methods import tokens
+from trainer.methods.coconut import Coconut
 from trainer.origin import Origin
 from trainer.pretrained import WHOLE_TOKENIZERS
+
+PLAIN = """ids = tokenizer(f" {{question}} {control}{{eos}}"{fillers}, return_tensors="pt").input_ids
+written = model.generate(ids, attention_mask=ids.new_ones(ids.shape))[0, ids.shape[1] :]
+"""
+THINKING = """ids = tokenizer(f" {{question}} {{eos}}{start}", return_tensors="pt").input_ids
+end = torch.tensor([[tokenizer.convert_tokens_to_ids("{end}")]])
+embed = model.get_input_embeddings()
+with torch.no_grad():
+    inputs = embed(ids)
+    for _ in range({count}):  # thoughts: the last hidden state is the next input
+        thought = model.base_model(inputs_embeds=inputs).last_hidden_state[:, -1:]
+{last}        inputs = torch.cat([inputs, thought], 1)
+    inputs = torch.cat([inputs, embed(end)], 1)
+mask = torch.ones(inputs.shape[:2], dtype=torch.long)
+written = model.generate(inputs_embeds=inputs, attention_mask=mask)[0]
+"""
+LAST = """        said = model.get_output_embeddings()(thought)[0, 0]
+        if said[end[0, 0]] > said[tokenizer.convert_tokens_to_ids("{latent}")]:
+            break
+"""
+"""How the program of the card has its answer."""
 
 
 def caveats(config: Config | None, known: Origin | None, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -36,6 +58,16 @@ def caveats(config: Config | None, known: Origin | None, tokenizer: PreTrainedTo
         found.append(
             f"Before the question's EOS a control token must stand (method.explicit_share): {tokens.DIRECT} "
             f"asks for an answer as at this stage, {tokens.EXPLICIT} for all of the CoT first{no_fillers}."
+        )
+    if method.name in LATENT and not method.no_thought:
+        found.append(
+            f"After the question come {tokens.START}, what stands for steps of the CoT, and {tokens.END}: "
+            "plain generate puts nothing there."
+        )
+    if method.name == "coconut" and not method.no_thought:
+        found.append(
+            "Its thoughts are hidden states, fed back as inputs (method.name = coconut): plain generate "
+            "cannot think them; the program above does, without a cache."
         )
     return found
 
@@ -129,17 +161,26 @@ def _program(loaded: Loaded, known: Origin | None, question: str) -> str:
     fillers = ""
     if method is not None and known is not None and method.fillers and known.removed:
         fillers = f' + "{tokens.FILLER}" * {known.removed}'
+    imports, answers = "", PLAIN.format(control=control, fillers=fillers)
+    teacher = loaded.parts.method
+    if known is not None and isinstance(teacher, Coconut) and teacher.thinks:
+        count = teacher.thoughts(known.scheduled)
+        if teacher.feeds_back:
+            last = LAST.format(end=tokens.END, latent=tokens.LATENT) if teacher.has_classifier else ""
+            imports = "import torch\n"
+            answers = THINKING.format(start=tokens.START, end=tokens.END, count=count, last=last)
+        else:
+            pauses = f' + "{tokens.START}" + "{tokens.PAUSE}" * {count} + "{tokens.END}"'
+            answers = PLAIN.format(control="", fillers=pauses)
     return f"""import sys
-from transformers import AutoModelForCausalLM, {reader}
+{imports}from transformers import AutoModelForCausalLM, {reader}
 
 folder = sys.argv[1]
 question = sys.argv[2] if len(sys.argv) > 2 else {json.dumps(question, ensure_ascii=False)}
 tokenizer = {reader}.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder).eval()
 eos = "{tokenizer.eos_token}"
-ids = tokenizer(f" {{question}} {control}{{eos}}"{fillers}, return_tensors="pt").input_ids
-written = model.generate(ids, attention_mask=ids.new_ones(ids.shape))[0, ids.shape[1] :]
-cot, _, answer = tokenizer.decode(written).partition("####")
+{answers}cot, _, answer = tokenizer.decode(written).partition("####")
 print("CoT:", cot.partition(eos)[0].strip())
 print("answer:", answer.partition(eos)[0].strip())
 """

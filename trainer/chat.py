@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoModelForCausalLM
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from trainer import checkpoint
 from trainer.checkpoint import TrainState
-from trainer.control import ONE_WAY, Ask, Examine, Quiz
+from trainer.control import ONE_WAY, THOUGHTLESS, Ask, Examine, Quiz
 from trainer.data.layout import Line, encode_lines, encode_question, separator_ids
 from trainer.data.task import NotUnderstood, Problem
 from trainer.decode import token_texts
 from trainer.evaluate import answer_text, evaluate, shown_examples, true_answers
-from trainer.events import At, ChatAnswered, ExamplesAnswered, QuizTaken
+from trainer.events import At, Candidate, ChatAnswered, ExamplesAnswered, QuizTaken, Thought
 from trainer.methods.base import Decoded
 from trainer.model import quicken
 from trainer.parts import Parts
@@ -34,6 +35,9 @@ SHOWN_WRONG = 3
 """Of a quiz."""
 SHOWN_ASKED = 100
 """Held-out examples, of all that are answered to be looked at."""
+
+CANDIDATES = 5
+"""Of a thought."""
 
 CUT_SHORT = "cut short"
 """Under an answer that was interrupted."""
@@ -85,6 +89,7 @@ def _respond(
         id=id,
         at=at,
         explicit=asked.explicit,
+        thoughts=asked.thoughts,
         on_text=on_text,
         interrupted=interrupted,
     )
@@ -122,12 +127,14 @@ def answer_question(
     id: str,
     at: At,
     explicit: bool = False,
+    thoughts: int | None = None,
     on_text: Callable[[str, Part], None] = lambda text, part: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> ChatAnswered:
     """Ask `parts.model` at the stage after `scheduled` removals.
 
-    explicit: ask for the whole CoT, of a model that answers both ways.
+    explicit: ask for the whole CoT, of a model that answers both ways. thoughts: after so many, of one that
+    thinks.
     on_text: called with each piece as it is written, and whether it is CoT or answer. A text that is no
     question of this task gets a turn that says what can be asked; nothing is raised.
     """
@@ -137,6 +144,8 @@ def answer_question(
         return ChatAnswered(at=at, id=id, asked=text, understood=False, note=str(reason))
     if explicit and not parts.method.answers_both_ways:
         return ChatAnswered(at=at, id=id, asked=text, understood=False, note=ONE_WAY)
+    if thoughts is not None and not parts.method.thinks:
+        return ChatAnswered(at=at, id=id, asked=text, understood=False, note=THOUGHTLESS)
     tokenizer = parts.tokenizer
     eos = tokenizer.eos_token_id
     try:
@@ -153,13 +162,16 @@ def answer_question(
         elif token not in separator:
             on_text(token_texts([token], tokenizer)[0], part)
 
+    thought: list[Thought] = []
     decoded = parts.method.generate(
         parts.model,
         [question],
         scheduled,
         max_new_tokens=parts.room,
         explicit=explicit,
+        thoughts=thoughts,
         on_token=on_token,
+        on_thought=lambda logits_V: thought.append(spoken(logits_V, tokenizer)),
         interrupted=interrupted,
     )
     given = parts.task.read_answer(answer_text(decoded.answer[0], tokenizer))
@@ -177,7 +189,15 @@ def answer_question(
         tokens=decoded.tokens[0],
         milliseconds=1000 * decoded.seconds,
         saved=_saved(problem, len(decoded.cot[0]), parts),
+        thoughts=tuple(thought),
     )
+
+
+def spoken(logits_V: Tensor, tokenizer: PreTrainedTokenizerBase) -> Thought:
+    """The likeliest tokens of a thought, as if it were to be spoken."""
+    best = logits_V.float().softmax(0).topk(min(CANDIDATES, len(logits_V)))
+    texts = token_texts(best.indices.tolist(), tokenizer)
+    return Thought(tuple(map(Candidate, texts, best.values.tolist())))
 
 
 def _saved(problem: Problem, written: int, parts: Parts) -> int | None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from trainer import config as configuration
-from trainer.config import Config, ConfigError
+from trainer.config import LATENT, Config, ConfigError
 from trainer.events import At, CommandAcknowledged, Event, RolledBack, StateChanged
 from trainer.lineage import CheckpointRef, Lineage
 
@@ -60,9 +60,9 @@ COMMANDS: dict[str, CommandSpec] = {
         CommandSpec("evaluate", "evaluate", "measure validation accuracy now"),
         CommandSpec(
             "ask",
-            "ask [--explicit] [--at CHECKPOINT] TEXT",
+            "ask [--explicit] [--thoughts N] [--at CHECKPOINT] TEXT",
             "ask the current weights a question; --explicit: for the whole CoT, where they answer both ways; "
-            "--at: ask a saved checkpoint instead",
+            "--thoughts: after so many thoughts, where they think; --at: ask a saved checkpoint instead",
         ),
         CommandSpec(
             "quiz",
@@ -82,6 +82,11 @@ COMMANDS: dict[str, CommandSpec] = {
 
 ONE_WAY = "this model answers one way only; method.explicit_share trains one that answers both"
 """Why it cannot be asked for its whole CoT."""
+
+THOUGHTLESS = "this model has no thoughts to be counted; method.name = coconut or pause trains one that has"
+"""Why it cannot be told how many thoughts to think."""
+
+MOST_THOUGHTS = 1_000
 
 QUIZ = 100
 """Questions of a quiz, where nobody says how many."""
@@ -114,6 +119,7 @@ class Command:
     seed: Literal["fresh", "replay"] = "fresh"
     question: str = ""
     explicit: bool = False
+    thoughts: int | None = None
     checkpoint: str = ""
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     source: str = "cockpit"
@@ -182,10 +188,20 @@ def _parse_ask(command: Command, rest: str, spec: CommandSpec) -> Command:
         elif option == "--at":
             checkpoint, _, more = more.strip().partition(" ")
             command, rest = replace(command, checkpoint=checkpoint), more.strip()
+        elif option == "--thoughts":
+            number, _, more = more.strip().partition(" ")
+            command, rest = replace(command, thoughts=thoughts(number)), more.strip()
         elif not rest:
             raise CommandError(f"ask what? {spec.usage}")
         else:
             return replace(command, question=rest)
+
+
+def thoughts(word: str) -> int:
+    """A number of thoughts. Raises `CommandError`."""
+    if not (word.isascii() and word.isdigit() and len(word) < 10 and int(word) <= MOST_THOUGHTS):
+        raise CommandError(f"{word!r} thoughts: a whole number from 0 to {MOST_THOUGHTS:,} is allowed")
+    return int(word)
 
 
 def _parse_at(command: Command, words: list[str], spec: CommandSpec) -> tuple[Command, list[str]]:
@@ -299,11 +315,12 @@ class Evaluate:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """checkpoint: None for the current weights."""
+    """checkpoint: None for the current weights. thoughts: None for as many as the stage has."""
 
     question: str
     explicit: bool
     checkpoint: CheckpointRef | None = None
+    thoughts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,7 +416,10 @@ def decide(control: Control, command: Command, facts: Facts) -> Decision:
                 return done("answered", Examine(facts.config.eval.examples, asked))
             if command.explicit and not facts.config.method.explicit_share:
                 return refused(ONE_WAY)
-            return done("asked", Ask(command.question, command.explicit, asked))
+            method = facts.config.method
+            if command.thoughts is not None and (method.name not in LATENT or method.no_thought):
+                return refused(THOUGHTLESS)
+            return done("asked", Ask(command.question, command.explicit, asked, command.thoughts))
         case "interrupt":
             return done("nothing is being answered any more")
         case "stop":

@@ -343,7 +343,8 @@ class ChatAnswered(Event):
     asked. answer: as a person writes it; correct: None where the task cannot tell. note: a caveat, such
     as operands outside the trained range. checkpoint: which weights answered. cot_removed: CoT
     tokens removed where these were saved; None: as `at` says. saved: tokens of the whole CoT that were not
-    written; None where nobody knows that.
+    written; None where nobody knows that. thoughts: the continuous thoughts before the answer, as each would
+    be spoken.
     """
 
     id: str
@@ -360,6 +361,22 @@ class ChatAnswered(Event):
     checkpoint: str = "current weights"
     cot_removed: int | None = None
     saved: int | None = None
+    thoughts: tuple[Thought, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A continuous thought read through the LM head: its likeliest tokens, the likeliest first."""
+
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token as text, and its probability."""
+
+    text: str
+    probability: float
 
 
 @_event

@@ -22,6 +22,7 @@ from trainer import card, origin, runs
 from trainer.analysis import metrics
 from trainer.inspection import InspectionError, Loaded, open_checkpoint
 from trainer.methods.base import Model
+from trainer.methods.coconut import Coconut
 from trainer.model import set_tokens
 from trainer.origin import Origin
 
@@ -135,7 +136,8 @@ def _limit_new_tokens(loaded: Loaded, known: Origin | None) -> None:
         return
     assert loaded.config is not None
     fillers = known.removed if loaded.config.method.fillers else 0
-    asked = known.longest_question + fillers + parts.method.answers_both_ways
+    thoughts = parts.method.thoughts(known.scheduled) + 2 if isinstance(parts.method, Coconut) else 0
+    asked = known.longest_question + fillers + thoughts + parts.method.answers_both_ways
     if asked + known.room <= positions:
         generation.max_new_tokens = known.room
     else:
@@ -166,4 +168,5 @@ def _origin(loaded: Loaded) -> Origin:
         longest_question=max(int(split.question_N.max()) for split in parts.splits.values()),
         longest_cot=int(parts.splits["train"].cot_N.max()),
         room=parts.room,
+        longest_steps=int(parts.splits["train"].steps.max()),
     )

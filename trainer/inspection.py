@@ -13,7 +13,7 @@ from trainer.chat import answer_question
 from trainer.checkpoint import CheckpointError
 from trainer.compute import Compute
 from trainer.config import Config, MethodConfig
-from trainer.control import ONE_WAY
+from trainer.control import ONE_WAY, THOUGHTLESS
 from trainer.data import NotUnderstood, Task, files, load_task, sources
 from trainer.data.layout import Line, encode_lines, separator_id
 from trainer.data.typed import Typed
@@ -135,13 +135,16 @@ def _open_folder(folder: Path, base: str | None, preset: str | None) -> Loaded:
 
 
 def _stand_in(known: Origin | None) -> Examples:
-    """One row in the place of training data that are not here: a method asks them for the longest CoT."""
+    """One row in the place of training data that are not here: a method asks them for the longest CoT, in
+    tokens and in steps."""
     cot = known.longest_cot if known else 0
+    steps = known.longest_steps if known else 1
     return Examples(
         torch.zeros(1, cot + 3, dtype=torch.int32),
         torch.tensor([1]),
         torch.tensor([cot]),
         torch.tensor([cot + 3]),
+        torch.tensor([[*range(1, steps), cot]]),
     )
 
 
@@ -189,7 +192,9 @@ def caveats(loaded: Loaded) -> list[str]:
     """What a person should know before believing what this model is measured or asked for."""
     changed = loaded.parts.changed
     found = [f"{changed}: what it has learnt may be among what is held out now"] if changed else []
-    return found + ([caveat] if (caveat := official.caveat(loaded.parts.tokenizer)) else [])
+    if not loaded.staged and (caveat := official.caveat(loaded.parts.tokenizer)):
+        found.append(caveat)
+    return found
 
 
 def check_explicit(loaded: Loaded, explicit: bool) -> None:
@@ -212,11 +217,24 @@ def greeting(loaded: Loaded) -> str:
     return f"{loaded.id}, {what}. {how}"
 
 
-def ask(loaded: Loaded, text: str, *, explicit: bool = False) -> ChatAnswered:
-    """One question as a person types it, answered by the model. explicit: with all of its CoT."""
+def check_thoughts(loaded: Loaded, thoughts: int | None) -> None:
+    """Raise `InspectionError` where a model without thoughts is told how many to think."""
+    if thoughts is not None and not loaded.parts.method.thinks:
+        raise InspectionError(f"--thoughts: {THOUGHTLESS}")
+
+
+def ask(loaded: Loaded, text: str, *, explicit: bool = False, thoughts: int | None = None) -> ChatAnswered:
+    """One question as a person types it, answered by the model. explicit: with all of its CoT. thoughts:
+    after so many; None for as many as at its stage."""
     with loaded.compute.autocast(loaded.parts.device):
         turn = answer_question(
-            loaded.parts, loaded.at.scheduled, text, id="", at=loaded.at, explicit=explicit
+            loaded.parts,
+            loaded.at.scheduled,
+            text,
+            id="",
+            at=loaded.at,
+            explicit=explicit,
+            thoughts=thoughts,
         )
     return replace(turn, checkpoint=loaded.id)
 

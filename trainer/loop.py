@@ -157,7 +157,6 @@ class Loop:
             self._evaluate_when_owed()
             started = time.monotonic()
             self._remove_when_due()
-            self._renew_optimizer_when_due()
             self._train_step()
             self.seconds += time.monotonic() - started
             self._log_when_due()
@@ -176,11 +175,6 @@ class Loop:
         if due.scheduled > self.progress.scheduled:
             why = gate.reason(self.gate, self.progress.counter, config) if config.kind in GATED else ""
             self._enter_stage(due.scheduled, "schedule", why)
-
-    def _renew_optimizer_when_due(self) -> None:
-        """At the first step of an epoch; no checkpoint is taken between this and the step."""
-        if self.config.method.reset_each_epoch and self.step and self.step % self.order.steps_per_epoch == 0:
-            self.updater.reset()
 
     def _train_step(self) -> None:
         started = time.monotonic()

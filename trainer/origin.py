@@ -28,7 +28,8 @@ class OriginError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Origin:
     """checkpoint: its id in the run. longest_question (with its EOS), longest_cot: tokens, in the run's
-    data. room: new tokens that suffice to answer. The rest as in `events.At`."""
+    data. room: new tokens that suffice to answer. longest_steps: of a CoT, in the run's data; folders of
+    before do not say. The rest as in `events.At`."""
 
     checkpoint: str
     step: int
@@ -39,6 +40,7 @@ class Origin:
     longest_question: int
     longest_cot: int
     room: int
+    longest_steps: int = 1
 
 
 def write(folder: Path, config: Config, origin: Origin | None) -> None:
@@ -63,7 +65,8 @@ def read(folder: Path) -> tuple[Config | None, Origin | None]:
         return config, None
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
-        values = {f.name: document[f.name] for f in fields(Origin)}
+        values = {"longest_steps": 1, **document}
+        values = {f.name: values[f.name] for f in fields(Origin)}
         whole = {name: value for name, value in values.items() if name != "checkpoint"}
         if not all(type(value) is int and value >= 0 for value in whole.values()):
             raise ValueError(f"whole numbers are expected, not {whole}")

@@ -97,6 +97,10 @@ class Rank:
 
     def update(self, stream: int, scheduled: int, pretraining: int) -> Stepped:
         """One step: this rank's share of the batch, forward and backward, and everybody's update."""
+        # Before the step and not after the last, or a checkpoint between would hold moments or not.
+        begins = self.step > 0 and self.step % self.order.steps_per_epoch == 0
+        if begins and self._config.method.reset_each_epoch:
+            self.updater.reset()
         chance = generator(self._config.seed, "offset", stream, self.step)
         accumulate, longest = self._config.optim.accumulate, self._config.data.max_len_train
         rows = self.order.batch(stream, self.step).chunk(accumulate)

@@ -131,6 +131,10 @@ def chat(
     run: RunOrModel,
     checkpoint: Checkpoint = None,
     explicit: Explicit = False,
+    thoughts: Annotated[
+        int | None,
+        typer.Option("--thoughts", metavar="N", min=0, help="Answer after N thoughts, not the stage's."),
+    ] = None,
     base: Base = None,
     preset: Preset = None,
     out: Out = RUNS,
@@ -139,7 +143,7 @@ def chat(
     with explained():
         from stepwise_tui import session
 
-        session.chat(run, checkpoint, out, explicit=explicit, base=base, preset=preset)
+        session.chat(run, checkpoint, out, explicit=explicit, thoughts=thoughts, base=base, preset=preset)
 
 
 def export(

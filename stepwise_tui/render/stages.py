@@ -29,9 +29,10 @@ def _offsets(method: MethodConfig, glyphs: Glyphs) -> Iterator[str]:
         return
     yield "#"
     if math.isinf(method.smoothing):
-        yield "# Removal smoothing is off: no example loses more tokens than its stage says."
+        yield f"# Removal smoothing is off: no example loses more {method.unit}s than its stage says."
         return
-    yield f"# Removal smoothing, λ = {method.smoothing:g}: tokens that an example loses beyond its stage's,"
+    what = f"{method.unit}s"
+    yield f"# Removal smoothing, λ = {method.smoothing:g}: {what} that an example loses beyond its stage's,"
     yield "# and how often:"
     for offset, probability in stages.offsets(method.smoothing):
         yield f"{_name(str(offset))}{_bar(probability, glyphs):<{BAR}} {probability:.3f}"

@@ -16,6 +16,8 @@ from stepwise_tui.history import History, Turn
 from stepwise_tui.text import wrapped
 from stepwise_tui.widgets import lines
 from stepwise_tui.widgets.readouts import same
+from trainer.config import LATENT
+from trainer.control import THOUGHTLESS, CommandError, thoughts
 from trainer.events import At
 
 SHOWN_TURNS = 40
@@ -52,6 +54,7 @@ class ChatPanel(Vertical):
         self._shown = Content("")
         self._history = History()
         self._explicit = False
+        self._thoughts: int | None = None
         self._whom: tuple[str, ...] = LIVE
         self._place, self._draft = 0, ""
         self._offered = 0
@@ -95,6 +98,8 @@ class ChatPanel(Vertical):
         )
         if self._both_ways:
             title += f"{between}{'with CoT' if self._explicit else 'answer alone'}"
+        if self._thoughts is not None:
+            title += f"{between}{self._thoughts} thought{'' if self._thoughts == 1 else 's'}"
         if self.border_title != title:
             self.border_title = title
 
@@ -151,6 +156,9 @@ class ChatPanel(Vertical):
         ]
         if self._both_ways:
             keys.insert(2, ("ctrl+t", "with all of the CoT, or the answer alone"))
+        method = self._history.config.method
+        if method.name in LATENT and not method.no_thought:
+            keys.insert(3, ("/thoughts 3", "answer after so many; without a number, as the stage has"))
         text = (
             "Ask as you would a person, digits in the usual order. The weights of this moment answer at the "
             "next step, also while paused."
@@ -197,17 +205,34 @@ class ChatPanel(Vertical):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         text = " ".join(event.value.split())
-        if text:
+        if text and text.partition(" ")[0] == "/thoughts":
+            event.input.value = ""
+            self._choose_thoughts(text.partition(" ")[2])
+        elif text:
             event.input.value = ""
             self._place = 0
             self.query_one(Turns).follow()
             self.post_message(self.Asked([self._command(text, id) for id in self._whom], text))
+
+    def _choose_thoughts(self, number: str) -> None:
+        """Ask after so many thoughts from now on; without a number, as many as the stage has."""
+        method = self._history.config.method
+        if method.name not in LATENT or method.no_thought:
+            self.notify(THOUGHTLESS, severity="warning")
+            return
+        try:
+            self._thoughts = thoughts(number) if number else None
+        except CommandError as error:
+            self.notify(str(error), severity="warning")
+        self.name_weights(self._history.at)
 
     def _command(self, text: str, checkpoint: str) -> str:
         """What the line asks of a checkpoint, "" for the current weights."""
         options = f"--at {checkpoint} " if checkpoint else ""
         if text.partition(" ")[0] == "/quiz":
             return f"{text[1:]} {options}".strip()
+        if self._thoughts is not None:
+            options += f"--thoughts {self._thoughts} "
         return f"ask {'--explicit ' if self._explicit else ''}{options}{text}"
 
 

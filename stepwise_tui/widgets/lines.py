@@ -14,8 +14,8 @@ from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Tone, Turn
 from stepwise_tui.text import accuracy, clean, clip, duration, loss, short, wrapped
 from stepwise_tui.words import by, key_name
-from trainer.config import GATED
-from trainer.events import ChatAnswered, QuizTaken, RunState, ShownExample
+from trainer.config import GATED, LATENT
+from trainer.events import ChatAnswered, QuizTaken, RunState, ShownExample, Thought
 
 STATE_STYLES: dict[RunState, str] = {
     "starting": "bold $foreground-muted",
@@ -28,6 +28,10 @@ STATE_STYLES: dict[RunState, str] = {
 }
 SOON = 1.0
 """Seconds within which most of what is asked for is done."""
+LEAST_SHOWN = 0.01
+"""Probability of a thought's candidate that is worth its place."""
+LATENT_WORDS = {"coconut": "thoughts", "pause": "pauses"}
+"""What stands in the place of steps."""
 FAINT = "$foreground-muted"
 TIE = "\N{NO-BREAK SPACE}"
 GONE = "$primary"
@@ -118,9 +122,11 @@ def removal_line(history: History, width: int, glyphs: Glyphs) -> Content:
         Piece(_text(_pace(history), FAINT), 3),
         Piece(_text(f"branch {at.branch}", FAINT if at.branch == 1 else ""), 2),
     ]
-    rest = fit(pieces, width - len("removed ") - 26)
-    room = max(8, width - len("removed ") - 2 - rest.cell_length)
-    return Content.assemble("removed ", _bar(at.stage / history.stages, min(room, 64), glyphs), "  ", rest)
+    method = history.config.method
+    what = "removed " if method.name not in LATENT or method.no_thought else f"{LATENT_WORDS[method.name]} "
+    rest = fit(pieces, width - len(what) - 26)
+    room = max(8, width - len(what) - 2 - rest.cell_length)
+    return Content.assemble(what, _bar(at.stage / history.stages, min(room, 64), glyphs), "  ", rest)
 
 
 def _bar(share: float, width: int, glyphs: Glyphs) -> Content:
@@ -167,9 +173,13 @@ def _pace(history: History) -> str:
         chunk = f"{config.removed_share:.0%} of the rest"
         if config.steps_per_token is not None:
             return f"{chunk} every {config.steps_per_token} steps"
+        if config.epochs_per_stage is not None:
+            return f"{chunk} every {config.epochs_per_stage:g} epochs"
         return f"{chunk}, {config.tokens_per_epoch:g} times an epoch"
     if config.steps_per_token is not None:
         return f"{config.kind} {config.steps_per_token} steps/token"
+    if config.epochs_per_stage is not None:
+        return f"{config.kind} {config.epochs_per_stage:g} epochs/stage"
     return f"{config.kind} Δ{config.tokens_per_epoch:g}"
 
 
@@ -317,6 +327,7 @@ def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> li
         lines = [Content.assemble(head, tail)]
     else:
         lines = [Content.assemble("  ", thought), tail]
+    lines += [_thought(number, one, width) for number, one in enumerate(answered.thoughts, 1)]
     spoken = f"{len(answered.cot)} CoT token{'' if len(answered.cot) == 1 else 's'}"
     saved = [f"{answered.saved} saved"] if answered.saved else []
     facts = [spoken, *saved, f"{answered.milliseconds:.0f} ms", _weights(answered)]
@@ -324,6 +335,19 @@ def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> li
     if answered.note:
         lines.append(_set_in(clean(answered.note), width, "$warning"))
     return lines
+
+
+def _thought(number: int, thought: Thought, width: int) -> Content:
+    """A thought in a line: what it would say, as many candidates as fit, without the hardly likely ones."""
+    line = Content.styled(f"  {number:>2} ", FAINT)
+    for place, candidate in enumerate(thought.candidates):
+        told = clip(clean(candidate.text).strip() or "blank", 16)
+        gap, style = ("  ", "") if place else ("", "bold")
+        piece = Content.assemble(gap, (told, style), (f" {accuracy(candidate.probability)}", FAINT))
+        if place and (candidate.probability < LEAST_SHOWN or line.cell_length + piece.cell_length > width):
+            break
+        line = Content.assemble(line, piece)
+    return line
 
 
 def _set_in(text: str, width: int, style: str) -> Content:

@@ -77,10 +77,10 @@ class Coconut:
         self.thought_id: int | None = None
         if ids:
             self.start_id, self.end_id, self.thought_id = ids
-        self._fed_back = config.name == "coconut" and not config.no_thought
-        self._classified = config.latent_end == "classifier"
+        self.feeds_back = config.name == "coconut" and not config.no_thought
+        self.has_classifier = config.latent_end == "classifier"
         self.thinks = not config.no_thought
-        self.one_pass = not self._fed_back
+        self.one_pass = not self.feeds_back
         self.configure(config)
 
     def configure(self, config: MethodConfig) -> None:
@@ -98,8 +98,7 @@ class Coconut:
         return self._gone(examples, torch.full((len(examples),), self._level(scheduled)))
 
     def describe(self, stage: int) -> str:
-        level = self._level(stage)
-        gone, thoughts = self.removed(stage), min(level, self.last) * self.per_step
+        gone, thoughts = self.removed(stage), self.thoughts(stage)
         if not self.per_step:
             return f"{gone} of {self.longest} steps are gone"
         if gone < self.longest:
@@ -112,7 +111,7 @@ class Coconut:
         return self._reset_optimizer
 
     def check(self, model: Model) -> None:
-        if not self._fed_back:
+        if not self.feeds_back:
             return
         takes = inspect.signature(model.base_model.forward).parameters
         missing = [name for name in NEEDED if name not in takes]
@@ -158,7 +157,7 @@ class Coconut:
             result = losses.of_hidden(seen.hidden_BTD[:, labelled], head_VD, batch, labels)
         else:
             result = losses.of_logits(seen.logits_BTV[:, labelled], batch, labels)
-        if not self._classified:
+        if not self.has_classifier:
             return result
         count = (batch.labels_BL != IGNORED).sum() if labels is None else labels
         return result._replace(mean=result.mean + self._ending(model, batch, seen.hidden_BTD) / count)
@@ -194,11 +193,11 @@ class Coconut:
         With the classifier at most as many; none more than asked for where `thoughts` says how many.
         """
         assert not explicit and (self.thinks or thoughts is None)
-        most = min(self._level(scheduled), self.last) * self.per_step if thoughts is None else thoughts
+        most = self.thoughts(scheduled) if thoughts is None else thoughts
         asked, thinker = [self.prompt(question, most)[0] for question in questions], None
-        if self._fed_back:
+        if self.feeds_back:
             assert self.start_id is not None and self.end_id is not None and self.thought_id is not None
-            ends = (self.end_id, self.thought_id) if self._classified and thoughts is None else None
+            ends = (self.end_id, self.thought_id) if self.has_classifier and thoughts is None else None
             asked = [[*question, self.start_id] for question in questions]
             thinker = Thinker(most, self.end_id, ends, on_thought)
         return greedy(
@@ -218,7 +217,11 @@ class Coconut:
         if self.start_id is None or self.end_id is None or self.thought_id is None:
             return list(question), 0
         ids = [*question, self.start_id, *[self.thought_id] * most, self.end_id]
-        return ids, most if self._fed_back else 0
+        return ids, most if self.feeds_back else 0
+
+    def thoughts(self, scheduled: int) -> int:
+        """Thoughts, or pauses, before an answer at that stage; with the classifier at most."""
+        return min(self._level(scheduled), self.last) * self.per_step
 
     @property
     def _markers(self) -> int:
@@ -235,7 +238,7 @@ class Coconut:
     def _thoughts(self, examples: Examples, level_N: Tensor) -> Tensor:
         """How many thoughts each example has at its stage, in training."""
         steps_N = examples.steps
-        if self._classified:
+        if self.has_classifier:
             return level_N.clamp(max=self.last).minimum(steps_N) * self.per_step
         most_N = torch.full_like(level_N, self.last) if self._pad_to_max else steps_N.clamp(max=self.last)
         return torch.where(level_N > self.last, most_N, level_N) * self.per_step
@@ -248,7 +251,7 @@ class Coconut:
         marker = self._markers // 2
         question_B, own_B = examples.question_N, thoughts_B + 2 * marker
         shift_B = torch.zeros_like(question_B)
-        if self._fed_back:
+        if self.feeds_back:
             shift_B = question_B.max() - question_B
         length_B = examples.length_N - dropped_B + own_B
         width = int((shift_B + length_B).max())
@@ -275,9 +278,9 @@ class Coconut:
             length_B=length_B,
             cot_free=bool((dropped_B == examples.cot_N).all()),
             mask_BT=(place_BT >= 0).long() if padded else None,
-            thoughts_B=thoughts_B if self._fed_back else torch.zeros_like(thoughts_B),
+            thoughts_B=thoughts_B if self.feeds_back else torch.zeros_like(thoughts_B),
             column=int(question_B.max()) + marker,
-            most=int(thoughts_B.max()) if self._fed_back else 0,
+            most=int(thoughts_B.max()) if self.feeds_back else 0,
         )
 
     def _ending(self, model: Model, batch: LatentBatch, hidden_BTD: Tensor) -> Tensor:
