@@ -133,6 +133,7 @@ def test_the_command_shows_writes_and_draws_what_was_measured(run: Path, tmp_pat
     picture = tmp_path / "thoughts.png"
     shown = call("thoughts", str(run), "--example", "2", "--save", str(picture))
     assert "after 1 thought" in shown.stdout and "Made to speak" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
     assert picture.read_bytes().startswith(b"\x89PNG")
     document = json.loads(call("thoughts", str(run), "--limit", "5", "--json").stdout)
     assert document["n"] == 5 and [one["thoughts"] for one in document["forced"]] == [0, 1, 2]

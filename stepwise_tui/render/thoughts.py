@@ -10,9 +10,21 @@ from stepwise_tui.output import table
 from stepwise_tui.render import picture
 from stepwise_tui.render.screen import Screen
 from stepwise_tui.text import accuracy
-from trainer.analysis.thoughts import PERCENTILES, TOP, Thoughts, Tree
+from trainer.analysis.thoughts import PERCENTILES, TOP, Path, Thoughts, Tree
 
 BAR = 20  # columns of a probability of 1
+HEADS: dict[Path, str] = {
+    "correct path": "shortest",
+    "longer path": "longer",
+    "wrong target": "other end",
+    "hallucination": "made up",
+    "right answer": "right",
+    "wrong answer": "wrong",
+}
+WAYS = (
+    "shortest, longer, other end: the way that it told; made up: one with an edge\n"
+    "that is not there; right, wrong: the answer alone"
+)
 
 
 def tree_lines(tree: Tree, glyphs: Glyphs) -> list[str]:
@@ -53,12 +65,14 @@ def show(found: Thoughts, out: Screen) -> None:
         blocks.append(
             "Probability of a node by its height, mean (nodes)\n\n" + table(head, list(_heights(found)))
         )
-    head = ("thoughts", "accuracy", *(found.forced[0].paths if found.forced else ()))
+    ways = list(found.forced[0].paths)
+    head = ("thoughts", "accuracy", *(HEADS[way] for way in ways))
     rows = [
         (str(one.thoughts), accuracy(one.accuracy), *(f"{share:.0%}" for share in one.paths.values()))
         for one in found.forced
     ]
-    blocks.append(f"Made to speak after so many thoughts, {found.n} test examples\n\n" + table(head, rows))
+    title = f"Made to speak after so many thoughts, {found.n} test examples"
+    blocks.append("\n".join([title, *([WAYS] if ways else []), "", table(head, rows)]))
     out.print("\n\n".join(blocks))
 
 
