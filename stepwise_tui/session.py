@@ -121,6 +121,8 @@ def chat(
     Raises ValueError with a sentence when it cannot be opened or asked so.
     """
     typer.echo("loading torch …", err=True)
+    from stepwise_tui import glyphs
+    from stepwise_tui.search import search_lines
     from trainer import inspection
 
     loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset)
@@ -131,11 +133,12 @@ def chat(
     prompt = sys.stdin.isatty()
     if prompt:
         block(f"{inspection.greeting(loaded)} (Ctrl-D ends)", err=True)
+    signs = glyphs.detect()
     for question in _questions(prompt):
         answered = inspection.ask(loaded, question, explicit=explicit, thoughts=thoughts)
         typer.echo(turn(answered))
         if prompt:
-            for line in thoughts_of(answered):
+            for line in (*thoughts_of(answered), *search_lines(answered, signs)):
                 typer.echo(line)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepwise_tui.glyphs import ASCII
-from stepwise_tui.render import thoughts as rendered
+from stepwise_tui.search import search_lines, tree_lines
 from tests.test_cli import call
 from trainer import config as configuration
-from trainer import inspection
+from trainer import graph, inspection
 from trainer.analysis import measure_thoughts, thoughts
 from trainer.analysis.measure_thoughts import ThoughtsError
-from trainer.data import graph, layout
+from trainer.data import layout
 from trainer.data import tokenizer as vocabulary
+from trainer.events import At, Candidate, ChatAnswered, Thought
 from trainer.run import Run
 
 KNOWN = graph.read(
@@ -84,7 +86,20 @@ def test_shares_and_trees_take_any_probabilities(values: Sequence[float]) -> Non
     tree = thoughts.tree("", KNOWN, [dict(zip(("bompus", "dumpus"), values, strict=False))])
     sums = [row.mean for row in thoughts.parallel([tree])]
     assert sums == sorted(sums)
-    assert all(len(line) <= 80 and line.isascii() for line in rendered.tree_lines(tree, ASCII))
+    assert all(len(line) <= 80 and line.isascii() for line in tree_lines(tree, ASCII))
+
+
+def test_the_chat_draws_the_search_of_a_graph_and_of_nothing_else() -> None:
+    told = tuple(
+        Thought((Candidate(one, 0.7), Candidate(".", 0.1))) for one in ("bompus", "felpus", "jompus")
+    )
+    question = " ".join([*(KNOWN.sentence(*edge) for edge in KNOWN.edges), KNOWN.query()])
+    turn = ChatAnswered(at=At(), id="", asked="1", question=question, thoughts=told)
+    lines = search_lines(turn, ASCII)
+    assert lines[0] == "Tom, asked for jompus" and sum("0.70" in line for line in lines) == 3
+    assert "hilpus" in lines[-3] and "0.00" in lines[-3], "a node that is not among the likeliest is there"
+    assert search_lines(replace(turn, question="12 × 34"), ASCII) == []
+    assert search_lines(replace(turn, thoughts=()), ASCII) == []
 
 
 @pytest.fixture(scope="module")

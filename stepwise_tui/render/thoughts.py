@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.output import table
 from stepwise_tui.render import picture
 from stepwise_tui.render.screen import Screen
+from stepwise_tui.search import tree_lines
 from stepwise_tui.text import accuracy
-from trainer.analysis.thoughts import PERCENTILES, TOP, Path, Thoughts, Tree
+from trainer.analysis.thoughts import PERCENTILES, TOP, Path, Thoughts
 
-BAR = 20  # columns of a probability of 1
 HEADS: dict[Path, str] = {
     "correct path": "shortest",
     "longer path": "longer",
@@ -25,26 +24,6 @@ WAYS = (
     "shortest, longer, other end: the way that it told; made up: one with an edge\n"
     "that is not there; right, wrong: the answer alone"
 )
-
-
-def tree_lines(tree: Tree, glyphs: Glyphs) -> list[str]:
-    """The search of one question, frontier by frontier: each node with its probability, and whether it leads
-    to the target. At most 72 columns."""
-    goal = f", asked for {tree.target}" if tree.target else ""
-    lines = [f"{tree.root}{goal}"]
-    width = max((len(c.name) for one in tree.frontiers for c in one.candidates), default=0)
-    for one in tree.frontiers:
-        lines.append(f"after {one.thoughts} thought{'s' if one.thoughts > 1 else ''}")
-        for c in one.candidates:
-            bar = glyphs.full * round(c.probability * BAR)
-            what = f"leads to {tree.target}" if c.leads and c.name != tree.target else ""
-            what = "the target" if c.name == tree.target else what
-            height = f"{c.height} above a leaf" if c.height else "a leaf"
-            about = ", ".join(filter(None, (height, what)))
-            lines.append(
-                f"  {glyphs.limb} {c.name:<{width}}  {c.probability:.2f}  {bar:<{BAR}}  {about}".rstrip()
-            )
-    return lines
 
 
 def show(found: Thoughts, out: Screen) -> None:

@@ -12,6 +12,7 @@ from textual.content import Content
 
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Tone, Turn
+from stepwise_tui.search import search_lines
 from stepwise_tui.text import accuracy, clean, clip, duration, loss, short, wrapped
 from stepwise_tui.words import by, key_name
 from trainer.config import GATED, LATENT
@@ -328,6 +329,7 @@ def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> li
     else:
         lines = [Content.assemble("  ", thought), tail]
     lines += [_thought(number, one, width) for number, one in enumerate(answered.thoughts, 1)]
+    lines += [_text(clip(f"  {line}", width), FAINT) for line in search_lines(answered, glyphs)]
     spoken = f"{len(answered.cot)} CoT token{'' if len(answered.cot) == 1 else 's'}"
     saved = [f"{answered.saved} saved"] if answered.saved else []
     facts = [spoken, *saved, f"{answered.milliseconds:.0f} ms", _weights(answered)]

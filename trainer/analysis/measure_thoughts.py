@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from trainer import graph
 from trainer.analysis import thoughts
 from trainer.analysis.thoughts import Forced, Path, Thoughts, Tree
-from trainer.data import graph, layout
+from trainer.data import layout
 from trainer.data import tokenizer as vocabulary
 from trainer.decode import inference
 from trainer.evaluate import CHUNK, answer_room, answer_text, questions, true_answers

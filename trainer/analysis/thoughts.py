@@ -13,7 +13,8 @@ from itertools import pairwise
 from statistics import mean
 from typing import Literal
 
-from trainer.data.graph import Graph
+from trainer import graph
+from trainer.graph import Graph
 
 TOP = (1, 2, 3)
 """Of how many candidates Figure 8 adds up the probabilities."""
@@ -143,6 +144,15 @@ def tree(question: str, known: Graph, probabilities: Iterable[Mapping[str, float
         "" if target is None else known.names[target],
         tuple(one for one in frontiers if one.candidates),
     )
+
+
+def search(question: str, thoughts: Sequence[Mapping[str, float]]) -> Tree | None:
+    """The same from the text of a question; None where it tells of no graph."""
+    try:
+        known = graph.read(question)
+    except ValueError:
+        return None
+    return tree(question, known, thoughts)
 
 
 def parallel(trees: Sequence[Tree]) -> list[Parallel]:

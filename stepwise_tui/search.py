@@ -1,0 +1,37 @@
+"""The search of a graph that thoughts can be read as, frontier by frontier: lines of text for any screen."""
+
+from __future__ import annotations
+
+from stepwise_tui.glyphs import Glyphs
+from trainer.analysis.thoughts import Tree, search
+from trainer.events import ChatAnswered
+
+BAR = 20  # columns of a probability of 1
+
+
+def tree_lines(tree: Tree, glyphs: Glyphs) -> list[str]:
+    """The search of one question, frontier by frontier: each node with its probability, and whether it leads
+    to the target. At most 72 columns."""
+    goal = f", asked for {tree.target}" if tree.target else ""
+    lines = [f"{tree.root}{goal}"]
+    width = max((len(c.name) for one in tree.frontiers for c in one.candidates), default=0)
+    for one in tree.frontiers:
+        lines.append(f"after {one.thoughts} thought{'s' if one.thoughts > 1 else ''}")
+        for c in one.candidates:
+            bar = glyphs.full * round(c.probability * BAR)
+            what = f"leads to {tree.target}" if c.leads and c.name != tree.target else ""
+            what = "the target" if c.name == tree.target else what
+            height = f"{c.height} above a leaf" if c.height else "a leaf"
+            about = ", ".join(filter(None, (height, what)))
+            lines.append(
+                f"  {glyphs.limb} {c.name:<{width}}  {c.probability:.2f}  {bar:<{BAR}}  {about}".rstrip()
+            )
+    return lines
+
+
+def search_lines(answered: ChatAnswered, glyphs: Glyphs) -> list[str]:
+    """The search that the thoughts before an answer can be read as, where the question tells of a graph: each
+    node with what the LM head gives its name at that thought, 0 beyond the likeliest few."""
+    named = [{one.text: one.probability for one in thought.candidates} for thought in answered.thoughts]
+    tree = search(answered.question, named)
+    return tree_lines(tree, glyphs) if tree is not None and named else []
