@@ -234,7 +234,6 @@ def test_the_classifier_learns_when_to_end(made: Callable[..., Made]) -> None:
         ({"name": "coconut", "thoughts_per_step": 0}, "no_thought = true"),
         ({"name": "pause", "no_thought": True}, 'name = "pause" has no no_thought'),
         ({"name": "coconut", "side": "right"}, 'name = "coconut" has no side'),
-        ({"thoughts_per_step": 2}, 'name = "stepwise" has no thoughts_per_step'),
         ({"unit": "step", "fillers": True}, 'unit = "step" has no fillers'),
         ({"name": "coconut", "no_thought": True, "curriculum": False}, "name = no_cot"),
     ],
@@ -253,6 +252,7 @@ def coconut(**changes: Any) -> Config:
     [
         ({"method__max_latent_stage": 3}, "the longest CoT here has 2 steps"),
         ({"compute__path": "compiled"}, '"eager" or "auto" is allowed'),
+        ({"compute__activation_checkpointing": True}, "a thought needs the cache"),
     ],
 )
 def test_what_does_not_fit_the_data(changes: dict[str, Any], said: str) -> None:

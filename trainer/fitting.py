@@ -61,6 +61,12 @@ def _steps(
             f'compute.path = "{config.compute.path}": a batch of {asked.name} is one pass for each thought, '
             'which runs as it is; "eager" or "auto" is allowed'
         )
+    if not method.one_pass and config.compute.activation_checkpointing:
+        raise FittingError(
+            "compute.activation_checkpointing = true: blocks that are computed again keep no cache, and "
+            f"a thought needs the cache; without it {asked.name} can be trained, in more parts "
+            "(compute.parts) where memory is short"
+        )
     if asked.name not in LATENT:
         return
     if asked.max_latent_stage is not None and asked.max_latent_stage > longest:
