@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from tests.driven import FOREVER, Driven, same, weights
 from tests.terminal import until
 from tests.tiny import tiny_config
-from trainer import checkpoint, journal, rank, runs, status
+from trainer import checkpoint, journal, lock, rank, runs, status
 from trainer import config as configuration
 from trainer.control import parse
 from trainer.events import (
@@ -439,6 +440,18 @@ def test_an_existing_folder_a_missing_run_and_an_unwritable_place_are_refused(tm
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         Run(tiny_config(), tmp_path / "file" / "run")
+
+
+def test_a_disk_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some shared ones are: two hosts could train one run there."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    with pytest.raises(RunError, match=r"No locks available.*--out on a disk"):
+        Run(tiny_config(), tmp_path / "run").start()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_cannot_start_gives_its_name_back(tmp_path: Path) -> None:

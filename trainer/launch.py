@@ -43,8 +43,10 @@ def main() -> None:
         elastic_launch(config, run)(module, *arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        verdict = {"rank": rank, "pid": failure.pid, "exitcode": failure.exitcode, "message": failure.message}
-        print(json.dumps(verdict))
+        told = failure.error_file_data.get("message")  # what Python said of it, if it could
+        trace = told["extraInfo"]["py_callstack"] if isinstance(told, dict) else ""
+        verdict = {"rank": rank, "pid": failure.pid, "exitcode": failure.exitcode}
+        print(json.dumps(verdict | {"message": str(failure.message), "trace": trace}))
         raise SystemExit(1) from None
 
 

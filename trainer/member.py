@@ -49,10 +49,7 @@ def join() -> World:
 
 
 class Signs:
-    """Says how this rank is every second, by the launcher's store; rank 0 reads them all.
-
-    told: called with all signs, at rank 0; it raises OSError where nobody hears.
-    """
+    """Says how this rank is every second, by the launcher's store; rank 0 reads them all."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -45,8 +45,10 @@ from trainer.control import Answer, Command, Inbox
 from trainer.events import At, CommandAcknowledged
 from trainer.signs import SILENT_SECONDS, Sign, Vigil
 from trainer.system import Needs
-from trainer.training import Begun, Journal, RunError
+from trainer.training import Begun, Journal, RanksError, RunError
 
+News = queue.SimpleQueue[Begun | Failed | Crashed | Closed | None]
+Requests = queue.SimpleQueue[Appended | Flush | None]
 MEMBER = "trainer.member"
 """What each rank runs."""
 LOOKS = 0.2  # seconds between two looks whether all is well
@@ -54,10 +56,6 @@ VERDICT_SECONDS = 15.0
 """That the launcher may take to end the other ranks and say which failed first."""
 TAIL = 4_000
 """Characters of what the ranks printed, shown after a crash."""
-
-
-class RanksError(RuntimeError):
-    """Ranks that broke; the message says which and how."""
 
 
 class Ranks:
@@ -81,8 +79,8 @@ class Ranks:
         self._log = Path(self._address).with_suffix(".log")
         self._launcher: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
-        self._news: queue.SimpleQueue[Begun | Failed | Crashed | Closed | None] = queue.SimpleQueue()
-        self._requests: queue.SimpleQueue[Appended | Flush | None] = queue.SimpleQueue()
+        self._news: News = queue.SimpleQueue()
+        self._requests: Requests = queue.SimpleQueue()
         self._sending = threading.Lock()
         self._state = State((), None, False)
         self._vigil = Vigil()
@@ -99,15 +97,22 @@ class Ranks:
             if not self._launched:
                 self._launch(config.gpus)
             self._connection = channel.connection(self._accepted(listening))
+        # New ones: what former ranks still had to say is not of these.
+        self._news, self._requests = queue.SimpleQueue(), queue.SimpleQueue()
+        heard = (self._connection, self._news, self._requests)
+        threading.Thread(target=self._receive, args=heard, daemon=True).start()
+        threading.Thread(target=self._serve, args=(self._requests,), daemon=True).start()
         self._say(Job(config, resume, paused, asked, os.getpid()))
-        threading.Thread(target=self._receive, args=(self._connection,), daemon=True).start()
-        threading.Thread(target=self._serve, daemon=True).start()
-        begun = self._next(lambda: time.sleep(LOOKS))
+        try:
+            begun = self._next(lambda: time.sleep(LOOKS))
+        except RanksError as error:
+            self.free()
+            raise RunError(str(error)) from None
         if isinstance(begun, Begun):
             for id, answer in begun.answers.items():
                 self._inbox.answered(id, answer)
             return begun
-        reason = begun.reason if isinstance(begun, Failed) else self._lost(begun)
+        reason = begun.reason if isinstance(begun, Failed) else str(self._lost(begun))
         self.free()
         raise RunError(reason)
 
@@ -131,7 +136,7 @@ class Ranks:
         try:
             end = self._next(hand_on)
             if not isinstance(end, Closed):
-                raise RanksError(self._lost(end))
+                raise self._lost(end)
         except RanksError:
             self.free()
             raise
@@ -183,11 +188,12 @@ class Ranks:
             if sign.host == socket.gethostname():
                 with contextlib.suppress(OSError):
                     os.kill(sign.pid, signal.SIGKILL)
-        self._wait_for_launcher(VERDICT_SECONDS)
         self._leave()
 
     def _leave(self) -> None:
         if self._launcher is not None:
+            self._launcher.terminate()  # it ends the ranks that there are
+            self._wait_for_launcher(VERDICT_SECONDS)
             self._launcher.kill()
             self._launcher.wait()
             self._launcher = None
@@ -241,8 +247,8 @@ class Ranks:
                 raise RunError(reason)
         raise RunError(f"{self._folder.name}: its ranks are gone; start them again with torchrun … resume")
 
-    def _lost(self, end: Begun | Failed | Crashed | Closed | None) -> str:
-        """What to say of ranks that broke, and of the one that was first."""
+    def _lost(self, end: Begun | Failed | Crashed | Closed | None) -> RanksError:
+        """What to say of ranks that broke: of the one that was first."""
         self._wait_for_launcher(VERDICT_SECONDS)
         printed = self._printed()
         verdict = next((line for line in reversed(printed.splitlines()) if line.startswith('{"rank"')), None)
@@ -251,12 +257,12 @@ class Ranks:
             who = f"rank {first['rank']} (process {first['pid']})"
             code = int(first["exitcode"])
             if code < 0:
-                return f"{who} was killed by {signal.Signals(-code).name}; the others were ended"
+                return RanksError(f"{who} was killed by {signal.Signals(-code).name}; the others were ended")
             if first["rank"] != 0:
-                return f"{who} failed; the others were ended. {_last_line(first['message'])}"
+                return RanksError(f"{who} failed; the others were ended. {first['message']}", first["trace"])
         if isinstance(end, Crashed):
-            return f"rank 0: {end.reason}\n{end.traceback}"
-        return f"rank 0 is gone; the others were ended. {printed[-TAIL:]}"
+            return RanksError(f"rank 0: {end.reason}", end.traceback)
+        return RanksError("rank 0 is gone; the others were ended", printed[-TAIL:])
 
     def _printed(self) -> str:
         try:
@@ -272,7 +278,7 @@ class Ranks:
             if connection is not None:
                 connection.send(message)
 
-    def _receive(self, connection: Connection[Any, Any]) -> None:
+    def _receive(self, connection: Connection[Any, Any], news: News, requests: Requests) -> None:
         """Hear rank 0 until it is gone."""
         try:
             while True:
@@ -284,11 +290,11 @@ class Ranks:
                             event = message.event
                             self._inbox.answered(event.id, Answer(event.ok, event.message, event.at.step))
                         if message.wait:
-                            self._requests.put(message)
+                            requests.put(message)
                         else:
                             self._journal.append(message.event)
                     case Flush():
-                        self._requests.put(message)
+                        requests.put(message)
                     case Seq():
                         self._say(Answered(self._journal.seq))
                     case Stop():
@@ -298,15 +304,15 @@ class Ranks:
                         self._state = message
                         self._vigil.hear(message.signs, time.monotonic())
                     case _:
-                        self._news.put(message)
+                        news.put(message)
                         self._inbox.wake()
         except (OSError, EOFError):
-            self._news.put(None)
+            news.put(None)
             self._inbox.wake()
 
-    def _serve(self) -> None:
+    def _serve(self, requests: Requests) -> None:
         """Do what has to wait for the disk, so that signs of life need not."""
-        while (request := self._requests.get()) is not None:
+        while (request := requests.get()) is not None:
             reason = None
             if isinstance(request, Appended):
                 self._journal.append(request.event, wait=True)
@@ -332,9 +338,3 @@ def _check(config: Config) -> None:
             f"torch finds {there} GPU{'s' if there > 1 else ''} here" if there else "torch finds no GPU here"
         )
         raise RunError(f"gpus = {config.gpus}: {found}; with --device cpu so many processes train on the CPU")
-
-
-def _last_line(message: Any) -> str:
-    text = message.get("message", "") if isinstance(message, dict) else str(message)
-    lines = str(text).strip().splitlines()
-    return lines[-1] if lines else ""

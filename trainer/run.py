@@ -12,6 +12,7 @@ The cockpit uses nothing else. Events come from the journal's thread, after they
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import shutil
@@ -50,10 +51,12 @@ from trainer.ranks import Ranks
 from trainer.recorder import Recorder
 from trainer.story import Listener, Story
 from trainer.system import Needs
-from trainer.training import Begun, RunError, Training, explain
+from trainer.training import Begun, RanksError, RunError, Training, explain
 
 CONFIG = "config.toml"
 HEARTBEAT_SECONDS = 1.0
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+NEEDS_LOCKS = "without that two processes could train one run; give --out on a disk that has locks"
 DELETED = (
     f"{journal.FILE} was deleted or replaced while the run trains: it is written again, as it was. "
     "Checkpoints that went with it cannot be brought back; the next one is saved in time"
@@ -126,7 +129,12 @@ class Run:
         except BlockingIOError:
             raise RunError(self._taken()) from None
         except OSError as error:
-            raise RunError(f"{self.folder / journal.FILE} cannot be written: {error.strerror}") from None
+            if not self._resume:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            file = self.folder / journal.FILE
+            if error.errno in NO_LOCKS:
+                raise RunError(f"{file} cannot be locked ({error.strerror}): {NEEDS_LOCKS}") from None
+            raise RunError(f"{file} cannot be written: {error.strerror}") from None
         self._story = Story(self.folder)
         self._training: Training | Ranks = (
             Ranks(
@@ -318,7 +326,7 @@ class Run:
             crash = RunCrashed(
                 at=self._training.at,
                 error=explain(error),
-                traceback=traceback.format_exc(),
+                traceback=error.trace if isinstance(error, RanksError) else traceback.format_exc(),
                 checkpoint=self._training.last(),
             )
             self.tell(crash, wait=True)

@@ -78,16 +78,17 @@ class Vigil:
 
     def complaint(self, now: float) -> str | None:
         """Which rank hangs, and how that shows; None while none does."""
-        for rank, last in sorted(self._last.items()):
+        signs = dict(sorted(dict(self._last).items()))  # at once: another thread hears
+        for rank, last in signs.items():
             if now - self._heard[rank] > self.silent:
                 return (
                     f"{last} gives no sign of life for {self.silent:.0f} s: its process is stopped or frozen"
                 )
-        waiting = [rank for rank, last in self._last.items() if last.busy and last.waits]
+        waiting = [rank for rank, last in signs.items() if last.busy and last.waits]
         if not any(now - self._began[rank] > self.stuck for rank in waiting):
             return None
-        newest = max(last.order for last in self._last.values())
-        for rank, last in sorted(self._last.items()):
+        newest = max(last.order for last in signs.values())
+        for rank, last in signs.items():
             behind = last.order < newest or (last.busy and not last.waits)
             if behind and now - self._began[rank] > self.stuck:
                 return (
@@ -98,4 +99,4 @@ class Vigil:
     @property
     def ranks(self) -> tuple[Sign, ...]:
         """The last sign of each."""
-        return tuple(sign for _, sign in sorted(self._last.items()))
+        return tuple(sign for _, sign in sorted(dict(self._last).items()))

@@ -39,6 +39,14 @@ class RunError(ValueError):
     """A run that cannot be started or taken up; the message says why and what can be done."""
 
 
+class RanksError(RuntimeError):
+    """Ranks that broke; the message says which and how. trace: what Python had to say of it, if anything."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
 class Journal(Protocol):
     """Where a run's events go."""
 
@@ -319,4 +327,6 @@ def explain(error: Exception) -> str:
             "the device ran out of memory; a smaller optim.batch, fewer eval.examples or a smaller model "
             f"would fit ({str(error).splitlines()[0]})"
         )
+    if isinstance(error, RanksError):
+        return str(error)
     return f"{type(error).__name__}: {error}"
