@@ -3,10 +3,11 @@
     python benchmarks/kills.py --kills 200 --seed 0 --json docs/results/kills.json
 
 Each run follows a plan of commands (advance, set, roll back, hold …), each given while the run is paused, so
-that it comes at the same step in both. Its process is killed by SIGKILL after a random time, again and again,
-and taken up by `Run(resume=True)` in a new process. Then are compared: the final weights, bit by bit; the
-events, none missing and none twice; the answers, one to each command; every checkpoint's manifest.
-Dropout and smoothing are on. Exit 1 when anything differs.
+that it comes at the same step in both; the last ruins the weights, and the watch, in mode auto, mends it by
+commands of its own. Its process is killed by SIGKILL after a random time, again and again, and taken up by
+`Run(resume=True)` in a new process. Then are compared: the final weights, bit by bit; the events, none
+missing and none twice; the answers, one to each command; every checkpoint's manifest. Dropout and smoothing
+are on. Exit 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ import torch
 from safetensors.torch import load_file
 
 from trainer import checkpoint, config, control, journal
-from trainer.events import DISK, CommandAcknowledged, CommandReceived, Event, Notice
+from trainer.automaton import SOURCE
+from trainer.events import DISK, CommandAcknowledged, CommandReceived, Event
 from trainer.parts import assemble
 from trainer.resumption import RETOLD
 from trainer.run import Run
@@ -39,7 +41,7 @@ from trainer.run import Run
 PLAN = (
     "run 12", "advance", "run 9", "set optim.lr 1e-3", "evaluate", "run 7", "save", "rollback 2", "run 11",
     "hold", "run 8", "release", "advance 2", "rollback 3 --keep-weights", "run 15", "set method.smoothing 1",
-    "rollback 1 --seed replay", "resume",
+    "rollback 1 --seed replay", "run 5", "set optim.lr 1e30", "resume",
 )  # fmt: skip
 CONFIG = {
     "data": {"digits": 2, "train": 400, "valid": 40, "test": 40},
@@ -49,6 +51,7 @@ CONFIG = {
     "eval": {"every": 10},
     "log": {"every": 2},
     "save": {"minutes": 0.002, "stages": 20},
+    "watch": {"mode": "auto", "skipped": 5},
     "stop": {"steps": 90},
 }
 
@@ -144,13 +147,14 @@ def differences(folder: Path, reference: Path) -> list[str]:
 
 
 def retold(events: list[Event]) -> Iterator[Event]:
-    own = (e for e in events if isinstance(e, RETOLD) and not isinstance(e, Notice))
+    own = (e for e in events if isinstance(e, RETOLD) or getattr(e, "source", "") == SOURCE)
     return (e for e in own if getattr(e, "kind", "") != DISK)
 
 
 def describe(event: Event) -> str:
     at = event.at
-    own = [str(getattr(event, name, "")) for name in ("cause", "split", "key", "accuracy", "loss_answer")]
+    names = ("cause", "split", "key", "accuracy", "loss_answer", "kind", "of", "plan", "command", "message")
+    own = [str(getattr(event, name, "")) for name in names]
     return f"{type(event).__name__} b{at.branch} s{at.step} stage{at.stage} {' '.join(own)}"
 
 

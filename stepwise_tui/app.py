@@ -348,6 +348,27 @@ class Cockpit(Looking, App[Departure]):
 
             self._ask(Confirm("roll back", f"{outlook[0].upper()}{outlook[1:]}.", "roll back"), command)
 
+    def action_restart(self) -> None:
+        """Ask whether to begin the same anew with another seed; another process does it."""
+        from stepwise_tui import detached
+        from stepwise_tui.screens.dialogs import Confirm
+
+        folder = self.link.folder
+        if not self.link.local:
+            self.say(f"on its own machine `stepwise restart {folder} --seed fresh` does that", "warning")
+            return
+        stops = "" if self.history.ended else "This run is saved and stopped. "
+        text = (
+            f"{stops}The same begins anew with another seed, in a run of its own; `stepwise runs` lists it."
+        )
+
+        def begin(yes: bool | None) -> None:
+            if yes:
+                log = detached.restart(folder)
+                self.say(f"the run is begun anew: {shortest(log)} has its first lines", "good")
+
+        self.push_screen(Confirm("other seed", text, "begin anew"), begin)
+
     def action_run_steps(self) -> None:
         if self._outlook("run 1") is not None:
             from stepwise_tui.screens.dialogs import RunSteps

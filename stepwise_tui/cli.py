@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from stepwise_tui import output
-from stepwise_tui.commands import data, figures, keys, models, remote
+from stepwise_tui.commands import data, figures, keys, models, remedies, remote
 from stepwise_tui.commands.options import (
     RUNS,
     AnyRun,
@@ -198,6 +198,8 @@ def sweep(
 app.command()(remote.attach)
 app.command(hidden=True)(remote.relay)
 app.command(context_settings={"ignore_unknown_options": True})(remote.send)
+app.command()(remedies.rescue)
+app.command()(remedies.restart)
 app.command("eval")(models.evaluate)
 app.command()(models.chat)
 app.command()(models.export)

@@ -34,6 +34,25 @@ def resume(config: Config, folder: Path, *, paused: bool) -> None:
     _launch(["resume", str(folder), *where, *(["--paused"] if paused else [])], folder)
 
 
+def rescue(folder: Path, device: str | None) -> None:
+    """Bring a lost run back; return when it trains. Exits as it did when it could not."""
+    _launch(["rescue", str(folder), "--yes", *(["--device", device] if device else [])], folder)
+
+
+def restart(folder: Path) -> Path:
+    """Begin a run anew with another seed, once it is stopped, without waiting; where that is told."""
+    log = wire.address(folder).with_suffix(".restart.log")
+    with log.open("wb") as out:
+        subprocess.Popen(
+            [sys.executable, "-m", "stepwise_tui", "restart", str(folder), "--yes", "--detach"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    return log
+
+
 def _launch(arguments: list[str], folder: Path) -> None:
     log = wire.address(folder).with_suffix(".log")
     began = time.time()

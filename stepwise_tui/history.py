@@ -18,8 +18,8 @@ from stepwise_tui.series import Branch, Kept
 from stepwise_tui.text import accuracy, clean
 from stepwise_tui.timeline import Happening, happening, with_saves
 from stepwise_tui.words import words
+from trainer import caution, schedule
 from trainer import config as configuration
-from trainer import schedule
 from trainer.config import Config, ConfigError
 from trainer.control import Control, Facts, parse
 from trainer.digest import LINES, TURNS, is_question, said
@@ -33,6 +33,7 @@ from trainer.events import (
     CheckpointSaved,
     CommandAcknowledged,
     CommandReceived,
+    DipMeasured,
     Evaluated,
     Event,
     ExamplesAnswered,
@@ -53,6 +54,7 @@ from trainer.events import (
     StageEntered,
     StateChanged,
     SystemSampled,
+    WatchPlanned,
 )
 from trainer.lineage import CheckpointRef, Fork, Lineage
 from trainer.schedule import Pace, Progress
@@ -104,13 +106,13 @@ class History:
     """A run as its events tell it.
 
     names: how the person at this screen writes the key of each action. config: as it is now. answered: the
-    held-out examples as some weights answered them when asked, by the name of these. control: what the
-    operator holds. pending: commands received and not yet acknowledged. gone: what is known of a run that is
-    not reached, None while it is. counted_from: the step from which steps count towards the next removal.
-    log_total, chat_total: lines the log and turns the chat have ever had. probed: the last probe of this
-    stage. born: the time of the first event. sampled: how the machine that trains is doing. loads: of late,
-    how much its GPU computed, or its cores where it uses none, in per cent. drawn: changes whenever a chart
-    would.
+    held-out examples as some weights answered them when asked, by the name of these. plan: what the watch
+    will do by itself. control: what the operator holds. pending: commands received and not yet acknowledged.
+    gone: what is known of a run that is not reached, None while it is. counted_from: the step from which
+    steps count towards the next removal. log_total, chat_total: lines the log and turns the chat have ever
+    had. probed: the last probe of this stage. born: the time of the first event. sampled: how the machine
+    that trains is doing. loads: of late, how much its GPU computed, or its cores where it uses none, in per
+    cent. drawn: changes whenever a chart would.
     """
 
     config: Config = field(default_factory=Config)
@@ -127,6 +129,7 @@ class History:
     shown_at: At | None = None
     answered: dict[str, ExamplesAnswered] = field(default_factory=dict)
     alarm: AlarmRaised | None = None
+    plan: str = ""
     gone: ReachChanged | None = None
     pending: dict[str, CommandReceived] = field(default_factory=dict)
     branches: dict[int, Branch] = field(default_factory=dict)
@@ -203,13 +206,21 @@ class History:
 
     @property
     def pace(self) -> Pace:
-        """The schedule's pace as it is set now."""
-        return schedule.pace(
+        """The schedule's pace at this stage, as it is set now."""
+        pace = schedule.pace(
             self.config.schedule,
             self.started.steps_per_epoch if self.started else 1,
             start=self.config.method.start_from,
             stages=self.stages,
         )
+        at = self.at
+        return caution.paced(pace, Lineage((), self.forks), at.branch, at.stage, self.config.schedule)
+
+    @property
+    def careful(self) -> bool:
+        """Whether a schedule that goes by steps is careful at this stage."""
+        at = self.at
+        return caution.careful(Lineage((), self.forks), at.branch, at.stage, self.config.schedule)
 
     @property
     def steps_to_next(self) -> int | None:
@@ -296,6 +307,8 @@ def apply(history: History, event: Event) -> None:
             _hear(history, event)
         case AlarmRaised():
             history.alarm = event
+        case WatchPlanned():
+            history.plan = event.plan
         case AlarmCleared():
             if history.alarm is not None and history.alarm.kind == event.kind:
                 history.alarm = None
@@ -463,6 +476,8 @@ def _tone(event: Event) -> Tone:
             return "warning"
         case AlarmRaised() | RunCrashed():
             return "error"
+        case DipMeasured():
+            return "warning" if event.steps is None else "faint"
         case AlarmCleared() | RunFinished() | Evaluated():
             return "good"
         case _:

@@ -60,6 +60,8 @@ KEYS: tuple[Key, ...] = (
     _steer("h", "h", "hold_or_release", "Hold or release the schedule", "hold", 6, "hold", "release"),
     _steer("e", "e", "evaluate", "Evaluate", "evaluate", 8, "evaluate"),
     _steer("n", "n", "run_steps", "Run N steps", "run N", 9, "run"),
+    Key("f", "f", "restart", "Begin anew with another seed", "other seed",
+        "save and stop this run, and begin the same anew with another seed", "steer", 33),
     _steer("comma", ",", "change_setting", "Change a setting", "set", 10, "set"),
     Key(
         "c", "c", "chat", "Chat", "chat",

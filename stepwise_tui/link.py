@@ -33,6 +33,8 @@ class Link(Protocol):
     config: Config
     owner: bool
     """Whether the run lives in this process."""
+    local: bool
+    """Whether its folder, and what trains it, are on this machine."""
 
     def drain(self) -> list[Event]:
         """What has happened since the last call, in order, at once; the first call tells all so far."""
@@ -47,6 +49,7 @@ class LocalLink:
     """A run in this process, once it has started."""
 
     owner = True
+    local = True
 
     def __init__(self, run: Run) -> None:
         self.name = run.name
@@ -92,6 +95,7 @@ class SocketLink:
     """
 
     owner = False
+    local = True
     _again = 1.0
     """Seconds between two attempts to reach it again."""
     _lost = "the process that trained this run is gone, or does not answer; looking for it"
@@ -216,6 +220,7 @@ class JournalLink:
     """A run of another machine that shares its folder with this one: its journal to read, and no control."""
 
     owner = False
+    local = False
 
     def __init__(self, folder: Path, host: str) -> None:
         self.name = f"{folder.name} on {host}"

@@ -72,6 +72,7 @@ def _pass_up(connection: socket.socket) -> None:
 class RelayLink(SocketLink):
     """A run on another host."""
 
+    local = False
     _again = 5.0
     _lost = "the connection ended, or the run did; looking for it. Training does not depend on it"
 

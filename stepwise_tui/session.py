@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -41,8 +41,10 @@ def train(
     frugal: bool = False,
     resume: bool = False,
     paused: bool = False,
+    first: Sequence[str] = (),
 ) -> None:
-    """Train until the run ends or is told to. Exits 1 when training crashed. frugal: see `Cockpit`.
+    """Train until the run ends or is told to. Exits 1 when training crashed. frugal: see `Cockpit`. first:
+    commands to be done before the first step.
 
     On a terminal with the cockpit, unless `plain`, in a process of its own, which goes on when the person
     leaves or the terminal is gone; this one ends then.
@@ -63,10 +65,12 @@ def train(
             download = "" if Path(config.model.init).is_dir() else "; the first time that is a download"
             typer.echo(f"loading {config.model.init} too{download} …", err=True)
         from trainer import registry
+        from trainer.control import parse
         from trainer.host import Host
         from trainer.run import Run
 
-        run = Run(config, folder, resume=resume, paused=paused)
+        asked = [parse(text, source="rescue") for text in first]
+        run = Run(config, folder, resume=resume, paused=paused, first=asked)
         run.start()
         registry.note(folder)
         signals.stop = lambda: _stop(run, terminal, signals)

@@ -13,6 +13,7 @@ from trainer.events import (
     CheckpointSaved,
     CommandAcknowledged,
     CommandReceived,
+    DipMeasured,
     Evaluated,
     Event,
     Metrics,
@@ -24,6 +25,7 @@ from trainer.events import (
     RunStarted,
     SettingChanged,
     StageEntered,
+    WatchPlanned,
 )
 
 ANSWERS = {"r": "roll_back", "space": "pause_or_resume", "h": "hold_or_release", "s": "save"}
@@ -88,6 +90,11 @@ def _words(event: Event, names: Mapping[str, str]) -> str | None:
         case CommandAcknowledged():
             outcome = "done" if event.ok else "refused"
             return f"{outcome} at step {event.at.step:,}{by(event.source)}: {event.command}: {event.message}"
+        case DipMeasured():
+            back = "not back when it was left" if event.steps is None else f"back after {event.steps:,} steps"
+            return f"stage {event.of}: accuracy {accuracy(event.before)} → {accuracy(event.lowest)}, {back}"
+        case WatchPlanned():
+            return f"the watch {event.plan}" if event.plan else None
         case AlarmRaised():
             key = f"[{key_name(event.key, names)}] " if event.key else ""
             return f"ALARM: {event.message}; {key}{event.remedy}"

@@ -360,7 +360,7 @@ class ScriptedLink:
         self.name = "brisk-otter"
         self.folder = folder
         self.config: Config = SCRIPTED
-        self.owner = True
+        self.owner = self.local = True
         self.sent: list[Command] = []
         self.coming: deque[Event] = deque(events)
 

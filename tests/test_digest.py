@@ -30,6 +30,7 @@ from trainer.events import (
     CheckpointSaved,
     CommandAcknowledged,
     CommandReceived,
+    DipMeasured,
     Evaluated,
     Event,
     ExamplesShown,
@@ -44,6 +45,7 @@ from trainer.events import (
     SettingChanged,
     StageEntered,
     StateChanged,
+    WatchPlanned,
     decode,
     encode,
 )
@@ -218,6 +220,12 @@ class Teller:
         else:
             yield AlarmCleared(at=self.at, kind=kind, message="good")
 
+    def watch(self) -> Iterator[Event]:
+        if self.chance.random() < 0.5:
+            yield WatchPlanned(at=self.at, plan=f"waits {self.time}")
+        else:
+            yield DipMeasured(at=self.at, of=1, entered=0, before=1.0, lowest=0.5, steps=self.step)
+
     def end(self) -> Iterator[Event]:
         if self.chance.random() < 0.5:
             yield RunCrashed(at=self.at, error="no", traceback="a\nb", checkpoint="")
@@ -229,7 +237,7 @@ class Teller:
 
 DOINGS = [
     *["train"] * 6, "evaluate", "probe", "remove", "remove", "save", "forget", "forget", "ask", "answer",
-    "answer", "roll_back", "resume", "state", "notice", "change", "alarm", "end",
+    "answer", "roll_back", "resume", "state", "notice", "change", "alarm", "watch", "end",
 ]  # fmt: skip
 
 
@@ -253,7 +261,7 @@ def known(history: History) -> dict[str, Any]:
     }
     for name in ("timeline", "at", "state", "config", "control", "pending", "probed", "counted_from"):
         shown[name] = getattr(history, name)
-    told = ("started", "evaluated", "shown", "shown_at", "alarm", "finished", "crashed", "lineage")
+    told = ("started", "evaluated", "shown", "shown_at", "alarm", "plan", "finished", "crashed", "lineage")
     for name in ("steps_to_next", *told):
         shown[name] = getattr(history, name)
     shown["metrics"] = repr(history.metrics)  # nan is not equal to itself

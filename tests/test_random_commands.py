@@ -1,5 +1,5 @@
-"""Any commands, any kills: the journal tells one line of history that a simple model of a run agrees with,
-and doing all of it again from the start gives the same weights."""
+"""Any commands, the watch's own too, any kills: the journal tells one line of history that a simple model of
+a run agrees with, and doing all of it again from the start gives the same weights."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ processes.set_forkserver_preload(["trainer.run", "trainer.host", "transformers.m
 def endless() -> Config:
     return tiny_config(
         stop__steps=1_000_000, stop__epochs=1e9, log__every=LOG, eval__every=EVALUATE, eval__examples=10,
-        schedule__steps_per_token=15, save__minutes=0.005,
+        schedule__steps_per_token=15, save__minutes=0.005, watch__mode="auto", watch__skipped=4,
+        watch__rollbacks=1_000,
     )  # fmt: skip
 
 
@@ -141,9 +142,10 @@ commands = st.one_of(
     ),
     st.sampled_from(["", " 0", " 1", " --seed replay", " --keep-weights"]).map(lambda way: f"rollback{way}"),
     st.integers(1, 12).map(lambda n: f"run {n}"),
-    st.sampled_from(["optim.lr 1e-3", "optim.lr 5e-4", "method.smoothing 1", "optim.lr never"]).map(
-        lambda change: f"set {change}"
-    ),
+    # With the last the watch takes it back, and rolls back, by commands of its own.
+    st.sampled_from(
+        ["optim.lr 1e-3", "optim.lr 5e-4", "method.smoothing 1", "optim.lr never", "optim.lr 1e30"]
+    ).map(lambda change: f"set {change}"),
 )
 actions = st.lists(
     st.one_of(

@@ -1,49 +1,66 @@
-"""The alarm: raised for a dip that stays, not for one that recovers, once, and cleared."""
+"""The watch: alarms for what stays bad, not for what recovers, once, and cleared; what it does in auto."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.config import WatchConfig
+from trainer import automaton
+from trainer.automaton import STANDS_DOWN, Act, Around
+from trainer.config import Config, ScheduleConfig, WatchConfig
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
     At,
+    DipMeasured,
     Evaluated,
     Event,
     Metrics,
     RolledBack,
     SettingChanged,
     StageEntered,
+    WatchPlanned,
 )
 from trainer.lineage import CheckpointRef, Lineage
-from trainer.watch import Watch, watch
+from trainer.spikes import GRACE, IN_A_ROW, LEAST
+from trainer.watch import Told, Watch, watch
 
 CONFIG = WatchConfig(patience=3, recovered=0.5)
+AUTO = WatchConfig(patience=3, recovered=0.5, mode="auto")
+LINEAR = ScheduleConfig(tokens_per_epoch=None, steps_per_token=40)
 
 
-def measured(accuracy: float, stage: int = 0) -> Evaluated:
+def measured(accuracy: float, stage: int = 0, step: int = 0) -> Evaluated:
     return Evaluated(
-        at=At(stage=stage), split="valid", accuracy=accuracy, token_accuracy=accuracy, correct=0, n=1,
-        cot_tokens=0.0, seconds=0.0,
+        at=At(step=step, stage=stage), split="valid", accuracy=accuracy, token_accuracy=accuracy, correct=0,
+        n=1, cot_tokens=0.0, seconds=0.0,
     )  # fmt: skip
 
 
-def removal(stage: int) -> StageEntered:
-    return StageEntered(at=At(stage=stage), text="", cause="schedule")
+def removal(stage: int, step: int = 0) -> StageEntered:
+    return StageEntered(at=At(step=step, stage=stage), text="", cause="schedule")
+
+
+def around(config: WatchConfig = CONFIG, lineage: Lineage | None = None, *, held: bool = False) -> Around:
+    return Around(Config(watch=config, schedule=LINEAR), lineage or Lineage(), held, 9, 100)
+
+
+def fold(state: Watch, events: list[Event], place: Around) -> tuple[Watch, list[Told]]:
+    told: list[Told] = []
+    for event in events:
+        state, more = watch(state, event, place)
+        told += more
+    return state, told
 
 
 def run(
     events: list[Event], config: WatchConfig = CONFIG, lineage: Lineage | None = None
 ) -> list[AlarmRaised | AlarmCleared]:
-    state, alarms, lineage = Watch(), [], lineage or Lineage()
-    for event in events:
-        state, told = watch(state, event, config, lineage)
-        alarms += told
-    return alarms
+    _, told = fold(Watch(), events, around(config, lineage))
+    return [one for one in told if isinstance(one, AlarmRaised | AlarmCleared)]
 
 
 def test_a_dip_that_stays_is_an_alarm_that_names_key_and_stage() -> None:
@@ -68,8 +85,57 @@ def test_the_count_goes_on_over_further_removals() -> None:
     assert len(run(events)) == 1
 
 
-def test_learning_slowly_before_any_removal_is_no_dip() -> None:
-    assert run([measured(a) for a in (0.9, 0.1, 0.1, 0.1, 0.1)]) == []
+def test_learning_slowly_before_any_removal_is_no_dip_and_losing_it_is() -> None:
+    assert run([measured(a) for a in (0.1, 0.3, 0.2, 0.9, 0.6, 0.1, 0.1, 0.6)]) == []
+    (alarm,) = run([measured(a, 2) for a in (0.9, 0.1, 0.1, 0.1, 0.1)])
+    assert isinstance(alarm, AlarmRaised)
+    assert "0.90 → 0.10 though nothing was removed" in alarm.message and alarm.target == "2"
+
+
+def test_a_slide_by_halves_is_not_taken_for_the_new_measure() -> None:
+    events: list[Event] = [measured(0.9)]
+    for stage, accuracy in ((1, 0.5), (2, 0.3), (3, 0.2)):
+        events += [removal(stage), *[measured(accuracy, stage)] * 3]
+    (alarm,) = run(events)
+    assert isinstance(alarm, AlarmRaised) and alarm.target == "2"
+
+
+def test_the_alarm_says_what_the_schedule_does() -> None:
+    lost = [measured(0.9), removal(1), *[measured(0.0, 1)] * 3]
+    gated = Config(watch=CONFIG, schedule=ScheduleConfig(kind="gated"))
+    said = {}
+    for name, place in {
+        "goes on removing": around(),
+        "is held": around(held=True),
+        "waits for probes": Around(gated, Lineage(), False, 9, 100),
+        "nothing is left": around()._replace(stages=1),
+    }.items():
+        _, told = fold(Watch(), lost, place)
+        (said[name],) = (one.message for one in told if isinstance(one, AlarmRaised))
+    assert all(name in message for name, message in said.items())
+
+
+def test_what_a_removal_did_is_measured_once() -> None:
+    events = [
+        measured(0.9), removal(1, 100), measured(0.2, 1, 120), measured(0.5, 1, 140), measured(0.88, 1, 160),
+        measured(0.9, 1, 180), removal(2, 200), measured(0.4, 2, 220), removal(3, 240), measured(0.9, 3, 260),
+    ]  # fmt: skip
+    _, told = fold(Watch(), events, around())
+    dips = [one for one in told if isinstance(one, DipMeasured)]
+    assert [(d.of, d.entered, d.lowest, d.steps) for d in dips] == [
+        (1, 100, 0.2, 60), (2, 200, 0.4, None), (3, 240, 0.9, 20),
+    ]  # fmt: skip
+
+
+def test_recoveries_that_take_longer_each_time_are_an_alarm() -> None:
+    events: list[Event] = [measured(0.9)]
+    step = 0
+    for stage, took in enumerate((8, 16, 30, 10), 1):
+        events += [removal(stage, step), measured(0.3, stage, step + 4), measured(0.9, stage, step + took)]
+        step += 40
+    raised, cleared = run(events)
+    assert isinstance(raised, AlarmRaised) and isinstance(cleared, AlarmCleared)
+    assert "8, 16, 30 steps of the 40" in raised.message and raised.key == "h"
 
 
 def test_recovery_and_rollback_clear_the_alarm() -> None:
@@ -120,8 +186,131 @@ def test_what_ruined_the_weights_is_named_and_what_was_before_it_is_offered() ->
     assert "save.keep" not in str(run([other, left_out, *[trained(190, skipped=10)] * 2], CONFIG, lineage))
 
 
-@given(st.lists(st.one_of(st.floats(0, 1).map(measured), st.integers(1, 9).map(removal)), max_size=60))
-def test_raised_and_cleared_take_turns_and_off_is_silent(events: list[Event]) -> None:
-    kinds = [type(a) for a in run(events)]
-    assert kinds == [AlarmRaised, AlarmCleared] * (len(kinds) // 2) + [AlarmRaised] * (len(kinds) % 2)
-    assert run(events, WatchConfig(mode="off")) == []
+def logged(step: int, loss: float, stage: int = 1, norm: float = 1.0) -> Metrics:
+    return replace(
+        trained(step, 0), at=At(step=step, stage=stage), loss=loss, loss_answer=loss, grad_norm=norm
+    )
+
+
+def test_a_jump_of_the_loss_is_an_alarm_unless_something_was_removed() -> None:
+    calm = [logged(10 * i, 0.1 + 0.01 * (i % 3)) for i in range(GRACE + LEAST)]
+    step = calm[-1].at.step
+    up = [logged(step + 10 * i, 2.0) for i in range(1, IN_A_ROW + 1)]
+    (alarm,) = run([*calm, *up])
+    assert isinstance(alarm, AlarmRaised) and alarm.kind == "spike"
+    assert f"loss 0.11 → 2 since step {step:,}" in alarm.message
+    assert [type(a) for a in run([*calm, *up, logged(step + 90, 0.1)])] == [AlarmRaised, AlarmCleared]
+    assert run([*calm, removal(2), *up]) == []
+    assert run([*calm, up[0], calm[0], up[0], calm[0]]) == []  # odd batches
+    changed = SettingChanged(at=At(step=step), key="optim.lr", old=1e-3, new=1.0)
+    (alarm,) = run([*calm, changed, *up])
+    assert isinstance(alarm, AlarmRaised) and "optim.lr 0.001 → 1.0" in alarm.message
+
+
+def entry(stage: int, step: int) -> CheckpointRef:
+    return CheckpointRef(f"b1-s{step:06d}-stage{stage}", 1, step, stage, "stage")
+
+
+LINEAGE = Lineage((entry(0, 0), entry(1, 100), entry(2, 140), entry(3, 180)))
+
+
+def texts(state: Watch) -> list[str]:
+    return [act.text for act in state.automaton.wanted]
+
+
+def done(state: Watch) -> Watch:
+    return replace(state, automaton=replace(state.automaton, wanted=()))
+
+
+def test_auto_holds_waits_and_goes_on() -> None:
+    place = around(AUTO, LINEAGE)
+    state, told = fold(Watch(), [measured(0.9), removal(1, 100), measured(0.1, 1, 110)], place)
+    assert state.automaton.wanted == (
+        Act("hold", "accuracy 0.90 → 0.10 for 1 evaluations; it is given time"),
+    )
+    assert isinstance(told[-1], WatchPlanned) and "back to stage 1" in told[-1].plan
+    held = around(AUTO, LINEAGE, held=True)
+    state, _ = fold(done(state), [measured(0.3, 1, 120), measured(0.6, 1, 130)], held)
+    assert not state.automaton.wanted and state.automaton.holding  # better, but not settled
+    state, told = fold(state, [measured(0.8, 1, 150)], held)
+    assert texts(state) == ["release"]
+    assert told[-1] == WatchPlanned(at=At(step=150, stage=1), plan="")
+
+
+def test_auto_rolls_back_further_each_time_and_not_for_ever() -> None:
+    place = around(AUTO, LINEAGE)
+    state, _ = fold(Watch(), [measured(0.9, 1, 100), removal(2, 140), removal(3, 180)], place)
+    commands: list[list[str]] = []
+    for _ in range(40):
+        state, _ = fold(state, [measured(0.0, 3, 190)], around(AUTO, LINEAGE, held=bool(commands)))
+        if state.automaton.wanted:
+            commands.append(texts(state))
+            state = done(state)
+            if any(text.startswith("rollback") for text in commands[-1]):
+                back = RolledBack(
+                    at=At(step=140, stage=2), checkpoint="", parent=1, from_branch=1, from_step=190
+                )
+                state, _ = fold(state, [back], place)
+    backs = [text for line in commands for text in line if text.startswith("rollback")]
+    stages = ("stage2", "stage1", "stage0", "stage0")
+    assert [text.rpartition("-")[2] for text in backs] == list(stages)
+    assert commands[0] == ["hold"] and any("optim.lr" in text for line in commands for text in line)
+    assert state.automaton.rollbacks == AUTO.rollbacks
+    assert "leaves the rest to you" in state.plan
+
+
+def test_a_person_is_not_interfered_with() -> None:
+    place = around(AUTO, LINEAGE)
+    state, _ = fold(Watch(), [measured(0.9), removal(1, 100)], place)
+    for name, key in (("hold", ""), ("rollback", ""), ("set", "optim.lr")):
+        acting = automaton.stand_down(state.automaton, name, key)
+        alone = replace(state, automaton=acting)
+        alone, told = fold(alone, [measured(0.0, 1, 100 + i) for i in range(STANDS_DOWN)], place)
+        assert not alone.automaton.wanted
+        assert any(isinstance(one, AlarmRaised) for one in told)  # but it tells
+        alone, _ = fold(alone, [measured(0.0, 1, 200)], place)
+        assert alone.automaton.wanted
+    for name, key in (("evaluate", ""), ("ask", ""), ("set", "save.keep")):
+        assert automaton.stand_down(state.automaton, name, key) == state.automaton
+
+
+def test_auto_takes_back_what_made_updates_not_finite() -> None:
+    place = around(AUTO, LINEAGE)
+    changed = SettingChanged(at=At(step=170, stage=2), key="optim.lr", old=0.002, new=1e30)
+    state, told = fold(Watch(), [changed, trained(180, 10), trained(190, 10)], place)
+    assert texts(state) == ["set optim.lr 0.002", "rollback b1-s000140-stage2"]
+    (alarm,) = (one for one in told if isinstance(one, AlarmRaised))
+    assert not alarm.pauses
+    spent = replace(Watch(), automaton=replace(Watch().automaton, rollbacks=AUTO.rollbacks))
+    _, told = fold(spent, [changed, trained(180, 10), trained(190, 10)], place)
+    assert any(isinstance(one, AlarmRaised) and one.pauses for one in told)
+
+
+happenings = st.one_of(
+    st.floats(0, 1).map(measured),
+    st.integers(1, 9).map(removal),
+    st.tuples(st.integers(0, 400), st.sampled_from([0.1, 0.1, 0.2, 5.0, float("nan")])).map(
+        lambda x: logged(*x)
+    ),
+    st.integers(0, 12).map(lambda skipped: trained(100, skipped, 12)),
+    st.just(RolledBack(at=At(stage=1), checkpoint="x", parent=1, from_branch=1, from_step=9)),
+)
+
+
+@given(st.lists(happenings, max_size=60))
+def test_raised_and_cleared_take_turns_and_off_acts_on_nothing(events: list[Event]) -> None:
+    alarms = run(events)
+    for kind in ("dip", "trend", "spike"):
+        kinds = [type(a) for a in alarms if a.kind == kind]
+        assert kinds == [AlarmRaised, AlarmCleared] * (len(kinds) // 2) + [AlarmRaised] * (len(kinds) % 2)
+    off, told = fold(Watch(), events, around(WatchConfig(mode="off")))
+    assert not off.automaton.wanted and not [a for a in told if isinstance(a, AlarmRaised) and not a.pauses]
+
+
+@given(st.lists(happenings, max_size=60), st.integers(0, 60))
+def test_a_watch_goes_on_from_a_checkpoint_as_if_nothing_had_been(events: list[Event], place: int) -> None:
+    state, before = fold(Watch(), events[:place], around(AUTO, LINEAGE))
+    saved = Watch.load(json.loads(json.dumps(state.state())))
+    assert saved == state
+    _, after = fold(saved, events[place:], around(AUTO, LINEAGE))
+    assert [*before, *after] == fold(Watch(), events, around(AUTO, LINEAGE))[1]

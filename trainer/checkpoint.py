@@ -53,10 +53,11 @@ class TrainState:
 
     stream: number of the random stream that order and offsets come from. counter: batches since the last
     removal. updates: steps of this optimiser. cot_free: whether the last batch had no CoT token left.
-    seconds: trained so far. seq: events of the journal that came before. during: id of the command that
-    was being carried out, "" for none; its effect is in. accuracy: the last on validation. meter: what was
-    measured since the last metrics event. evaluation_owed: whether a stop interrupted the one due here.
-    gate: what an adaptive schedule goes by. compute: how steps are computed on this machine.
+    seconds: trained so far. seq: events of the journal that came before. during: id of the command that was
+    being carried out, "" for none; its effect is in. accuracy: the last on validation. meter: what was
+    measured since the last metrics event. evaluation_owed: whether a stop interrupted the one due here. gate:
+    what an adaptive schedule goes by. watch: what the watch has seen and does. compute: how steps are
+    computed on this machine.
     """
 
     step: int
@@ -75,6 +76,7 @@ class TrainState:
     meter: list[float]
     evaluation_owed: bool
     gate: dict[str, Any]
+    watch: dict[str, Any]
     compute: Compute
 
     def ref(self, id: str, bytes: int) -> CheckpointRef:

@@ -458,8 +458,11 @@ class SaveConfig(Section):
 
 
 class WatchConfig(Section):
-    mode: Literal["off", "suggest"] = Field(
-        "suggest", json_schema_extra=LIVE, description="suggest raises an alarm that names the remedy"
+    mode: Literal["off", "suggest", "auto"] = Field(
+        "suggest",
+        json_schema_extra=LIVE,
+        description="suggest raises an alarm that names the remedy; auto holds the schedule in a "
+        "dip, waits, and rolls back by itself (docs/watch.md)",
     )
     patience: Positive = Field(
         6, json_schema_extra=LIVE, description="evaluations a dip may last before the alarm"
@@ -470,6 +473,9 @@ class WatchConfig(Section):
         le=1,
         json_schema_extra=LIVE,
         description="a dip is over when accuracy is back at this share of what it was before",
+    )
+    rollbacks: int = Field(
+        4, ge=0, json_schema_extra=LIVE, description="roll backs that auto does in a run's life, at most"
     )
     skipped: Positive = Field(
         20,

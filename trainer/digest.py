@@ -25,6 +25,7 @@ from trainer.events import (
     CommandAcknowledged,
     CommandReceived,
     DecodeError,
+    DipMeasured,
     Evaluated,
     Event,
     HistoryTold,
@@ -59,7 +60,7 @@ NAMES = ("loss", "loss_answer", "loss_cot", "grad_norm", "lr", "speed")
 """What is drawn of metrics: the losses, and what is drawn more coarsely."""
 ORDINARY = b'"skipped":0,"before_skipped":null,"left_out":0}'
 """How metrics end that say nothing for the log: what is drawn of them is read without the rest."""
-SUPERSEDED = (b"state_changed", b"examples_shown", b"probed")
+SUPERSEDED = (b"state_changed", b"examples_shown", b"probed", b"watch_planned")
 """Events of which only the last one matters."""
 GONE = {b"null": float("nan"), b'"nan"': float("nan"), b'"inf"': float("inf"), b'"-inf"': float("-inf")}
 
@@ -306,7 +307,7 @@ def said(event: Event) -> int:
             return 1 + len(event.traceback.splitlines())
         case RolledBack() | StageEntered() | RunStarted() | Notice() | RunFinished():
             return 1
-        case AlarmRaised() | AlarmCleared():
+        case AlarmRaised() | AlarmCleared() | DipMeasured():
             return 1
         case _:
             return 0

@@ -58,6 +58,7 @@ class Event:
 
 EVENTS: dict[str, type[Event]] = {}
 E = TypeVar("E", bound=type[Event])
+Built = TypeVar("Built")
 
 
 def _event(cls: E) -> E:
@@ -296,6 +297,33 @@ class RolledBack(Event):
 
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DipMeasured(Event):
+    """What entering stage `of` did to accuracy, told when it is back, or when the stage was left without.
+
+    entered: the step. before: the last accuracy before that was not part of a dip; lowest: of the evaluations
+    since. loss_before, loss_worst: of the answer, in nats per token, likewise; None where nothing was logged.
+    steps: from the entry to the evaluation that was back; None where none was.
+    """
+
+    of: int
+    entered: int
+    before: float
+    lowest: float
+    loss_before: float | None = None
+    loss_worst: float | None = None
+    steps: int | None = None
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchPlanned(Event):
+    """What the watch will do by itself (mode `auto`), and when; "" where nothing is to be done."""
+
+    plan: str
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmRaised(Event):
     """Something needs a person. `key` is the key that answers it, `remedy` what that key will do.
 
@@ -519,10 +547,10 @@ class DecodeError(ValueError):
 
 def encode(event: Event) -> str:
     """One JSON line, without its newline."""
-    document = {"seq": event.seq, "event": NAMES[type(event)]} | _plain(event.at)
+    document = {"seq": event.seq, "event": NAMES[type(event)]} | plain(event.at)
     for f in fields(event):
         if f.name not in ("at", "seq"):
-            document[f.name] = _plain(getattr(event, f.name))
+            document[f.name] = plain(getattr(event, f.name))
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -558,14 +586,20 @@ def decoded(lines: Iterable[bytes]) -> list[Event]:
     return events
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value, or a dataclass of them, as JSON has it."""
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
+
+
+def built(cls: type[Built], document: dict[str, Any]) -> Built:
+    """The dataclass of what `plain` made of one. Raises TypeError for a value of another kind."""
+    return cls(**_fields_from(cls, document))
 
 
 _READERS: dict[type, dict[str, Callable[[Any, str], Any]]] = {}

@@ -16,7 +16,8 @@ from typing import Literal
 
 import torch
 
-from trainer import checkpoint, ending, evaluate, foretelling, gate, schedule
+from trainer import automaton, caution, checkpoint, ending, evaluate, foretelling, gate, schedule
+from trainer.automaton import Around
 from trainer.chat import respond, summary
 from trainer.checkpoint import CheckpointError, TrainState
 from trainer.config import GATED, Config, get
@@ -35,6 +36,7 @@ from trainer.control import (
     RollBack,
     Save,
     decide,
+    parse,
 )
 from trainer.events import (
     DISK,
@@ -66,7 +68,7 @@ from trainer.orders import Orders, Record
 from trainer.past import Past
 from trainer.rank import Rank
 from trainer.schedule import Progress
-from trainer.watch import Alarm, Watch, watch
+from trainer.watch import Told, Watch, watch
 
 SHOWN = 8
 """Held-out examples shown with each evaluation."""
@@ -144,6 +146,8 @@ class Loop:
     def _run(self) -> None:
         if not self.keeper.lineage.checkpoints:
             self._enter_stage(self.method.start, "start")
+        if self._reason_to_end() is not None:
+            self.orders.serve(at_the_end=True)  # a roll back takes it back from there
         while (reason := self._reason_to_end()) is None:
             self.orders.serve()
             if self.control.stopping:
@@ -155,6 +159,8 @@ class Loop:
                 continue
             self._become("training")
             self._evaluate_when_owed()
+            if self._act():
+                continue
             started = time.monotonic()
             self._remove_when_due()
             self._train_step()
@@ -168,10 +174,29 @@ class Loop:
         self._evaluate_when_owed()  # a stop may have interrupted the one of the last step
         return self._finish(reason, "finished")
 
+    def _act(self) -> bool:
+        """Give the commands that the watch wants; whether one of them was a roll back.
+
+        Here alone, after all that was asked for at this step, so that it comes at the same place when it is
+        done again. Else training goes on at once: whatever is asked next comes at the next step.
+        """
+        branch, acting = self.branch, self.watch.automaton
+        if not acting.wanted:
+            return False
+        self.watch = replace(
+            self.watch, automaton=replace(acting, acts=acting.acts + len(acting.wanted), wanted=())
+        )
+        for number, act in enumerate(acting.wanted, acting.acts + 1):
+            command = parse(act.text, id=f"{automaton.SOURCE}-{number}", source=automaton.SOURCE)
+            self.orders.carry_out(command, act.reason)
+        return self.branch != branch
+
     def _remove_when_due(self) -> None:
         config = self.config.schedule
         early = self.gate.early(config)
-        due = schedule.remove_when_due(self.progress, self.pace, held=self.control.held, early=early)
+        at = self.at
+        pace = caution.paced(self.pace, self.keeper.lineage, at.branch, at.stage, config)
+        due = schedule.remove_when_due(self.progress, pace, held=self.control.held, early=early)
         if due.scheduled > self.progress.scheduled:
             why = gate.reason(self.gate, self.progress.counter, config) if config.kind in GATED else ""
             self._enter_stage(due.scheduled, "schedule", why)
@@ -290,10 +315,15 @@ class Loop:
         message = decision.message
         self.control = decision.control
         self._during = command.id
+        watched = self.watch
+        if decision.ok and command.source != automaton.SOURCE:
+            acting = automaton.stand_down(watched.automaton, command.name, command.key)
+            self.watch = replace(watched, automaton=acting)
         try:
             for effect in decision.effects:
                 message = self._carry_out(effect, command) or message
         except RefusedError as refusal:
+            self.watch = replace(self.watch, automaton=watched.automaton)
             return False, str(refusal)
         finally:
             self._during = ""
@@ -366,8 +396,9 @@ class Loop:
             )
         )
         self._tell_stage("rollback", optimizer_reset=self.updater.updates == 0)
-        if self.config.schedule.kind in GATED:
-            self._emit(Notice(at=self.at, message=gate.CARE, of_step=True))
+        if self.method.stages:
+            care = gate.CARE if self.config.schedule.kind in GATED else caution.CARE
+            self._emit(Notice(at=self.at, message=care, of_step=True))
         if effect.keep_weights:
             self._save("stage")
 
@@ -518,6 +549,7 @@ class Loop:
             meter=self.meter.state(),
             evaluation_owed=self.evaluation_owed,
             gate=self.gate.state(),
+            watch=self.watch.state(),
             compute=self.rank.compute,
         )
 
@@ -564,16 +596,23 @@ class Loop:
         again = self.orders.repeating
         self._record.tell(event, wait=wait)
         self.gate = gate.learn(self.gate, event, self.config.schedule)
-        for alarm in self._learn(event):
-            self._record.tell(alarm)
-            if isinstance(alarm, AlarmRaised) and not again:
-                self._alarm(alarm)
-
-    def _learn(self, event: Event) -> Sequence[Alarm]:
-        """What an event means for the end and for the watch; the alarms it raises or clears."""
         self.standing = ending.learn(self.standing, event, self.config.stop, self.method.stages)
-        self.watch, alarms = watch(self.watch, event, self.config.watch, self.keeper.lineage)
-        return alarms
+        for told in self._watch(event):
+            self._record.tell(told)
+            if isinstance(told, AlarmRaised) and not again:
+                self._alarm(told)
+
+    def _watch(self, event: Event) -> Sequence[Told]:
+        """What an event means for the watch; what that has to tell."""
+        around = Around(
+            self.config,
+            self.keeper.lineage,
+            self.control.held,
+            self.method.stages,
+            self.order.steps_per_epoch,
+        )
+        self.watch, told = watch(self.watch, event, around)
+        return told
 
     def _alarm(self, raised: AlarmRaised) -> None:
         if raised.pauses:
@@ -585,10 +624,11 @@ class Loop:
         """Bring everything to where an earlier process left it. Raises `CheckpointError`."""
         if past.origin is not None:
             self.restore(past.origin.id)
-        self.seconds = past.state.seconds if past.state else 0.0
+            assert past.state is not None
+            self.seconds, self.watch = past.state.seconds, Watch.load(past.state.watch)
         self.control = past.control
         for event in past.before:
-            self._learn(event)
+            self.standing = ending.learn(self.standing, event, self.config.stop, self.method.stages)
         self.orders.take_up(past.plan, past.afterwards)
 
     def _pace(self, config: Config) -> schedule.Pace:

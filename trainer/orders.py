@@ -7,11 +7,12 @@ same steps (`resumption`). What arrives meanwhile belongs after them and waits, 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
 from trainer.control import HARMLESS, Answer, Command, Control, Inbox, acknowledgement
-from trainer.events import At, Event, Notice
+from trainer.events import At, CommandReceived, Event, Notice
 from trainer.files import Trouble
 from trainer.resumption import Deed, Place, Plan
 
@@ -77,6 +78,7 @@ class Orders:
         self._inbox = inbox
         self._record = record
         self._script: deque[Deed] = deque()
+        self._own: Mapping[str, Command] = {}
         self._later: list[Command] = []
         self.afterwards = Control()
         """What holds, of pauses, when all that is told already has been done again."""
@@ -86,6 +88,7 @@ class Orders:
     def take_up(self, plan: Plan, afterwards: Control) -> None:
         """Go on with what was asked for before the process ended. afterwards: what the operator held then."""
         self._script.extend(plan.script)
+        self._own = plan.own
         self.afterwards = afterwards
         if plan.done is not None:
             self.unanswered.append((plan.done, True, "done; the run was interrupted before it could say so"))
@@ -102,12 +105,15 @@ class Orders:
         at = self._worker.at
         return Place(at.branch, at.step)
 
-    def serve(self) -> None:
-        """Carry out what is due here, again or for the first time."""
+    def serve(self, *, at_the_end: bool = False) -> None:
+        """Carry out what is due here, again or for the first time.
+
+        at_the_end: the run had come to its end, and nothing but that is left to be done again: it waits.
+        """
         while self._script and self._script[0].is_due(self._place) and not self._worker.waits:
             self._repeat(self._script.popleft())
         arrived = self._inbox.take()
-        if self.repeating:
+        if self.repeating and not at_the_end:
             self._later += [c for c in arrived if c.name not in AT_ONCE]
             arrived = [c for c in arrived if c.name in AT_ONCE]
         else:
@@ -119,6 +125,23 @@ class Orders:
                 self._obey(command)
         if self.repeating and self._worker.control.paused:
             self._refuse_the_later()
+
+    def carry_out(self, command: Command, reason: str) -> None:
+        """A command of the run's own, done and answered like anybody's, and told why.
+
+        Who gives it gives it again when the steps are done again, with the same id; it is then done as it was
+        before, and what was told of it is not told twice.
+        """
+        command = self._own.get(command.id, command)
+        self._record.tell(
+            CommandReceived(at=self._worker.at, id=command.id, command=command.text, source=command.source)
+        )
+        try:
+            ok, message = self._worker.do(command)
+        except Exception as error:
+            self._acknowledge(command, False, f"failed: {type(error).__name__}: {error}")
+            raise
+        self._acknowledge(command, ok, f"{message} ({reason})")
 
     def _refuse_the_later(self) -> None:
         """Their place is after what is being done again; while that is paused they would wait for ever."""

@@ -10,10 +10,11 @@ with the process is told now. So no event is missing or doubled, and on a CPU ev
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from trainer.automaton import SOURCE
 from trainer.control import Command, parse
 from trainer.events import (
     DISK,
@@ -22,6 +23,7 @@ from trainer.events import (
     CheckpointSaved,
     CommandAcknowledged,
     CommandReceived,
+    DipMeasured,
     Evaluated,
     Event,
     ExamplesShown,
@@ -31,6 +33,7 @@ from trainer.events import (
     RolledBack,
     SettingChanged,
     StageEntered,
+    WatchPlanned,
 )
 
 DONE_AGAIN = ("advance", "rollback", "set", "hold", "release", "save", "evaluate")
@@ -42,12 +45,14 @@ RETOLD = (
     Probed,
     ExamplesShown,
     StageEntered,
+    DipMeasured,
     AlarmRaised,
     AlarmCleared,
+    WatchPlanned,
     SettingChanged,
     RolledBack,
 )
-"""Events that doing it again makes again, besides the notices of steps."""
+"""Events that doing it again makes again, besides the notices of steps and the watch's own commands."""
 
 
 class Place(NamedTuple):
@@ -78,12 +83,14 @@ class Plan:
     """What to do after loading a checkpoint.
 
     script: commands to carry out again, in order. done: a command whose effect is in the checkpoint, but
-    whose answer is not in the journal. lost: commands that were received, and that nobody began.
+    whose answer is not in the journal. lost: commands that were received, and that nobody began. own:
+    commands that the watch gave, by id; it gives them again.
     """
 
     script: tuple[Deed, ...] = ()
     done: Command | None = None
     lost: tuple[Command, ...] = ()
+    own: Mapping[str, Command] = field(default_factory=dict)
 
 
 def plan(events: Sequence[Event], seq: int, during: str) -> Plan:
@@ -92,7 +99,7 @@ def plan(events: Sequence[Event], seq: int, during: str) -> Plan:
     A command is done where its effect is told. Its answer may have come much later: when all that was lost
     with the process it was given to had been done again.
     """
-    received = {e.id: e for e in events if isinstance(e, CommandReceived)}
+    received = {e.id: e for e in events if isinstance(e, CommandReceived) and e.source != SOURCE}
     answers = {e.id: e for e in events if isinstance(e, CommandAcknowledged)}
     waiting = [_command(e) for id, e in received.items() if id not in answers]
     # Commands are carried out one after the other, so only the first unanswered one can have begun.
@@ -100,12 +107,17 @@ def plan(events: Sequence[Event], seq: int, during: str) -> Plan:
     done = [e for e in answers.values() if e.ok and e.id != during]
     deeds = [_deed(_command(e), effects.get(e.id, e), answered=True) for e in done]
     begun = [_deed(c, effects[c.id], answered=False) for c in waiting[:1] if c.id in effects]
-    script = [d for d in (*deeds, *begun) if d.command.name in DONE_AGAIN and d.seq > seq]
+    own = {d.command.id: d.command for d in deeds if d.command.source == SOURCE}
+    script = [
+        d
+        for d in (*deeds, *begun)
+        if d.command.name in DONE_AGAIN and d.seq > seq and d.command.id not in own
+    ]
     script.sort(key=lambda deed: deed.seq)
     ended = next((d.command for d in begun if d.seq <= seq), None)
     if not begun and waiting and waiting[0].id == during:  # all that it did is the checkpoint itself
         ended, waiting = waiting[0], waiting[1:]
-    return Plan(tuple(script), ended, tuple(waiting[len(begun) :]))
+    return Plan(tuple(script), ended, tuple(waiting[len(begun) :]), own)
 
 
 def _command(event: CommandReceived | CommandAcknowledged) -> Command:
@@ -139,7 +151,10 @@ def _effects(events: Iterable[Event], waiting: Iterable[Command]) -> dict[str, E
             told.append(event)
         elif event.ok and (command := _command(event)).name in DONE_AGAIN:
             find(command)
-            told.clear()
+            if command.source != SOURCE:
+                told.clear()
+            elif command.id in effects:
+                told.remove(effects[command.id])
     for command in waiting:
         find(command)
     return effects
@@ -201,12 +216,15 @@ def _is_retold(event: Event) -> bool:
     """Whether doing the same steps again tells it again. What a process says of itself is not of these."""
     if isinstance(event, AlarmRaised | AlarmCleared) and event.kind == DISK:
         return False
+    if isinstance(event, CommandReceived | CommandAcknowledged):
+        return event.source == SOURCE
     return event.of_step if isinstance(event, Notice) else isinstance(event, RETOLD)
 
 
 def _key(event: Event) -> tuple[Any, ...]:
     """What tells two events of one kind apart; the figures in them may be a clock's."""
     at = event.at
-    own = tuple(str(getattr(event, name, "")) for name in ("cause", "split", "key", "kind", "checkpoint"))
+    names = ("cause", "split", "key", "kind", "checkpoint", "of", "plan", "id")
+    own = tuple(str(getattr(event, name, "")) for name in names)
     message = event.message if isinstance(event, Notice) else ""
     return type(event), at.branch, at.step, at.stage, *own, message

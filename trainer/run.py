@@ -19,7 +19,7 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ import torch
 
 from trainer import checkpoint, control, journal, runs, status
 from trainer import config as configuration
+from trainer.automaton import SOURCE
 from trainer.config import Config
 from trainer.control import Answer, Command, Inbox
 from trainer.events import (
@@ -74,9 +75,11 @@ class Run:
         resume: bool = False,
         paused: bool = False,
         launched: bool = False,
+        first: Sequence[Command] = (),
     ) -> None:
         """Check the folder and, for a new run, make it. paused: wait before the first step. launched: the
-        ranks that train it are started by somebody else.
+        ranks that train it are started by somebody else. first: commands to be done before the first step,
+        also where the run had come to its end.
 
         Raises `RunError` when a new run's folder exists or cannot be written, or when there is nothing
         to resume.
@@ -87,7 +90,7 @@ class Run:
         self.state: RunState = "starting"
         self._resume = resume
         self._launched = launched
-        self._paused = paused
+        self._paused, self._first = paused, first
         self._inbox = Inbox()
         self.socket: str | None = None
         """Where others can attach, for `status.json`; set by a `Host`."""
@@ -181,6 +184,8 @@ class Run:
         except BaseException as error:
             begun.set_exception(error)
             return
+        for command in self._first:
+            self.submit(command)
         # What is loaded by now stays: Python need not look through all of it again and again for garbage.
         gc.collect()
         gc.freeze()
@@ -217,8 +222,11 @@ class Run:
     def submit(self, command: Command) -> None:
         """Hand a command to the trainer; its acknowledgement comes as an event.
 
-        A command whose id was handed in before is not taken again; it has, or gets, its one answer.
+        A command whose id was handed in before is not taken again; it has, or gets, its one answer. Nobody
+        else speaks for the watch.
         """
+        if command.source == SOURCE:
+            command = replace(command, source="socket")
         received = CommandReceived(
             at=replace(self._at, time=time.time()),
             id=command.id,

@@ -1,58 +1,77 @@
 """What endangers a run: a fold over its events that says when to raise an alarm, and when it is over.
 
-*Dip*: answer accuracy that falls below `recovered` × what it was before a removal is a dip; a dip that lasts
-`patience` evaluations is an alarm, raised once; accuracy back at that share clears it. A fall to zero at a
-removal is the method at work, which is why it is given time.
+*dip*: accuracy that stays below `watch.recovered` × what it was for `patience` evaluations (`dips`).
 
-*Not finite*: an update whose loss or gradient is not finite is left out. One may be an accident; `skipped` of
+*trend*: each recovery took longer than the one before, and the last most of the time that a stage is given.
+
+*spike*: loss or gradient norm that jumped though nothing was removed (`spikes`).
+
+*not finite*: an update whose loss or gradient is not finite is left out. One may be an accident; `skipped` of
 them, with no log interval without any between, are an alarm, and training waits for an answer.
+
+Each is raised once and cleared when it is over. In mode `auto` the watch acts, too (`automaton`). Pure; what
+it has seen lies in the checkpoint (`TrainState.watch`), and no roll back takes it back.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from trainer.config import WatchConfig
+from trainer import automaton, dips, schedule, spikes
+from trainer.automaton import Around, Automaton
+from trainer.dips import Dips
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
     At,
+    DipMeasured,
     Evaluated,
     Event,
     Metrics,
     RolledBack,
     SettingChanged,
     StageEntered,
+    WatchPlanned,
+    built,
+    plain,
 )
-from trainer.lineage import Lineage
+from trainer.spikes import Spikes
 
-Alarm = AlarmRaised | AlarmCleared
+Told = AlarmRaised | AlarmCleared | DipMeasured | WatchPlanned
 SUSPECT = ("optim.", "method.", "schedule.")
 """Sections whose settings change what an update does."""
 SUSPECT_STEPS = 200
 """A setting that was changed longer before is not named."""
+MOST = 0.5
+"""Of the time that a stage is given: a recovery that takes more, and longer each time, is a trend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A setting that updates depend on was changed."""
+
+    key: str
+    old: Any
+    new: Any
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """healthy: the last accuracy that was not part of a dip, and the stage it was measured at.
-
-    low: evaluations in the dip so far. entered: the first stage entered since `healthy` was measured, None
-    when there was none; its entry has the weights of that measurement. skipped: updates left out since the
-    last log interval without any, or since the alarm; since: the step whose update was the first of these.
-    dipped, broken: whether the alarm of a dip, of what is not finite, stands. changed: the last change of a
-    setting that updates depend on, None before.
+    """skipped: updates left out since the last log interval without any, or since the alarm; since: the step
+    whose update was the first of these. changed: the last change of a setting that updates depend on, None
+    before. standing: kinds of the alarms that stand. plan: what it will do by itself, as it was told last.
     """
 
-    healthy: float = 0.0
-    healthy_stage: int = 0
-    low: int = 0
-    entered: int | None = None
-    dipped: bool = False
+    dips: Dips = field(default_factory=Dips)
+    spikes: Spikes = field(default_factory=Spikes)
+    automaton: Automaton = field(default_factory=Automaton)
     skipped: int = 0
     since: int = 0
-    broken: bool = False
-    changed: SettingChanged | None = None
+    changed: Change | None = None
+    standing: tuple[str, ...] = ()
+    plan: str = ""
 
     @property
     def sound_step(self) -> int | None:
@@ -60,105 +79,203 @@ class Watch:
 
         The update that ruined them came before the first that was left out, or with a setting's change.
         """
-        if not (self.skipped or self.broken):
+        if not (self.skipped or "not finite" in self.standing):
             return None
-        before = self.since - 1 if self.suspect is None else min(self.since - 1, self.suspect.at.step)
-        return max(0, before)
+        suspect = self.suspect(self.since)
+        return max(0, self.since - 1 if suspect is None else min(self.since - 1, suspect.step))
 
-    @property
-    def suspect(self) -> SettingChanged | None:
-        """The setting whose change, shortly before, may be why updates are left out."""
+    def suspect(self, since: int) -> Change | None:
+        """The setting whose change, shortly before step `since`, may be why updates went wrong there."""
         changed = self.changed
-        recent = changed is not None and 0 <= self.since - changed.at.step <= SUSPECT_STEPS
-        return changed if recent else None
+        return changed if changed is not None and 0 <= since - changed.step <= SUSPECT_STEPS else None
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        document: dict[str, Any] = plain(self)
+        return document
+
+    @classmethod
+    def load(cls, document: dict[str, Any]) -> Watch:
+        """The watch of a `state` that went through JSON."""
+        return built(cls, document)
 
 
-def watch(state: Watch, event: Event, config: WatchConfig, lineage: Lineage) -> tuple[Watch, list[Alarm]]:
-    """The watch after `event`, and the alarms it raises or clears.
+def watch(state: Watch, event: Event, around: Around) -> tuple[Watch, list[Told]]:
+    """The watch after `event`, and what it tells: alarms, dips that were measured, what it will do."""
+    after, told = _take(state, event, around)
+    plan = ""
+    if around.config.watch.mode == "auto" and not isinstance(event, RolledBack):
+        plan = automaton.plan(after.automaton, after.dips, event.at, around)
+    if plan != after.plan:
+        told = [*told, WatchPlanned(at=event.at, plan=plan)]
+    return replace(after, plan=plan), told
 
-    lineage: what a roll back may return to.
-    """
-    if isinstance(event, SettingChanged) and event.key.startswith(SUSPECT) and state.sound_step is None:
-        state = replace(state, changed=event)
+
+def _take(state: Watch, event: Event, around: Around) -> tuple[Watch, list[Told]]:
     match event:
-        case RolledBack():
-            cleared = _cleared(state, "rolled back", event.at)
-            return replace(state, low=0, dipped=False, skipped=0, broken=False, changed=None), cleared
-        case SettingChanged() if config.mode == "off" and state.dipped:
-            return replace(state, dipped=False), [_over("dip", "the watch is off", event.at)]
         case StageEntered(cause="schedule" | "operator"):
-            return replace(state, entered=event.at.stage if state.entered is None else state.entered), []
-        case Evaluated(split="valid") if config.mode != "off":
-            return _dip(state, event, config)
+            entered, measured = dips.enter(state.dips, event)
+            return replace(state, dips=entered, spikes=Spikes()), [*measured]
+        case RolledBack():
+            at = event.at
+            again = dips.return_to(state.dips, at.stage, at.step)
+            cleared = replace(state, dips=again, spikes=Spikes(), skipped=0, changed=None)
+            return _clear(cleared, state.standing, "rolled back", at)
+        case SettingChanged():
+            return _change(state, event, around)
+        case Evaluated(split="valid"):
+            return _evaluated(state, event, around)
         case Metrics():
-            return _not_finite(state, event, config, lineage)
+            after = replace(state, dips=dips.log(state.dips, event))
+            after, told = _not_finite(after, event, around)
+            if "not finite" in after.standing:
+                return after, told
+            after, more = _spike(after, event, around)
+            return after, [*told, *more]
     return state, []
 
 
-def _dip(state: Watch, event: Evaluated, config: WatchConfig) -> tuple[Watch, list[Alarm]]:
+def _change(state: Watch, event: SettingChanged, around: Around) -> tuple[Watch, list[Told]]:
     at = event.at
-    if state.entered is None or event.accuracy >= config.recovered * state.healthy:
-        over = [_over("dip", f"accuracy is back at {event.accuracy:.3f}", at)] if state.dipped else []
-        return replace(
-            state, healthy=event.accuracy, healthy_stage=at.stage, low=0, entered=None, dipped=False
-        ), [*over]
-    low = state.low + 1
-    if low < config.patience or state.dipped:
-        return replace(state, low=low), []
+    if event.key.startswith(SUSPECT) and state.sound_step is None:
+        state = replace(state, changed=Change(event.key, event.old, event.new, at.step))
+    if event.key == "watch.mode":
+        state = replace(state, automaton=replace(state.automaton, wanted=(), stands_down=0))
+    if event.key == "watch.mode" and around.config.watch.mode == "off":
+        return _clear(state, ("dip", "trend", "spike"), "the watch is off", at)
+    return state, []
+
+
+def _evaluated(state: Watch, event: Evaluated, around: Around) -> tuple[Watch, list[Told]]:
+    config, at = around.config.watch, event.at
+    seen, measured = dips.measure(state.dips, event, config)
+    state = replace(state, dips=seen)
+    told: list[Told] = [*measured]
+    if config.mode == "off":
+        return state, told
+    if not seen.low:
+        state, cleared = _clear(state, ("dip",), f"accuracy is back at {event.accuracy:.3f}", at)
+        told += cleared
+    elif seen.low >= config.patience and "dip" not in state.standing:
+        state = replace(state, standing=(*state.standing, "dip"))
+        told.append(_dip(seen, event, around))
+    if measured:
+        state, trend = _trend(state, at, around)
+        told += trend
+    if config.mode == "auto":
+        acting = automaton.consider(state.automaton, seen, event, around)
+        state = replace(state, automaton=acting)
+    return state, told
+
+
+def _dip(seen: Dips, event: Evaluated, around: Around) -> AlarmRaised:
+    at = event.at
     # After an earlier roll back the run may not have come as far again.
-    target = min(state.entered, at.stage)
-    alarm = AlarmRaised(
+    target = at.stage if seen.entered is None else min(seen.entered, at.stage)
+    since = f"since stage {seen.healthy_stage}" if seen.entered is not None else "though nothing was removed"
+    return AlarmRaised(
         at=at,
         kind="dip",
         message=(
-            f"accuracy {state.healthy:.2f} → {event.accuracy:.2f} since stage {state.healthy_stage}, "
-            f"not back after {low} evaluations; the schedule goes on removing tokens"
+            f"accuracy {seen.healthy:.2f} → {event.accuracy:.2f} {since}, not back after {seen.low} "
+            f"evaluations; {around.goes_on(at)}"
         ),
         remedy=f"roll back to the entry of stage {target}",
         key="r",
         target=str(target),
     )
-    return replace(state, low=low, dipped=True), [alarm]
 
 
-def _not_finite(
-    state: Watch, event: Metrics, config: WatchConfig, lineage: Lineage
-) -> tuple[Watch, list[Alarm]]:
+def _trend(state: Watch, at: At, around: Around) -> tuple[Watch, list[Told]]:
+    took, given = state.dips.took, schedule.pace(around.config.schedule, around.steps_per_epoch).steps[0]
+    if not (state.dips.slower and took[-1] > MOST * given):
+        return _clear(state, ("trend",), "the last recovery was no slower", at)
+    if "trend" in state.standing or at.stage >= around.stages:
+        return state, []
+    alarm = AlarmRaised(
+        at=at,
+        kind="trend",
+        message=(
+            f"each recovery is slower than the last: {', '.join(f'{steps:,}' for steps in took)} steps "
+            f"of the {given:,} that a stage has; {around.goes_on(at)}"
+        ),
+        remedy="hold the schedule, and set a gentler pace",
+        key="h",
+    )
+    return replace(state, standing=(*state.standing, "trend")), [alarm]
+
+
+def _spike(state: Watch, event: Metrics, around: Around) -> tuple[Watch, list[Told]]:
     at = event.at
+    seen = spikes.look(state.spikes, event)
+    state = replace(state, spikes=seen)
+    if around.config.watch.mode == "off":
+        return state, []
+    if seen.quiet:
+        return _clear(state, ("spike",), "loss and gradient are as before", at)
+    if seen.jumped is None or "spike" in state.standing:
+        return state, []
+    name, window = seen.jumped
+    suspect = state.suspect(window.since)
+    why = "nothing was removed" if suspect is None else _changed(suspect)
+    target = _entry_before(window.since if suspect is None else min(window.since, suspect.step), at, around)
+    alarm = AlarmRaised(
+        at=at,
+        kind="spike",
+        message=(
+            f"{name} {window.middle:.2g} → {window.last:.2g} since step {window.since:,} ({why}), "
+            f"{window.over} log intervals; {around.goes_on(at)}"
+        ),
+        remedy=f"roll back to {target}, from before",
+        key="r",
+        target=target,
+    )
+    return replace(state, standing=(*state.standing, "spike")), [alarm]
+
+
+def _not_finite(state: Watch, event: Metrics, around: Around) -> tuple[Watch, list[Told]]:
+    at, auto = event.at, around.config.watch.mode == "auto"
     if not event.skipped:
-        over = [_over("not finite", "loss and gradient are finite again", at)] if state.broken else []
-        return replace(state, skipped=0, broken=False), [*over]
+        return _clear(replace(state, skipped=0), ("not finite",), "loss and gradient are finite again", at)
     skipped = state.skipped + event.skipped
     began = at.step - event.steps + (event.before_skipped or 0)
-    state = replace(state, skipped=skipped, since=state.since if state.skipped or state.broken else began)
-    if skipped < config.skipped:
+    stands = "not finite" in state.standing
+    state = replace(state, skipped=skipped, since=state.since if state.skipped or stands else began)
+    if skipped < around.config.watch.skipped:
         return state, []
-    sound = None if state.sound_step is None else lineage.before(at.branch, state.sound_step)
-    suspect = state.suspect
-    why = (
-        ""
-        if suspect is None
-        else f"; {suspect.key} {suspect.old} → {suspect.new} at step {suspect.at.step:,}"
-    )
+    suspect, step = state.suspect(state.since), state.sound_step
+    assert step is not None
+    sound = around.lineage.before(at.branch, step)
+    why = f"{skipped:,} updates left out since step {state.since:,}"
+    why += "" if suspect is None else f"; {_changed(suspect)}"
+    if auto:
+        change = ("optim.lr", around.config.optim.lr / 2) if suspect is None else (suspect.key, suspect.old)
+        acting = automaton.ruined(state.automaton, step, change, f"not finite: {why}", at, around)
+        auto, state = acting is not state.automaton, replace(state, automaton=acting)
     alarm = AlarmRaised(
         at=at,
         kind="not finite",
-        message=(
-            f"loss or gradient not finite: {skipped:,} updates left out since step {state.since:,}{why}; "
-            "training waits"
-        ),
+        message=f"loss or gradient not finite: {why}" + ("" if auto else "; training waits"),
         remedy=f"roll back to {sound.id}, from before" if sound else f"roll back to stage {at.stage}",
         key="r",
         target=sound.id if sound else str(at.stage),
-        pauses=True,
+        pauses=not auto,
     )
-    return replace(state, skipped=0, broken=True), [alarm]
+    standing = state.standing if stands else (*state.standing, "not finite")
+    return replace(state, skipped=0, standing=standing), [alarm]
 
 
-def _cleared(state: Watch, message: str, at: At) -> list[Alarm]:
-    standing = {"dip": state.dipped, "not finite": state.broken}
-    return [_over(kind, message, at) for kind, stands in standing.items() if stands]
+def _changed(suspect: Change) -> str:
+    return f"{suspect.key} {suspect.old} → {suspect.new} at step {suspect.step:,}"
 
 
-def _over(kind: str, message: str, at: At) -> AlarmCleared:
-    return AlarmCleared(at=at, kind=kind, message=message)
+def _entry_before(step: int, at: At, around: Around) -> str:
+    """The last checkpoint with weights of `step` or before, else the stage's own entry."""
+    found = around.lineage.before(at.branch, step)
+    return found.id if found else str(at.stage)
+
+
+def _clear(state: Watch, kinds: tuple[str, ...], message: str, at: At) -> tuple[Watch, list[Told]]:
+    over = [kind for kind in state.standing if kind in kinds]
+    left = tuple(kind for kind in state.standing if kind not in kinds)
+    return replace(state, standing=left), [AlarmCleared(at=at, kind=kind, message=message) for kind in over]

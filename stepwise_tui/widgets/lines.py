@@ -15,8 +15,8 @@ from stepwise_tui.history import History, Tone, Turn
 from stepwise_tui.search import search_lines
 from stepwise_tui.text import accuracy, clean, clip, duration, loss, short, wrapped
 from stepwise_tui.words import by, key_name
-from trainer.config import GATED, LATENT
-from trainer.events import ChatAnswered, QuizTaken, RunState, ShownExample, Thought
+from trainer.config import GATED, LATENT, ScheduleConfig
+from trainer.events import DISK, ChatAnswered, QuizTaken, RunState, ShownExample, Thought
 
 STATE_STYLES: dict[RunState, str] = {
     "starting": "bold $foreground-muted",
@@ -121,6 +121,7 @@ def removal_line(history: History, width: int, glyphs: Glyphs) -> Content:
         Piece(_next_removal(history), 0),
         *_at_the_latest(history),
         Piece(_text(_pace(history), FAINT), 3),
+        *([Piece(_text("watch auto", FAINT), 4)] if history.config.watch.mode == "auto" else []),
         Piece(_text(f"branch {at.branch}", FAINT if at.branch == 1 else ""), 2),
     ]
     method = history.config.method
@@ -168,6 +169,10 @@ def _pace(history: History) -> str:
     if config.kind in GATED:
         at_once = f", {probed.at_once} at once" if probed and probed.at_once > 1 else ""
         return config.kind + at_once + (", careful" if probed and probed.careful else "")
+    return _timed(config) + (", careful" if history.careful else "")
+
+
+def _timed(config: ScheduleConfig) -> str:
     if config.steps is not None:
         return "steps by a table"
     if config.kind == "geometric":
@@ -400,8 +405,11 @@ def alarm(history: History, glyphs: Glyphs, names: Mapping[str, str]) -> Content
     raised, gone = history.alarm, history.gone
     if gone is not None and not history.ended:
         return _text(f"{glyphs.alarm} {clean(gone.advice)}", "bold")
-    if raised is None or history.ended:
+    if history.ended:
         return None
+    plan = f"auto: {clean(history.plan)}" if history.plan else ""
+    if raised is None:
+        return _text(plan, "bold") if plan else None
     held = "the schedule is held" if history.control.held else "hold the schedule"
     more = history.at.stage < history.stages  # else there is nothing to hold
     return Content.assemble(
@@ -415,4 +423,8 @@ def alarm(history: History, glyphs: Glyphs, names: Mapping[str, str]) -> Content
         f" {held}   " if more else "",
         (f" {names['pause_or_resume']} ", "bold reverse"),
         " go on" if history.state == "paused" else " pause",
+        "   " if raised.kind != DISK else "",
+        (f" {names['restart']} ", "bold reverse") if raised.kind != DISK else "",
+        " other seed" if raised.kind != DISK else "",
+        f"\n{plan}" if plan else "",
     )
