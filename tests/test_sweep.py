@@ -92,16 +92,27 @@ def launch(file: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
+def trains(folder: Path) -> bool:
+    return runs.is_run(folder) and runs.state(folder) == "training"
+
+
 @pytest.mark.slow
 def test_a_sweep_outlives_its_launcher_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    file = tiny(tmp_path, 3, stop__steps=3_000)
+    file = tiny(tmp_path, 3, stop__steps=1_000)
     folders = [tmp_path / "runs" / "three" / f"tiny-s{seed}" for seed in range(3)]
     launched = [launch(file)]
     try:
-        until(lambda: all(runs.is_run(folder) and runs.row(folder).step for folder in folders[:2]), 150)
-        pids = [status.pid for folder in folders[:2] if (status := runs.lives(folder)) is not None]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)  # so that they are still there, however slow this machine is
+        pids: set[int] = set()
+
+        def stopped() -> bool:
+            """So that they are still there, however quick a run or slow a launcher is."""
+            for folder in folders[:2]:
+                if trains(folder) and (found := runs.lives(folder)) is not None:
+                    os.kill(found.pid, signal.SIGSTOP)
+                    pids.add(found.pid)
+            return len(pids) == 2
+
+        until(stopped, 150)
         launched.append(launch(file))
         assert "launched by another process" in launched[-1].communicate()[0]
         assert launched[-1].returncode == 2
@@ -140,7 +151,7 @@ def test_a_sweep_outlives_its_launcher_and_the_same_command_goes_on(tmp_path: Pa
 @pytest.mark.slow
 def test_a_job_of_a_queue_saves_when_its_time_is_over_and_goes_on_in_the_next(tmp_path: Path) -> None:
     """As submitit does it: `checkpoint` while it runs, then what that gave back, anew."""
-    file = tiny(tmp_path, 1, stop__steps=3_000)
+    file = tiny(tmp_path, 1, stop__steps=1_000)
     asked = sweep.read(file, tmp_path / "runs")
     member = asked.members[0]
     folder = asked.run(member)
@@ -152,7 +163,7 @@ def test_a_job_of_a_queue_saves_when_its_time_is_over_and_goes_on_in_the_next(tm
         raise SystemExit
 
     def disturb() -> None:
-        until(lambda: runs.is_run(folder) and runs.row(folder).step > 0, 150)
+        until(lambda: trains(folder), 150)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, signalled)
