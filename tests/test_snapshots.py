@@ -18,6 +18,7 @@ import pytest
 from pytest_textual_snapshot import SVGImageExtension
 from syrupy import SnapshotAssertion
 from textual.app import App
+from textual.pilot import Pilot
 
 from stepwise_tui import launcher
 from stepwise_tui.app import Cockpit
@@ -195,11 +196,20 @@ def pictures(snapshot: SnapshotAssertion) -> Any:
                     app.show_charts()
                     await pilot.pause()
                 picture = snapshot(name=f"{of}{width}x{height}", extension_class=SVGImageExtension)
-                if app.export_screenshot() != picture:
+                if await settled(app, pilot) != picture:
                     changed.append((width, height))
         return changed
 
     return draw
+
+
+async def settled(app: App[Any], pilot: Pilot[Any]) -> str:
+    """The screen as soon as it stays as it is: tables find their widths when there is nothing else to do."""
+    before, now = "", app.export_screenshot()
+    while now != before:
+        await pilot.pause(0.05)
+        before, now = now, app.export_screenshot()
+    return now
 
 
 def cockpit(script: Script, theme: str = "dark") -> Cockpit:

@@ -209,7 +209,7 @@ def _score(history: History, glyphs: Glyphs) -> Content:
         return Content("")
     return Content.assemble(
         (f"{accuracy(measured.accuracy)} ", f"bold {_grade(measured.accuracy)}"),
-        (f"{measured.correct}/{measured.n}", FAINT),
+        (f"{measured.correct:,}/{measured.n:,}", FAINT),
     )
 
 
