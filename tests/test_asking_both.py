@@ -317,7 +317,7 @@ async def test_two_answers_to_one_question_stand_under_each_other() -> None:
         shown = text_of(app, "#conversation")
         assert shown.count("12*34") == 1
         assert shown.index("408 ✓") < shown.index("480 ✗")
-        assert "1 CoT token · 4 saved · 38 ms · step 1,340,\n  stage 4" in shown
+        assert "1 CoT token · 4 saved · 38 ms\n  step 1,340, stage 4" in shown
         assert "b1-001200" in shown
         assert "\n\n" not in shown
 

@@ -8,6 +8,7 @@ after the other, since to start it costs more than all three pictures.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +20,9 @@ from pytest_textual_snapshot import SVGImageExtension
 from syrupy import SnapshotAssertion
 from textual.app import App
 from textual.pilot import Pilot
+from textual.widgets import DataTable
 
+from stepwise_tui import app as cockpit_module
 from stepwise_tui import launcher
 from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
@@ -32,6 +35,7 @@ from tests import scripted
 from tests.scripted import Script, ScriptedLink
 from tests.test_launcher import row
 from tests.test_system import BUSY
+from trainer import presets
 from trainer.events import AlarmRaised, CommandAcknowledged, CommandReceived, QuizTaken, ReachChanged
 
 Size = tuple[int, int]
@@ -162,6 +166,7 @@ def _standing_still(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("NO_COLOR", raising=False)
     time.tzset()
     monkeypatch.setattr(main, "now", lambda: NOW)
+    monkeypatch.setattr(cockpit_module, "SILENCE_SECONDS", math.inf)
     monkeypatch.setattr(beside.runs, "list_runs", lambda out: ROWS)
     yield
     monkeypatch.undo()
@@ -207,7 +212,9 @@ async def settled(app: App[Any], pilot: Pilot[Any]) -> str:
     """The screen as soon as it stays as it is: tables find their widths when there is nothing else to do."""
     before, now = "", app.export_screenshot()
     while now != before:
-        await pilot.pause(0.05)
+        await pilot.pause(0.1)
+        while any(table._require_update_dimensions for table in app.screen.query(DataTable)):
+            await pilot.pause(0.01)
         before, now = now, app.export_screenshot()
     return now
 
@@ -241,6 +248,8 @@ async def test_what_is_chosen_and_what_is_wrong_on_a_light_ground(screen: str, p
 @pytest.mark.parametrize("rows", [ROWS, []], ids=["runs", "no runs"])
 async def test_launcher(rows: list[Any], pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [Seen(one, (0.2, 0.5, 0.9, 0.95, 0.3)) for one in rows]
+    few = [preset for preset in presets.listing() if preset.name in ("mult2x2", "mult2x2-breaks", "mult7x7")]
+    monkeypatch.setattr(launcher.presets, "listing", lambda: few)
     monkeypatch.setattr(launcher, "look", lambda out: seen)
     monkeypatch.setattr(launcher.time, "time", lambda: 1_795_270_000.0)
     app = Launcher(Path("runs"), glyphs=UNICODE, settings=Settings())

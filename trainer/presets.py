@@ -55,12 +55,17 @@ def names() -> list[str]:
 
 
 def listing() -> list[Preset]:
-    """The presets that can be run: group by group, the smallest first."""
+    """The presets that can be run: group by group, multiplication before other tasks, the smallest first."""
     documents = {path.stem: configuration.load(path) for path in folder().glob("*.toml")}
     shown = {name: d for name, d in documents.items() if not d.get("abstract", False)}
     presets = [Preset(name, d["title"], d["cost"], d["group"]) for name, d in shown.items()]
     groups = list(GROUPS)
-    return sorted(presets, key=lambda p: (groups.index(p.group), len(p.name.split("-")[0]), p.name))
+
+    def place(preset: Preset) -> tuple[int, bool, int, str]:
+        name = preset.name
+        return groups.index(preset.group), not name.startswith("mult"), len(name.split("-")[0]), name
+
+    return sorted(presets, key=place)
 
 
 def source(name: str) -> str:

@@ -91,4 +91,4 @@ class ChooseRun(ModalScreen[tuple[Path | None] | None]):
 
 def _told(row: RunRow) -> str:
     measured = f"accuracy {accuracy(row.accuracy)}"
-    return f"{clip(clean(row.name), 36):<36}  {row.state:<11}  stage {row.stage}/{row.stages}  {measured}"
+    return f"{clip(clean(row.name), 32):<32}  {row.state:<11}  stage {row.stage}/{row.stages}  {measured}"
