@@ -91,3 +91,16 @@ def test_an_exported_model_tells_the_name_of_its_data_and_not_their_place(stoppe
     assert result.exit_code == 2 and "comes without its data, sums.txt; --data FILE" in result.stderr
     measured = call("eval", plain, "--data", stopped.parent / "sums.txt", "--limit", 3)
     assert measured.exit_code == 0 and "3 of the file" in measured.stdout
+
+
+def test_where_its_data_are_gone_its_model_can_still_be_asked(stopped: Path) -> None:
+    file = stopped.parent / "sums.txt"
+    away = file.rename(file.with_suffix(".away"))
+    try:
+        refused = call("eval", stopped)
+        assert refused.exit_code == 2 and "sums.txt: cannot be read" in refused.stderr
+        _, _, command = refused.stderr.replace("\n", "").rpartition("stepwise ")
+        asked = CliRunner().invoke(cli.app, command.split(), input="7 + 1 ?\n")
+        assert asked.exit_code == 0 and asked.stdout.startswith("7 + 1 ?")
+    finally:
+        away.rename(file)

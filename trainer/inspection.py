@@ -93,7 +93,11 @@ def _open_run(path: Path) -> Loaded:
         raise DamagedError(f"{error}. {_others(run, path.name)}") from None
     # Whatever it was trained on, it is looked at on what this machine has.
     config = presets.configure(run / runs.CONFIG_FILE, device="auto")
-    parts = assemble(config, checkpoint.model_folder(path), sources.of_run(run))
+    model = checkpoint.model_folder(path)
+    try:
+        parts = assemble(config, model, sources.of_run(run))
+    except files.DataError as error:
+        raise InspectionError(f"{error}. Without them its model still answers: stepwise chat {model}") from None
     parts.model.eval()
     at = At(
         step=state.step,
