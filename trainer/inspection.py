@@ -97,7 +97,8 @@ def _open_run(path: Path) -> Loaded:
     try:
         parts = assemble(config, model, sources.of_run(run))
     except files.DataError as error:
-        raise InspectionError(f"{error}. Without them its model still answers: stepwise chat {model}") from None
+        way_out = f"without them its model still answers: stepwise chat {model}"
+        raise InspectionError(f"{error}; {way_out}") from None
     parts.model.eval()
     at = At(
         step=state.step,
