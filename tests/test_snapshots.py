@@ -20,7 +20,7 @@ from pytest_textual_snapshot import SVGImageExtension
 from syrupy import SnapshotAssertion
 from textual.app import App
 from textual.pilot import Pilot
-from textual.widgets import DataTable
+from textual.widgets import DataTable, Input
 
 from stepwise_tui import app as cockpit_module
 from stepwise_tui import launcher
@@ -167,6 +167,8 @@ def _standing_still(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
     monkeypatch.setattr(main, "now", lambda: NOW)
     monkeypatch.setattr(cockpit_module, "SILENCE_SECONDS", math.inf)
+    for seconds in ("MESSAGE_SECONDS", "HINT_SECONDS"):
+        monkeypatch.setattr(main, seconds, 1e6)
     monkeypatch.setattr(beside.runs, "list_runs", lambda out: ROWS)
     yield
     monkeypatch.undo()
@@ -194,6 +196,8 @@ def pictures(snapshot: SnapshotAssertion) -> Any:
                     await pilot.pause(0.01)
                 app.main.query_one(ChatInput).cursor_blink = False
             await pilot.press(*keys)
+            for field in app.screen.query(Input):
+                field.cursor_blink = False
             for width, height in sizes:
                 await pilot.resize_terminal(width, height)
                 await pilot.pause()
