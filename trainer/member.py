@@ -3,8 +3,8 @@ others follow it."""
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -73,12 +73,12 @@ class Signs:
         world = self._world
         self._count += 1
         mine = sign(world.rank, self._count, world.orders, world.busy, self._thread)
-        self._store.set(f"sign/{world.rank}", pickle.dumps(mine))
+        self._store.set(f"sign/{world.rank}", json.dumps(mine))
 
     def read(self) -> tuple[Sign, ...]:
         """The last sign of every rank."""
         found = self._store.multi_get([f"sign/{rank}" for rank in range(self._world.size)])
-        return tuple(map(pickle.loads, found))
+        return tuple(Sign(*json.loads(told)) for told in found)
 
 
 def lead(world: World, address: str, folder: Path, *, signals: bool) -> None:
