@@ -15,7 +15,7 @@ NAME, FIGURES = 40, 14  # columns of the name and of each pair of figures
 SOURCES = (
     "[P] Deng, Choi, Shieber: From Explicit CoT to Implicit CoT, arXiv 2405.14838",
     "[O] logs of its official repository, da03/Internalize_CoT_Step_by_Step",
-    "[H] Hao et al.: Reasoning in a Continuous Latent Space (Coconut), arXiv 2412.06769",
+    "[H] Hao et al.: Reasoning in a Continuous Latent Space, arXiv 2412.06769",
 )
 TITLES = (
     "Table 1. Data: examples, and median GPT-2 tokens of each part",
