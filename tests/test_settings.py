@@ -65,7 +65,7 @@ def test_other_keys_and_another_theme(write: Write) -> None:
         ('[keys]\n\nsvae = "x"\n', 3, "did you mean save?"),
         ('[keys]\nsave = "a"\n', 2, "a is the key of advance"),
         ('[keys]\nsave = "ctrl+q"\n', 2, "ctrl+q is the key of leave"),
-        ('[keys]\nsave = "z"\nevaluate = "z"\n', 3, "z is the key of save"),
+        ('[keys]\nsave = "j"\nevaluate = "j"\n', 3, "j is the key of save"),
         ('[keys]\nsave = "ctl+s"\n', 2, "ctl+s is no key"),
         ('[keys]\nhelp = ""\n', 2, "a key is wanted"),
         ("[keys]\nleave = []\n", 2, "a key is wanted"),
@@ -111,28 +111,28 @@ def test_whatever_is_mapped_quit_and_help_are_reachable_and_no_key_means_two_thi
 async def test_mapped_keys_act_and_are_shown_everywhere() -> None:
     link = ScriptedLink(scripted.lost().events)
     chosen = Settings(
-        keys={"save": "z", "help": "f1", "evaluate": "s", "roll_back": "u", "hold_or_release": "i"}
+        keys={"save": "j", "help": "f1", "evaluate": "s", "roll_back": "u", "hold_or_release": "i"}
     )
     app = Cockpit(link, glyphs=UNICODE, settings=chosen)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("z", "s", "r", "e", "question_mark")
+        await pilot.press("j", "s", "r", "e", "question_mark")
         assert sent(link) == ["save", "evaluate"]
         assert isinstance(app.screen, Main)
         footer = text_of(app, "#keys")
-        assert "z save" in footer and "s evaluate" in footer and "f1 help" in footer
+        assert "j save" in footer and "s evaluate" in footer and "f1 help" in footer
         assert " u  roll back to stage 3" in text_of(app, "#alarm")
         assert " i  hold the schedule" in text_of(app, "#alarm")
         await pilot.press("f1")
         assert isinstance(app.screen, Help)
-        assert "  z      " in str(app.screen.query_one("#help").render())
+        assert "  j      " in str(app.screen.query_one("#help").render())
         await pilot.press("f1")
         assert isinstance(app.screen, Main), "its own key closes it"
         palette = {command.title for command in app.get_system_commands(app.screen)}
-        assert {"Save a checkpoint (z)", "Help (f1)"} <= palette
+        assert {"Save a checkpoint (j)", "Help (f1)"} <= palette
 
 
 async def test_a_theme_is_chosen_in_the_palette_and_remembered(write: Write) -> None:
-    file = write('# mine\n[keys]\nsave = "z"\n')
+    file = write('# mine\n[keys]\nsave = "j"\n')
     app = Cockpit(ScriptedLink(scripted.saved().events), glyphs=UNICODE, settings=settings.load())
     async with app.run_test(size=(120, 40)) as pilot:
         commands = {c.title: c.callback for c in app.get_system_commands(app.screen)}
@@ -141,15 +141,15 @@ async def test_a_theme_is_chosen_in_the_palette_and_remembered(write: Write) -> 
             commands[f"Theme: {name}"]()
             await pilot.pause()
             assert app.theme == name
-    assert settings.load() == Settings("light", {"save": "z"})
+    assert settings.load() == Settings("light", {"save": "j"})
     assert file.read_text().startswith("# mine\n")
 
 
 def test_the_keys_are_printed_with_the_place_of_the_file(write: Write) -> None:
-    file = write('[keys]\nsave = "z"\n')
+    file = write('[keys]\nsave = "j"\n')
     done = CliRunner().invoke(command_line, ["keys"])
     assert done.exit_code == 0
-    assert "z *" in done.stdout and f"* as {file} says." in done.stdout
+    assert "j *" in done.stdout and f"* as {file} says." in done.stdout
     assert all(key.action in done.stdout for key in keymap.KEYS)
     write('[keys]\nsave = "a"\n')
     refused = CliRunner().invoke(command_line, ["keys"])
