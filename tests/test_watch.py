@@ -202,6 +202,11 @@ def test_a_jump_of_the_loss_is_an_alarm_unless_something_was_removed() -> None:
     assert [type(a) for a in run([*calm, *up, logged(step + 90, 0.1)])] == [AlarmRaised, AlarmCleared]
     assert run([*calm, removal(2), *up]) == []
     assert run([*calm, up[0], calm[0], up[0], calm[0]]) == []  # odd batches
+    tiny = [replace(e, loss=e.loss / 50, loss_answer=e.loss / 50) for e in [*calm, *up]]
+    assert run(tiny) == []  # 20 times as much, and still next to nothing
+    pretrained = Config(schedule=LINEAR.model_copy(update={"pretrain_steps": step}))
+    begins = around()._replace(config=pretrained)  # offsets begin, and take tokens
+    assert fold(Watch(), [*calm, *up], begins)[1] == []
     changed = SettingChanged(at=At(step=step), key="optim.lr", old=1e-3, new=1.0)
     (alarm,) = run([*calm, changed, *up])
     assert isinstance(alarm, AlarmRaised) and "optim.lr 0.001 → 1.0" in alarm.message

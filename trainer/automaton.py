@@ -16,9 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from trainer import schedule
 from trainer.config import GATED, Config
 from trainer.dips import Dips
-from trainer.events import At, Evaluated
+from trainer.events import At, Evaluated, Metrics
 from trainer.lineage import Lineage
 
 SOURCE = "watch"
@@ -53,6 +54,11 @@ class Around(NamedTuple):
     held: bool
     stages: int
     steps_per_epoch: int
+
+    def smoothing_began(self, event: Metrics) -> bool:
+        """Whether pretraining ended in these steps, and random offsets began."""
+        pretrain = schedule.pace(self.config.schedule, self.steps_per_epoch).pretrain
+        return self.stages > 0 and pretrain > 0 and event.at.step - event.steps <= pretrain < event.at.step
 
     def goes_on(self, at: At) -> str:
         """What the schedule does if nobody does anything."""

@@ -1,9 +1,9 @@
 """Loss and gradient norm that jump though nothing was removed: robust windows over metrics, pure.
 
-A jump right after a removal, a roll back or a new optimiser is the method at work. So each of these clears
-the windows and begins a time of grace. After it, a value is a spike where it stands out of the window's
-median by many times its median deviation; one alone may be an odd batch, so several intervals in a row make
-an alarm.
+A jump right after a removal, a roll back, a new optimiser or the beginning of smoothing is the method at
+work. So each of these clears the windows and begins a time of grace. After it, a value is a spike where it
+stands out of the window's median by many times its median deviation; one alone may be an odd batch, so
+several intervals in a row make an alarm.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ DEVIATIONS = 8.0
 """Of the window's median absolute deviation: what is further above its median is a spike."""
 TIMES = 2.0
 """And it is this many times the median: where hardly anything varies, deviations are small."""
+LOSS_FLOOR, NORM_FLOOR = 0.1, 1.0
+"""And it is so much above the median: a loss of .002 that is .06 for a while (nats), or a gradient that
+hardly needs to be clipped, is no trouble."""
 IN_A_ROW = 4
 """Intervals that spike one after the other before it is trouble."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The last values that were no spikes. over: intervals in a row that were; since: the step of the first;
-    last: the value of the last.
+    """The last values that were no spikes. floor: what is no more above their median is none. over: intervals
+    in a row that were; since: the step of the first; last: the value of the last.
     """
 
+    floor: float = 0.0
     values: tuple[float, ...] = ()
     over: int = 0
     since: int = 0
@@ -49,21 +53,21 @@ class Window:
             return math.inf
         middle = self.middle
         deviation = median(abs(value - middle) for value in self.values)
-        return max(middle + DEVIATIONS * 1.4826 * deviation, TIMES * middle)
+        return max(middle + DEVIATIONS * 1.4826 * deviation, TIMES * middle, middle + self.floor)
 
     def add(self, value: float, step: int) -> Window:
         """With the next value, which is not NaN."""
         if value > self.limit:
             return replace(self, over=self.over + 1, since=self.since if self.over else step, last=value)
-        return Window((*self.values[-WINDOW + 1 :], value))
+        return Window(self.floor, (*self.values[-WINDOW + 1 :], value))
 
 
 @dataclass(frozen=True, slots=True)
 class Spikes:
     """grace: intervals still to be passed over."""
 
-    loss: Window = field(default_factory=Window)
-    grad_norm: Window = field(default_factory=Window)
+    loss: Window = field(default_factory=lambda: Window(LOSS_FLOOR))
+    grad_norm: Window = field(default_factory=lambda: Window(NORM_FLOOR))
     grace: int = GRACE
 
     @property

@@ -127,6 +127,8 @@ def _take(state: Watch, event: Event, around: Around) -> tuple[Watch, list[Told]
             return _evaluated(state, event, around)
         case Metrics():
             after = replace(state, dips=dips.log(state.dips, event))
+            if around.smoothing_began(event):
+                after = replace(after, spikes=Spikes())
             after, told = _not_finite(after, event, around)
             if "not finite" in after.standing:
                 return after, told
