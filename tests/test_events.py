@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
 import pytest
@@ -35,8 +35,11 @@ def same(a: Any, b: Any) -> bool:
     """Equality in which NaN equals NaN."""
     if isinstance(a, float) and isinstance(b, float) and math.isnan(a):
         return math.isnan(b)
-    if isinstance(a, Event):
-        return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    if is_dataclass(a) or (isinstance(a, tuple) and hasattr(a, "_fields")):
+        names = [f.name for f in fields(a)] if is_dataclass(a) else a._fields
+        return type(a) is type(b) and all(same(getattr(a, name), getattr(b, name)) for name in names)
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
     return bool(a == b)
 
 
