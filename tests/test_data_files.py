@@ -131,6 +131,8 @@ def test_what_is_written_is_read(
     file.write_text(written, encoding="utf-8", newline="")
     if made:
         contents = read(file)
+        if kind == "text":  # one line each: the steps of a CoT stand beside each other
+            made = [line._replace(cot=line.cot.replace("\n", " ")) for line in made]
         assert (contents.lines, contents.broken) == (made, [])
 
 
