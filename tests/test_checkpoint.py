@@ -22,7 +22,7 @@ STATE = TrainState(
     step=120, branch=2, stage=3, cause="manual", stream=2, scheduled=3, counter=20,
     updates=20, cot_free=False,
     seconds=1.5, seq=40, during="", accuracy=0.25, meter=[0.5] * 9, evaluation_owed=False,
-    gate=Gate(0.5, (0.25,)).state(), compute=Compute(threads=2),
+    gate=Gate(0.5, (0.25,)).state(), watch={}, compute=Compute(threads=2),
 )  # fmt: skip
 
 
