@@ -6,8 +6,8 @@ Each run follows a plan of commands (advance, set, roll back, hold …), each gi
 that it comes at the same step in both; with --auto the last ruins the weights, and the watch, in mode auto,
 mends it by commands of its own. Its process is killed by SIGKILL after a random time, again and again, and
 taken up by `Run(resume=True)` in a new process. Then are compared: the final weights, bit by bit; the
-events, none missing and none twice; the answers, one to each command; every checkpoint's manifest. Dropout and
-smoothing are on. Exit 1 when anything differs.
+events, none missing and none twice; the answers, one to each command; every checkpoint's manifest. Dropout
+and smoothing are on. Exit 1 when anything differs.
 """
 
 from __future__ import annotations
