@@ -3,8 +3,8 @@
     python benchmarks/kills.py --kills 200 --seed 0 --json docs/results/kills.json
 
 Each run follows a plan of commands (advance, set, roll back, hold …), each given while the run is paused, so
-that it comes at the same step in both; with --auto the last ruins the weights, and the watch, in mode auto,
-mends it by commands of its own. Its process is killed by SIGKILL after a random time, again and again, and
+that it comes at the same step in both; the last ruins the weights, and the watch, in mode auto, mends it by
+commands of its own. Its process is killed by SIGKILL after a random time, again and again, and
 taken up by `Run(resume=True)` in a new process. Then are compared: the final weights, bit by bit; the
 events, none missing and none twice; the answers, one to each command; every checkpoint's manifest. Dropout
 and smoothing are on. Exit 1 when anything differs.
@@ -41,10 +41,8 @@ from trainer.run import Run
 PLAN = [
     "run 12", "advance", "run 9", "set optim.lr 1e-3", "evaluate", "run 7", "save", "rollback 2", "run 11",
     "hold", "run 8", "release", "advance 2", "rollback 3 --keep-weights", "run 15", "set method.smoothing 1",
-    "rollback 1 --seed replay", "resume",
+    "rollback 1 --seed replay", "run 5", "set optim.lr 1e30", "resume",
 ]  # fmt: skip
-RUIN = ["run 5", "set optim.lr 1e30", "resume"]
-"""Instead of the last command, with --auto."""
 CONFIG = {
     "data": {"digits": 2, "train": 400, "valid": 40, "test": 40},
     "model": {"init": "scratch", "vocab": "task", "layers": 1, "heads": 2, "width": 16, "dropout": 0.1},
@@ -53,7 +51,7 @@ CONFIG = {
     "eval": {"every": 10},
     "log": {"every": 2},
     "save": {"minutes": 0.002, "stages": 20},
-    "watch": {"mode": "suggest"},
+    "watch": {"mode": "auto", "skipped": 5},
     "stop": {"steps": 90},
 }
 
@@ -178,11 +176,7 @@ def main() -> int:
     parser.add_argument("--longest", type=float, default=2.0, help="seconds between start and kill, at most")
     parser.add_argument("--folder", type=Path, default=None, help="where the runs go; a temporary folder")
     parser.add_argument("--json", type=Path, default=None, help="write the result here")
-    parser.add_argument("--auto", action="store_true", help="end with what the watch mends")
     options = parser.parse_args()
-    if options.auto:
-        PLAN[-1:] = RUIN
-        CONFIG["watch"] = {"mode": "auto", "skipped": 5}
     torch.set_num_threads(1)
     assemble(config.build(CONFIG))  # so that forked processes find everything imported
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kills-"))

@@ -144,6 +144,7 @@ class Cockpit(Looking, App[Departure]):
         self.main = Main(
             link.name, link.folder, self.glyphs, self.keys, self.look, beside, hints=look is None
         )
+        self._opening = contextlib.ExitStack()
         self._titled = ""
         self._leaving = False
         self._shown = self._charts_shown = 0.0
@@ -159,8 +160,12 @@ class Cockpit(Looking, App[Departure]):
         """Textual's: whether a key acts. Before the screen stands, and when it is taken down, few do."""
         return action in EARLY or bool(self.main.query(ChatInput))
 
+    def on_load(self) -> None:
+        self._opening.enter_context(self.batch_update())
+
     def on_ready(self) -> None:
-        self.take(self.link.drain(), answer=False)
+        with self._opening:  # the first screen that is drawn is the whole one
+            self.take(self.link.drain(), answer=False)
         self.set_interval(self._rhythm.tick, self.tick)
 
     def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:

@@ -80,16 +80,17 @@ class Terminal:
     def read(self, seconds: float = 0.1) -> None:
         """Take in what the program has drawn."""
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if self._master < 0 or self._master not in select.select([self._master], [], [], left)[0]:
-                return
-            try:
-                data = os.read(self._master, 65_536)
-            except OSError:  # the other side is gone
-                return
-            if not data:
-                return
+        while (left := end - time.monotonic()) > 0 and (data := self.receive(left)):
             self.take(data)
+
+    def receive(self, seconds: float) -> bytes | None:
+        """What the program draws next, not shown yet; None when it draws nothing, or is gone."""
+        if self._master < 0 or self._master not in select.select([self._master], [], [], seconds)[0]:
+            return None
+        try:
+            return os.read(self._master, 65_536) or None
+        except OSError:  # the other side is gone
+            return None
 
     def take(self, data: bytes) -> None:
         """Show what was drawn."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MistralConfig
 
 from tests import small_pretrained
 from tests.tiny import tiny_config
@@ -86,6 +86,17 @@ def test_a_head_that_does_more_than_multiply_is_left_to_the_model() -> None:
     assert plain_head(capped) is None
     assert plain_head(plain) is plain.lm_head.weight
     assert plain.training
+
+
+def test_a_head_first_seen_with_ruined_weights_is_not_judged_by_them() -> None:
+    """As when a run is taken up at a checkpoint that has them, and then rolled back."""
+    model = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2))
+    sound = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        model.transformer.ln_f.weight.fill_(torch.nan)
+    assert plain_head(model) is None
+    model.load_state_dict(sound)
+    assert plain_head(model) is model.lm_head.weight
 
 
 # Dropout and attention ---------------------------------------------------------------------------------

@@ -30,24 +30,30 @@ _plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def plain_head(model: Any) -> Tensor | None:
     """The weights of a head whose logits are the last hidden states times them, and nothing else; or None.
 
-    Some models scale or cap their logits or add to them. So it is tried, once for each model.
+    Some models scale or cap their logits or add to them. So it is tried, once for each model; again as long
+    as its weights are ruined and tell nothing, lest a run taken up there count in another way ever after.
     """
     head = model.get_output_embeddings()
     if model not in _plain:
-        _plain[model] = isinstance(head, nn.Linear) and head.bias is None and _says_the_same(model, head)
-    return head.weight if _plain[model] else None
+        if not isinstance(head, nn.Linear) or head.bias is not None:
+            _plain[model] = False
+        elif (same := _says_the_same(model, head)) is not None:
+            _plain[model] = same
+    return head.weight if _plain.get(model) else None
 
 
-def _says_the_same(model: Any, head: nn.Linear) -> bool:
+def _says_the_same(model: Any, head: nn.Linear) -> bool | None:
+    """None: its logits are no numbers."""
     training = model.training
     model.eval()
     with torch.no_grad():
         ids = torch.tensor([[0, 1]], device=head.weight.device)
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         logits = model(input_ids=ids, use_cache=False).logits
-        same = torch.allclose(logits, head(hidden), rtol=1e-3, atol=1e-3)
+        scale = logits.abs().max()
+        same = (logits - head(hidden)).abs().max() <= 1e-3 * scale if scale.isfinite() else None
     model.train(training)
-    return same
+    return None if same is None else bool(same)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

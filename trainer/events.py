@@ -602,16 +602,30 @@ def built(cls: type[Built], document: dict[str, Any]) -> Built:
     return cls(**_fields_from(cls, document))
 
 
-_READERS: dict[type, dict[str, Callable[[Any, str], Any]]] = {}
-"""How each field of a class is read. Looked up once: a long journal is read line by line."""
+_READERS: dict[type, dict[str, tuple[type | None, Callable[[Any, str], Any]]]] = {}
+"""Of each field of a class the kind of value that is taken as it is, where there is one, and how any other is
+read. Looked up once: a long journal is read line by line."""
 
 
 def _fields_from(cls: type, document: dict[str, Any]) -> dict[str, Any]:
     readers = _READERS.get(cls)
     if readers is None:
         hints = get_type_hints(cls)
-        readers = _READERS[cls] = {f.name: _reader(hints[f.name]) for f in fields(cls) if f.name != "at"}
-    return {name: read(document[name], name) for name, read in readers.items() if name in document}
+        readers = _READERS[cls] = {
+            f.name: (_kind(hints[f.name]), _reader(hints[f.name])) for f in fields(cls) if f.name != "at"
+        }
+    return {
+        name: value if type(value := document[name]) is kind else read(value, name)
+        for name, (kind, read) in readers.items()
+        if name in document
+    }
+
+
+def _kind(hint: Any) -> type | None:
+    """The kind of value that a field takes as JSON has it; None where each must be read."""
+    union = get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = [o for o in (get_args(hint) if union else (hint,)) if o in (bool, int, float, str)]
+    return kinds[0] if kinds else None
 
 
 def _reader(hint: Any) -> Callable[[Any, str], Any]:

@@ -23,6 +23,7 @@ from trainer.model import (
     build_tokenizer,
     dtype,
     forget_activations,
+    own_memory,
     quicken,
     resolve_device,
 )
@@ -92,7 +93,7 @@ def assemble(config: Config, saved_model: Path | None = None, began_with: Sequen
         task=task,
         tokenizer=tokenizer,
         splits=splits,
-        model=quicken(model).to(device).train(),
+        model=quicken(own_memory(model)).to(device).train(),
         method=method,
         room=room,
         remarks=tuple(remarks),

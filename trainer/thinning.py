@@ -19,6 +19,8 @@ RECENT = 4096
 COARSE = 4
 """How much coarser the outline of gradient norm, learning rate and speed is than that of the losses."""
 HIGHEST = 62
+WAITING = 256
+"""Points of a curve that are sorted into its buckets together: a long journal widens these many times."""
 
 T = TypeVar("T")
 
@@ -32,12 +34,10 @@ class Grid:
         self._share = share
         self._spans: dict[int, tuple[int, int]] = {}
         self._buckets = 0
-        self._curves: list[Thinned[Any]] = []
 
     def curve(self) -> Thinned[Any]:
         """A new curve, empty."""
-        self._curves.append(Thinned(self))
-        return self._curves[-1]
+        return Thinned(self)
 
     def reach(self, branch: int, step: int) -> None:
         """Take in where points of a branch lie, before they are added to its curves."""
@@ -52,8 +52,6 @@ class Grid:
             while self._too_many:
                 self.level += 1
                 self._buckets = sum(self._count(a, b) for a, b in self._spans.values())
-            for curve in self._curves:
-                curve.coarsen()
 
     @property
     def _too_many(self) -> bool:
@@ -104,40 +102,63 @@ class Thinned(Generic[T]):
         self._grid = grid
         self._level = grid.level
         self._added = 0
+        self._waiting: list[tuple[int, int, float, T]] = []
         self._buckets: dict[int, Bucket[T]] = {}
         self._first: Point[T] | None = None
-        self.last: Point[T] | None = None
+        self._last: Point[T] | None = None
 
     def add(self, step: int, value: float, item: T) -> None:
         """Take in a point; the grid has been told of it."""
         self._added += 1
-        point = Point(step, self._added, value, item)
-        if self._first is None or step < self._first.step:
-            self._first = point
-        if self.last is None or step >= self.last.step:
-            self.last = point
-        bucket = self._buckets.get(step >> self._level)
-        if bucket is None:
-            bucket = self._buckets[step >> self._level] = Bucket(point)
-        elif (
-            bucket.low is not None
-            and bucket.high is not None
-            and bucket.low.value <= value <= bucket.high.value
-        ):
-            return
-        bucket.take(point)
+        self._waiting.append((step, self._added, value, item))
+        if len(self._waiting) >= WAITING:
+            self._settle()
+
+    @property
+    def last(self) -> Point[T] | None:
+        """The point at the last step; of several there the newest."""
+        self._settle()
+        return self._last
 
     def points(self) -> list[Point[T]]:
         """What is kept, in the order of the steps."""
+        self._settle()
         kept = {point.number: point for b in self._buckets.values() for point in b.points()}
-        kept |= {point.number: point for point in (self._first, self.last) if point is not None}
+        kept |= {point.number: point for point in (self._first, self._last) if point is not None}
         return sorted(kept.values(), key=lambda point: point[:2])
 
     def sample(self) -> set[int]:
         """The numbers of those points that were kept whatever their value: one of each bucket."""
+        self._settle()
         return {bucket.first.number for bucket in self._buckets.values()}
 
-    def coarsen(self) -> None:
+    def _settle(self) -> None:
+        """Sort what waits into buckets as wide as the grid has them by now."""
+        if self._level != self._grid.level:
+            self._coarsen()
+        if not self._waiting:
+            return
+        buckets, level = self._buckets, self._level
+        first = self._waiting[0] if self._first is None else self._first
+        last = self._waiting[0] if self._last is None else self._last
+        for waiting in self._waiting:
+            step, _, value, _ = waiting
+            if step < first[0]:
+                first = waiting
+            if step >= last[0]:
+                last = waiting
+            bucket = buckets.get(step >> level)
+            if bucket is None:
+                buckets[step >> level] = Bucket(Point(*waiting))
+                buckets[step >> level].take(Point(*waiting))
+                continue
+            low, high = bucket.low, bucket.high
+            if low is None or high is None or not low.value <= value <= high.value:
+                bucket.take(Point(*waiting))
+        self._first, self._last = Point(*first), Point(*last)
+        self._waiting.clear()
+
+    def _coarsen(self) -> None:
         """Come up to the grid's level."""
         finer, shift = self._buckets, self._grid.level - self._level
         self._buckets, self._level = {}, self._grid.level

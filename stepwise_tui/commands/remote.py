@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,20 +35,25 @@ def attach(
     ] = None,
 ) -> None:
     """See and steer a run that another process trains; one that has ended is shown."""
+    gc.set_threshold(50_000)  # hardly anything that is made before the screen stands is ever let go
     with explained():
         from stepwise_tui import link, session
         from stepwise_tui.relay import RelayLink
         from stepwise_tui.terminal import Terminal
         from trainer import runs
 
+        whole = not plain and Terminal().whole
+        if whole:  # the screen is loaded while the run gathers its history
+            Thread(target=import_module, args=("stepwise_tui.app",), daemon=True).start()
         other = runs.find(beside, out) if beside else None
         there: Link
         if ssh is not None:
             there = RelayLink(ssh, run, out)
         else:
             # Lines of a run that has ended would have no end.
-            look = run is not None and not plain and Terminal().whole
-            there = link.attach(runs.find(run, out) if run else runs.find_live(out), ended=look)
+            there = link.attach(
+                runs.find(run, out) if run else runs.find_live(out), ended=whole and run is not None
+            )
         session.watch(there, plain=plain, frugal=frugal, beside=other)
 
 

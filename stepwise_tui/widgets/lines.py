@@ -247,8 +247,10 @@ def thoughts(
     dots = _dots(removed, max(width - tail, min(width // 2, 12)), glyphs)
     pad = " " if dots and words.cell_length else ""
     room = width - len(dots) - len(pad)
-    if words.cell_length > room:
-        words = words[: max(0, room - len(glyphs.more))] + Content.styled(glyphs.more, FAINT)
+    if room <= 0:
+        pad, words = "", Content("")
+    elif words.cell_length > room:
+        words = words[: max(0, room - len(glyphs.more))] + Content.styled(glyphs.more[:room], FAINT)
     gone = Content.styled(dots, f"bold {GONE}")
     return Content.assemble(gone, pad, words) if side == "left" else Content.assemble(words, pad, gone)
 
