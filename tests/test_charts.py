@@ -22,6 +22,7 @@ from stepwise_tui.history import History, replay
 from tests import scripted
 from tests.scripted import SCRIPTED
 from trainer.events import At, Metrics
+from trainer.thinning import LIMIT, RECENT
 
 ANY = arrays(np.float64, st.integers(0, 40), elements=st.floats(width=64))
 
@@ -230,9 +231,9 @@ def test_a_closer_look_draws_only_its_part_and_costs_no_more() -> None:
 def test_the_newest_points_have_all_their_detail_on_a_long_run() -> None:
     history = replay([metrics(step, step % 2) for step in range(60_000)])
     columns = history.branch.loss_answer.columns
-    newest = columns.step >= 60_000 - 4_096
-    assert newest.sum() == 4_096
-    assert len(columns.step) < 4_096 + 4 * 1_024 + 2
+    newest = columns.step >= 60_000 - RECENT
+    assert newest.sum() == RECENT
+    assert len(columns.step) < RECENT + 4 * LIMIT + 2
 
 
 def test_what_happened_is_marked_below_the_curves() -> None:

@@ -228,6 +228,8 @@ class Digest:
                 self._latest[f"set {event.key}"] = line
             case RolledBack():
                 self._structure.append(line)
+            case StageEntered():
+                self._latest.pop("probed", None)  # it was of the stage before
             case RunStarted():
                 self._unanswered.clear()
                 self._counting.append(line)

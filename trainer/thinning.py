@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 LIMIT = 1024
 """Buckets that all branches span together, at most; a chart is a few hundred dots wide."""
-RECENT = 4096
+RECENT = 2048
 """Of the newest points of a curve, so many are kept as they came, whatever the level."""
 COARSE = 4
 """How much coarser the outline of gradient norm, learning rate and speed is than that of the losses."""
