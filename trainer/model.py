@@ -126,8 +126,9 @@ def build_model(
 def own_memory(model: Model) -> Model:
     """The same model with its weights where torch lays out new ones.
 
-    Those of a file lie in the file as it is mapped, at whatever offset; Intel's MKL promises the same
-    rounding only where all lies at multiples of 64 bytes (its guide, "Conditional numerical reproducibility").
+    Those of a file lie in the file as it is mapped, at whatever offset. Intel's MKL promises the same
+    rounding only where all lies at multiples of 64 bytes: see "Conditional numerical reproducibility" in its
+    guide.
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
