@@ -54,6 +54,7 @@ from trainer.update import Updater
 
 BOUND = 1e-5
 NEVER = -1
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 """No token's id: nothing that is written ends an answer."""
 
 
@@ -176,7 +177,6 @@ def steps(
     theirs.train()
     model.train()
     threads = torch.get_num_threads()
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     updater = Updater(ours, OptimConfig(lr=1e-4))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
 
@@ -186,7 +186,7 @@ def steps(
         optimizer.zero_grad()
 
     sides: dict[str, Callable[[], Any]] = {"official": their_step}
-    for precision in precisions:
+    for precision in PRECISIONS:
         passes = Passes(method, ours, Compute("eager", precision, threads))
         sides[f"ours, {precision}"] = partial(updater.step, passes, [batch], 1.0)
     return _timed(sides, rounds)
@@ -219,15 +219,20 @@ def answers(method: Coconut, ours: Any, theirs: Any, asked: list[list[int]], opt
 
     one = asked[:1]
     same = our_answers(one)[0] == their_answer(one[0])
-    sides: dict[str, Callable[[], Any]] = {
-        "official": lambda: their_answer(one[0]),
-        "ours": lambda: our_answers(one),
-        f"ours, {len(asked)} at once": lambda: our_answers(asked),
-    }
-    timed = _timed(sides, options.rounds)
-    many = timed[f"ours, {len(asked)} at once"]
-    many["median"] /= len(asked)
-    return {"same_tokens": same, "seconds_an_answer": timed}
+    sides: dict[str, Callable[[], Any]] = {"official": lambda: their_answer(one[0])}
+    for precision in PRECISIONS:
+
+        def timed(questions: list[list[int]], precision: Precision = precision) -> None:
+            with Compute("eager", precision, torch.get_num_threads()).autocast(torch.device("cpu")):
+                our_answers(questions)
+
+        sides[f"ours, {precision}"] = partial(timed, one)
+        sides[f"ours, {precision}, {len(asked)} at once"] = partial(timed, asked)
+    seconds = _timed(sides, options.rounds)
+    for side, found in seconds.items():
+        if side.endswith("at once"):
+            found["median"] /= len(asked)
+    return {"same_tokens": same, "seconds_an_answer": seconds}
 
 
 def _timed(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
