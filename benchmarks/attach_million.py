@@ -27,6 +27,8 @@ import psutil
 
 from tests.terminal import Terminal
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled
+
 MORE = 100_000
 SIZES = ((80, 24), (200, 60))
 WATCHED_SECONDS = 6.0
