@@ -54,8 +54,8 @@ from trainer.update import Updater
 
 BOUND = 1e-5
 NEVER = -1
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 """No token's id: nothing that is written ends an answer."""
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
 class _Cached(nn.Module):

@@ -37,9 +37,14 @@ def plain_head(model: Any) -> Tensor | None:
     if model not in _plain:
         if not isinstance(head, nn.Linear) or head.bias is not None:
             _plain[model] = False
-        elif (same := _says_the_same(model, head)) is not None:
+        elif not _captures(head.weight) and (same := _says_the_same(model, head)) is not None:
             _plain[model] = same
     return head.weight if _plain.get(model) else None
+
+
+def _captures(weight: Tensor) -> bool:
+    """Whether a graph is being captured, when nothing may be looked at."""
+    return weight.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _says_the_same(model: Any, head: nn.Linear) -> bool | None:
