@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import BindingType
-from textual.events import Key, Resize
+from textual.events import Resize
 from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input
@@ -41,6 +41,7 @@ from stepwise_tui.settings import Settings, remember_theme
 from stepwise_tui.terminal import Terminal
 from stepwise_tui.text import shortest
 from stepwise_tui.themes import DESCRIPTIONS, dress
+from stepwise_tui.typing_ahead import TypingAhead
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from stepwise_tui.words import outcome
 from trainer.control import ONE_WAY, Command, CommandError, decide, parse
@@ -100,7 +101,7 @@ class _TerminalLostError(Exception):
     """It did not come back after a stop."""
 
 
-class Cockpit(Looking, App[Departure]):
+class Cockpit(Looking, TypingAhead[Departure]):
     """A run's screen. Ends when the person leaves; what becomes of the run is the caller's matter."""
 
     CSS_PATH = "styles.tcss"
@@ -328,9 +329,11 @@ class Cockpit(Looking, App[Departure]):
             return
         from stepwise_tui.screens.dialogs import Confirm
 
-        reset = " The optimiser is reset." if self.history.config.method.reset_optimizer else ""
+        method = self.history.config.method
+        goes = "CoT token" if method.counted == "token" else "step of the CoT"
+        reset = " The optimiser is reset." if method.reset_optimizer else ""
         text = (
-            f"The next CoT token goes now, before its time: {outlook}.{reset}\n"
+            f"The next {goes} goes now, before its time: {outlook}.{reset}\n"
             f"Accuracy will dip; {self.key_names['roll_back']} brings this stage back."
         )
         self._ask(Confirm("advance", text, "advance"), "advance")
@@ -393,12 +396,6 @@ class Cockpit(Looking, App[Departure]):
     def _send(self, text: str | None) -> None:
         if text is not None:
             self.request(text)
-
-    def on_key(self, event: Key) -> None:
-        """What was typed right after c, before the question had the focus, belongs into the question."""
-        question = self.main.query_one(ChatInput)
-        if self.focused is question and event.is_printable and event.character:
-            question.insert_text_at_cursor(event.character)
 
     def on_chat_panel_asked(self, message: ChatPanel.Asked) -> None:
         sent = [self.request(command) for command in message.commands]

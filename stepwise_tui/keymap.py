@@ -73,7 +73,7 @@ KEYS: tuple[Key, ...] = (
     _look("t", "t", "timeline", "Timeline", "timeline", 12, "stages, branches, checkpoints, what was done"),
     _look("g", "g", "system", "System", "system", 16, "the machine that trains, and how long all takes"),
     _look("y", "y", "log_scale", "Logarithmic scale", "log y", 13, "the chosen chart on a logarithmic scale"),
-    _look("b", "b", "x_axis", "Charts by …", "by x", 14, "charts by step, by tokens removed, by time"),
+    _look("b", "b", "x_axis", "Charts by …", "by x", 14, "charts by step, by what is removed, by time"),
     _look("w", "w", "window", "Window", "window", 18, "charts of the whole run, the newest, this stage"),
     _look("m", "m", "smoothing", "Smoothing", "smooth", 19, "curves smoothed lightly, strongly, or not"),
     _look("v", "v", "quantity", "Other quantity", "shows", 20, "what the chosen chart shows: loss, accuracy, "

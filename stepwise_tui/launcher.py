@@ -203,8 +203,8 @@ class Launcher(App[list[str]]):
         place = table.cursor_row
         table.clear(columns=True)
         table.add_columns("name", "what it trains")
+        room = max(20, self._width - max((len(preset.name) for preset in self._presets), default=0) - 8)
         for preset in self._presets:
-            room = max(20, self._width - 34)
             table.add_row(Text(preset.name), Text(clip(preset.title, room)), key=preset.name)
         table.move_cursor(row=place)
 

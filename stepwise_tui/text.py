@@ -42,10 +42,12 @@ def short(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """0m12s, 2h31m, 3d04h; a dash for what is not finite."""
+    """12s, 3m07s, 2h31m, 3d04h; a dash for what is not finite."""
     if not math.isfinite(seconds):
         return DASH
     whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     if whole < 86400:

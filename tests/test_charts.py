@@ -21,6 +21,7 @@ from stepwise_tui.charts.view import SMOOTHINGS, WINDOWS, X_AXES, Span, View
 from stepwise_tui.history import History, replay
 from tests import scripted
 from tests.scripted import SCRIPTED
+from trainer.config import build, merge
 from trainer.events import At, Metrics
 from trainer.thinning import LIMIT, RECENT
 
@@ -159,6 +160,8 @@ def test_the_axis_says_what_it_shows() -> None:
     history = replay(scripted.training().events, SCRIPTED)
     for x_axis, word in (("step", "step"), ("removed", "tokens removed"), ("time", "seconds")):
         assert word in loss_chart(history, (80, 16), View(x_axis)).plain  # type: ignore[arg-type]
+    history.config = build(merge(SCRIPTED.model_dump(), {"method": {"unit": "step"}}))
+    assert " steps removed" in loss_chart(history, (80, 16), View("removed")).plain
 
 
 def test_an_abandoned_branch_is_dim_and_stays() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from textual.events import Key
+from textual.keys import key_to_character
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, OptionList, Static
 
@@ -127,6 +129,31 @@ async def test_typing_in_the_chat_triggers_no_key() -> None:
         assert isinstance(app.screen, Main)
         await pilot.press("escape", "s")
         assert sent(link) == ["save"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [
+        (["n", "7", "5", "enter"], "run 75"),
+        (["a", "y"], "advance"),
+        (["r", "2", "enter"], "rollback b1-000800"),
+        (["comma", *"optim.lr", "space", "1", "enter"], "set optim.lr 1"),
+        (["c", *"12", "asterisk", *"34", "enter"], "ask 12*34"),
+        (["ctrl+p", *"evaluate", "enter"], "evaluate"),
+        (["n", "escape", "s"], "save"),
+        (["n", "7", "escape", "a", "escape", "n", "8", "enter"], "run 8"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+async def test_keys_typed_before_a_dialog_stands_are_not_lost(typed: list[str], command: str) -> None:
+    """All at once, as they come when the machine was busy with something else."""
+    app, link = cockpit(scripted.saved())
+    async with app.run_test(size=(80, 24)) as pilot:
+        for key in typed:
+            app.post_message(Key(key, key_to_character(key)))
+        while not link.sent:
+            await pilot.pause(0.01)
+        assert sent(link) == [command]
 
 
 async def test_a_model_that_answers_both_ways_is_asked_either_way() -> None:

@@ -95,7 +95,7 @@ def test_all_that_the_screen_is_made_of_is_harmless() -> None:
         lines.pending(replay(events(RunStarted, CommandReceived), SCRIPTED), 1e12),
         lines.status_line(history, EVIL, 300, UNICODE),
         lines.example_line(history, 300, UNICODE),
-        lines.alarm(history, UNICODE, NAMES),
+        lines.alarm(history, 80, UNICODE, NAMES),
         system.panel(history, 300, UNICODE),
         system.brief(history) or Content(""),
         *(lines.turn(turn, "left", 80, UNICODE) for turn in history.chat),

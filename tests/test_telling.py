@@ -64,11 +64,11 @@ def test_nobody_waits_while_paused() -> None:
 
 def test_where_all_is_gone_no_alarm_offers_to_hold() -> None:
     script = scripted.lost()
-    before = lines.alarm(history_of(script), UNICODE, names(KEYS))
+    before = lines.alarm(history_of(script), 78, UNICODE, names(KEYS))
     assert before is not None
     assert "hold the schedule" in before.plain
     script.enter(STAGES)
-    after = lines.alarm(history_of(script), UNICODE, names(KEYS))
+    after = lines.alarm(history_of(script), 78, UNICODE, names(KEYS))
     assert after is not None
     assert "hold" not in after.plain
 

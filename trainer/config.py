@@ -236,6 +236,11 @@ class MethodConfig(Section):
         "ways (future work of the paper)",
     )
 
+    @property
+    def counted(self) -> Literal["token", "step"]:
+        """What its stages count: tokens of CoT, or whole steps of it."""
+        return "step" if self.name in LATENT else self.unit
+
     @model_validator(mode="after")
     def _possible_together(self) -> MethodConfig:
         if self.move_positions and (self.side == "right" or not self.reset_optimizer):

@@ -63,7 +63,7 @@ def chart(
     """One quantity of a run, as the view has it."""
     extent = traces.extent(history, view.x_axis, [beside.history] if beside is not None else [])
     x_range = frame(view, extent)
-    unit, label = _unit(view.x_axis, x_range)
+    unit, label = _unit(view.x_axis, x_range, history)
     log = quantity.id in view.logs
     scene = _Scene(view, log, _half(quantity, view, extent, x_range))
     limits = traces.live(history)
@@ -98,9 +98,14 @@ def chart(
     )
 
 
-def _unit(x_axis: XAxis, x_range: tuple[float, float]) -> tuple[float, str]:
+def x_words(x_axis: XAxis, history: History) -> str:
+    """What the charts are drawn by; removals are those of what the method's stages count."""
+    return f"{history.config.method.counted}s removed" if x_axis == "removed" else x_axis
+
+
+def _unit(x_axis: XAxis, x_range: tuple[float, float], history: History) -> tuple[float, str]:
     if x_axis != "time":
-        return 1.0, "step" if x_axis == "step" else "tokens removed"
+        return 1.0, x_words(x_axis, history)
     span = x_range[1] - x_range[0]
     return next((unit for unit in UNITS if span >= 2 * unit[0]), UNITS[-1])
 

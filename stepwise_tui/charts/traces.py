@@ -65,7 +65,7 @@ def abandoned(history: History, curve: Curve, limits: Mapping[int, float]) -> It
 
 
 def along(history: History, number: int, columns: Columns, x_axis: XAxis) -> Floats:
-    """The x of points of a branch: their step, seconds since the run began, or the tokens removed; there a
+    """The x of points of a branch: their step, seconds since the run began, or what is removed; there a
     point stands between two removals as far as its stage has come."""
     if x_axis == "step":
         return columns.step

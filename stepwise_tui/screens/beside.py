@@ -90,5 +90,5 @@ class ChooseRun(ModalScreen[tuple[Path | None] | None]):
 
 
 def _told(row: RunRow) -> str:
-    measured = f"accuracy {accuracy(row.accuracy)}"
-    return f"{clip(clean(row.name), 32):<32}  {row.state:<11}  stage {row.stage}/{row.stages}  {measured}"
+    place = f"stage {row.stage:>3}/{row.stages:<3}  acc {accuracy(row.accuracy):>5}"
+    return f"{clip(clean(row.name), 28):<28}  {row.state:<11}  {place}"

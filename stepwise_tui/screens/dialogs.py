@@ -170,7 +170,7 @@ class ChooseRollback(ModalScreen[str]):
             if entry == self._offer.entry and self._offer.reason:
                 outlook = f"{self._offer.reason[0].upper()}{self._offer.reason[1:]}.\n{outlook}"
             self.query_one("#outlook", Static).update(outlook)
-            kept = "yes, only the CoT tokens come back" if self._keep else "no, those of the checkpoint"
+            kept = "yes, only the CoT comes back" if self._keep else "no, those of the checkpoint"
             self.query_one("#keep", Static).update(f"[k] keep the present weights: {kept}")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:

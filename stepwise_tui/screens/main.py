@@ -75,7 +75,7 @@ class Main(Screen[None]):
             yield Readout(self._status, id="status")
             yield Readout(lambda h, w: lines.removal_line(h, w, glyphs), id="removal")
             yield Readout(lambda h, w: lines.example_line(h, w, glyphs), id="example")
-            yield Readout(lambda h, w: lines.alarm(h, glyphs, names), id="alarm")
+            yield Readout(lambda h, w: lines.alarm(h, w, glyphs, names), id="alarm")
             yield Static(id="tabs", classes="clickable")
             with Horizontal(id="body"):
                 with Vertical(id="left"):

@@ -38,7 +38,6 @@ WINDOW_WORDS = {
     "recent": "charts of the newest samples",
     "stage": "charts of this stage",
 }
-X_WORDS = {"step": "step", "removed": "tokens removed", "time": "time"}
 SMOOTHING_WORDS = {"off": "not smoothed", "light": "smoothed lightly", "strong": "smoothed strongly"}
 
 
@@ -296,7 +295,7 @@ class Charts(Horizontal):
         if span is not None:
             span = traces.converted(self._history, span, view.x_axis, axis)
         self._see(view._replace(x_axis=axis, span=span))
-        return f"charts by {X_WORDS[axis]}"
+        return f"charts by {curves.x_words(axis, self._history)}"
 
     def turn_scale(self) -> str:
         """The chosen chart on a logarithmic scale, or not any more. Raises ValueError where it cannot be."""

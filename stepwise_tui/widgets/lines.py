@@ -5,7 +5,7 @@ Everything that a model wrote goes in as text, never as markup.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from textual.content import Content
@@ -16,7 +16,7 @@ from stepwise_tui.search import search_lines
 from stepwise_tui.text import accuracy, clean, clip, duration, loss, short, wrapped
 from stepwise_tui.words import by, key_name
 from trainer.config import GATED, LATENT, ScheduleConfig
-from trainer.events import DISK, ChatAnswered, QuizTaken, RunState, ShownExample, Thought
+from trainer.events import DISK, AlarmRaised, ChatAnswered, QuizTaken, RunState, ShownExample, Thought
 
 STATE_STYLES: dict[RunState, str] = {
     "starting": "bold $foreground-muted",
@@ -359,6 +359,29 @@ def _thought(number: int, thought: Thought, width: int) -> Content:
     return line
 
 
+def _in_clauses(text: str, width: int) -> str:
+    """`text` in lines that end between two clauses, where that takes no more of them."""
+    lines: list[str] = []
+    for clause in text.replace("; ", ";\n").split("\n"):
+        if lines and len(lines[-1]) + 1 + len(clause) <= width:
+            lines[-1] += f" {clause}"
+        else:
+            lines.append(f"  {clause}" if lines else clause)
+    parted, plain = "\n".join(wrapped(line, width, 2) for line in lines), wrapped(text, width, 2)
+    return parted if parted.count("\n") <= plain.count("\n") else plain
+
+
+def _side_by_side(pieces: Sequence[Content], width: int, gap: str = "   ") -> Content:
+    """The pieces in as few lines as hold them; a line ends between two of them."""
+    lines: list[Content] = []
+    for piece in pieces:
+        if lines and lines[-1].cell_length + len(gap) + piece.cell_length <= width:
+            lines[-1] = Content.assemble(lines[-1], gap, piece)
+        else:
+            lines.append(piece)
+    return Content("\n").join(lines)
+
+
 def _set_in(text: str, width: int, style: str) -> Content:
     return _text(wrapped(f"  {text}", width, 2), style)
 
@@ -383,7 +406,7 @@ def pending(history: History, now: float) -> Content | None:
     """
     waits = [(received, now - received.at.time) for received in history.pending.values()]
     parts = [
-        f"{clip(clean(received.command), 40)}{by(clean(received.source))} (asked {_since(seconds)} ago)"
+        f"{clip(clean(received.command), 40)}{by(clean(received.source))} (asked {duration(seconds)} ago)"
         for received, seconds in waits
         if seconds >= SOON
     ]
@@ -395,38 +418,34 @@ def pending(history: History, now: float) -> Content | None:
     return Content.styled(f"pending: {', '.join(parts)}", "$warning") if parts else None
 
 
-def _since(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 60 else duration(seconds)
-
-
-def alarm(history: History, glyphs: Glyphs, names: Mapping[str, str]) -> Content | None:
+def alarm(history: History, width: int, glyphs: Glyphs, names: Mapping[str, str]) -> Content | None:
     """What happened, what happens if nothing is done, and the keys that answer it; None when all is well.
 
     names: how the key of each action is written.
     """
     raised, gone = history.alarm, history.gone
     if gone is not None and not history.ended:
-        return _text(f"{glyphs.alarm} {clean(gone.advice)}", "bold")
+        return _set_in(f"{glyphs.alarm} {clean(gone.advice)}", width, "bold")
     if history.ended:
         return None
-    plan = f"auto: {clean(history.plan)}" if history.plan else ""
+    plan = [_set_in(f"auto: {clean(history.plan)}", width, "bold")] if history.plan else []
     if raised is None:
-        return _text(plan, "bold") if plan else None
-    held = "the schedule is held" if history.control.held else "hold the schedule"
-    more = history.at.stage < history.stages  # else there is nothing to hold
-    return Content.assemble(
-        (f"{glyphs.alarm} {clean(raised.message)}\n", "bold"),
-        (
-            f" {clean(key_name(raised.key, names))} " if raised.key else "",
-            "bold reverse",
-        ),
-        f" {clean(raised.remedy)}   ",
-        (f" {names['hold_or_release']} ", "bold reverse") if more else "",
-        f" {held}   " if more else "",
-        (f" {names['pause_or_resume']} ", "bold reverse"),
-        " go on" if history.state == "paused" else " pause",
-        "   " if raised.kind != DISK else "",
-        (f" {names['restart']} ", "bold reverse") if raised.kind != DISK else "",
-        " other seed" if raised.kind != DISK else "",
-        f"\n{plan}" if plan else "",
-    )
+        return plan[0] if plan else None
+    message = _text(_in_clauses(f"{glyphs.alarm} {clean(raised.message)}", width), "bold")
+    keys = _side_by_side([_answer_by(*answer) for answer in _answers(history, raised, names)], width)
+    return Content("\n").join([message, keys, *plan])
+
+
+def _answers(history: History, raised: AlarmRaised, names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Keys that answer an alarm, and what each does; "" where the remedy has none."""
+    yield clean(key_name(raised.key, names)) if raised.key else "", clean(raised.remedy)
+    if raised.kind == DISK:
+        return  # training waits by itself
+    if history.at.stage < history.stages:  # else there is nothing to hold
+        yield names["hold_or_release"], f"{'release' if history.control.held else 'hold'} the schedule"
+    yield names["pause_or_resume"], "go on" if history.state == "paused" else "pause"
+    yield names["restart"], "other seed"
+
+
+def _answer_by(key: str, does: str) -> Content:
+    return Content.assemble((f" {key} ", "bold reverse"), f" {does}") if key else Content(f"  {does}")

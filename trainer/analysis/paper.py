@@ -145,8 +145,7 @@ def tables(out: Path) -> Tables:
 
 def is_coconuts(config: Config) -> bool:
     """Whether a run belongs to Coconut's tables: by its data, or as one of thoughts or of whole steps."""
-    taught = config.method
-    return config.data.task in ("prontoqa", "prosqa") or taught.name in LATENT or taught.unit == "step"
+    return config.data.task in ("prontoqa", "prosqa") or config.method.counted == "step"
 
 
 def thoughts_a_step(found: Found) -> int | None:

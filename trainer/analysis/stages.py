@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from trainer.config import LATENT, Config, MethodConfig
+from trainer.config import Config, MethodConfig
 from trainer.schedule import offset_distribution
 
 RAREST = 0.0005
@@ -46,7 +46,7 @@ ROBE = Example(
 def example(config: Config) -> Example | None:
     """An example of the configuration's task, without any of its data; None where only the data have one, and
     where a stage is a step."""
-    if config.method.name in LATENT or config.method.unit == "step":
+    if config.method.counted == "step":
         return None
     if config.data.task == "gsm8k":
         return ROBE
