@@ -27,6 +27,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -43,7 +44,7 @@ PLAN = [
     "hold", "run 8", "release", "advance 2", "rollback 3 --keep-weights", "run 15", "set method.smoothing 1",
     "rollback 1 --seed replay", "run 5", "set optim.lr 1e30", "resume",
 ]  # fmt: skip
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "data": {"digits": 2, "train": 400, "valid": 40, "test": 40},
     "model": {"init": "scratch", "vocab": "task", "layers": 1, "heads": 2, "width": 16, "dropout": 0.1},
     "schedule": {"steps_per_token": 5, "pretrain_steps": 5},
@@ -173,10 +174,12 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lora-rank", type=int, default=0, help="of adapters, trained beside a base")
     parser.add_argument("--longest", type=float, default=2.0, help="seconds between start and kill, at most")
     parser.add_argument("--folder", type=Path, default=None, help="where the runs go; a temporary folder")
     parser.add_argument("--json", type=Path, default=None, help="write the result here")
     options = parser.parse_args()
+    CONFIG["model"]["lora_rank"] = options.lora_rank
     torch.set_num_threads(1)
     assemble(config.build(CONFIG))  # so that forked processes find everything imported
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kills-"))
@@ -196,6 +199,7 @@ def main() -> int:
             print(f"  {problem}", flush=True)
     result = {
         "kills": kills, "runs": runs, "differences": found, "seed": options.seed, "plan": PLAN,
+        "lora_rank": options.lora_rank,
         "torch": torch.__version__, "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
     if options.json:

@@ -2,12 +2,14 @@
 
     checkpoints/<id>/model/                  Hugging Face folder: safetensors, config, tokenizer
                      optimizer.safetensors   AdamW's moments; left out where there are none yet
+                     adapters.safetensors    what is trained, where adapters are (`trainer.adapters`)
                      state.json              where the run stood (`TrainState`)
                      manifest.json           size and sha256 of every file; written last
 
 What goes into one is copied out of the run first (`copy`), so that training goes on while it is written. It
 is written under a temporary name, synced and renamed: a kill leaves it whole or absent. Ids contain the
-branch, since steps repeat: `b1-s000600-stage3`.
+branch, since steps repeat: `b1-s000600-stage3`. A run with adapters has its base once, in `base/`, written in
+the same way.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from trainer import adapters
 from trainer.compute import Compute
 from trainer.events import SaveCause
 from trainer.files import replace_text, sync_file, sync_folder
@@ -40,6 +43,8 @@ FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
+ADAPTERS = "adapters.safetensors"
+BASE = "base"
 SPARE = 1_000_000  # bytes that a checkpoint leaves free, besides what its small files take
 
 
@@ -94,11 +99,12 @@ def model_folder(path: Path) -> Path:
 
 
 class Tensors(NamedTuple):
-    """Copies in the memory of the CPU. weights: by name, tied ones still one tensor. moments: by `_moments`'s
-    names."""
+    """Copies in the memory of the CPU. weights: by name, tied ones still one tensor, adapters within.
+    moments: by `_moments`'s names. trained: what `adapters.trained` names."""
 
     weights: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
+    trained: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +129,8 @@ class Snapshot:
     @property
     def bytes(self) -> int:
         """What the tensors take."""
-        weights, moments = self.tensors
-        return sum({t.data_ptr(): t.nbytes for t in (*weights.values(), *moments.values())}.values())
+        tensors = (tensor for kind in self.tensors for tensor in kind.values())
+        return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
 
 
 def copied(model: Model, optimizer: torch.optim.Optimizer, *, keep: bool = True) -> Tensors:
@@ -132,9 +138,11 @@ def copied(model: Model, optimizer: torch.optim.Optimizer, *, keep: bool = True)
 
     Where the model is spread, all ranks call it together; keep: whether this one keeps what it copies.
     """
-    tied = {name: str(id(parameter)) for name, parameter in model.named_parameters(remove_duplicate=False)}
-    weights = _copied(model.state_dict(), tied, keep)
-    return Tensors(weights, _copied(_moments(optimizer), {}, keep))
+    return Tensors(
+        _copied(adapters.merged(model), _tied(model), keep),
+        _copied(_moments(optimizer), {}, keep),
+        _copied(adapters.trained(model).items(), {}, keep),
+    )
 
 
 def write(run: Path, snapshot: Snapshot, before: Callable[[], None] = lambda: None) -> int:
@@ -153,16 +161,50 @@ def write(run: Path, snapshot: Snapshot, before: Callable[[], None] = lambda: No
         else:
             sync_folder(final.parent)
             return size(final)
-    temporary = run / FOLDER / f".{id}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
     _check_room(run, snapshot.bytes)
-    try:
-        model_folder(temporary).mkdir(parents=True)
-        snapshot.model.save_pretrained(model_folder(temporary), state_dict=dict(snapshot.tensors.weights))
-        snapshot.tokenizer.save_pretrained(model_folder(temporary))
+
+    def fill(folder: Path) -> None:
+        _save_model(model_folder(folder), snapshot.model, snapshot.tensors.weights, snapshot.tokenizer)
         if snapshot.tensors.moments:
-            save_file(dict(snapshot.tensors.moments), temporary / OPTIMIZER)
-        replace_text(temporary / STATE, json.dumps(asdict(snapshot.state), indent=1) + "\n", durable=False)
+            save_file(dict(snapshot.tensors.moments), folder / OPTIMIZER)
+        if snapshot.tensors.trained:
+            save_file(dict(snapshot.tensors.trained), folder / ADAPTERS)
+        replace_text(folder / STATE, json.dumps(asdict(snapshot.state), indent=1) + "\n", durable=False)
+
+    _put(final, fill, before)
+    return size(final)
+
+
+def base_folder(run: Path) -> Path:
+    return run / BASE
+
+
+def write_base(run: Path, model: Model, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write what adapters are put into, before they have been trained. Raises OSError."""
+    weights = _copied(adapters.merged(model), _tied(model), keep=True)
+    shutil.rmtree(base_folder(run), ignore_errors=True)  # the run was killed before its first checkpoint
+    _check_room(run, sum(tensor.nbytes for tensor in weights.values()))
+    _put(base_folder(run), lambda folder: _save_model(folder, model, weights, tokenizer), lambda: None)
+
+
+def _save_model(
+    folder: Path, model: Model, weights: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder, state_dict=dict(weights))
+    tokenizer.save_pretrained(folder)
+
+
+def _put(final: Path, fill: Callable[[Path], None], before: Callable[[], None]) -> None:
+    """Let a folder exist with what `fill` writes into it, and its manifest; whole or not at all.
+
+    before: as in `write`. Raises OSError.
+    """
+    temporary = final.parent / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
         files = sorted(p for p in temporary.rglob("*") if p.is_file())
         for file in files:
             sync_file(file)
@@ -170,14 +212,14 @@ def write(run: Path, snapshot: Snapshot, before: Callable[[], None] = lambda: No
             str(p.relative_to(temporary)): {"size": p.stat().st_size, "sha256": _sha256(p)} for p in files
         }
         replace_text(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n", durable=True)
-        sync_folder(model_folder(temporary))
+        for folder in {file.parent for file in files}:
+            sync_folder(folder)
         before()
         temporary.rename(final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise error if isinstance(error, OSError) else OSError(f"{temporary}: {error}") from None
     sync_folder(final.parent)
-    return size(final)
 
 
 def _check_room(run: Path, wanted: int) -> None:
@@ -227,11 +269,21 @@ def load_state(path: Path) -> TrainState:
 
 
 def load_weights(path: Path, model: Model) -> None:
-    """Put the saved weights into `model`, in place: an optimiser over its parameters stays good."""
-    saved = AutoModelForCausalLM.from_pretrained(model_folder(path)).state_dict()
+    """Put the saved weights into `model`, in place: an optimiser over its parameters stays good.
+
+    Of a model with adapters what is trained; the rest is its base. Raises `CheckpointError` where others, or
+    none, are saved.
+    """
+    own: Mapping[str, Tensor] = adapters.trained(model)
+    saved = load_file(path / ADAPTERS) if (path / ADAPTERS).exists() else {}
+    if {name: tensor.shape for name, tensor in own.items()} != {n: t.shape for n, t in saved.items()}:
+        raise CheckpointError(f"{path}: it was trained with other adapters than model.lora_rank says")
+    if not own:
+        own = model.state_dict()
+        saved = AutoModelForCausalLM.from_pretrained(model_folder(path)).state_dict()
     with torch.no_grad():
-        for name, own in model.state_dict().items():
-            own.copy_(spread(saved[name], own))
+        for name, tensor in own.items():
+            tensor.copy_(spread(saved[name], tensor))
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -279,11 +331,16 @@ def remove(run: Path, ids: Iterable[str]) -> None:
             shutil.rmtree(path)
 
 
-def _copied(tensors: Mapping[str, Tensor], tied: Mapping[str, str], keep: bool) -> dict[str, Tensor]:
+def _tied(model: Model) -> dict[str, str]:
+    """For each name what tells that others are of the same tensor."""
+    return {name: str(id(parameter)) for name, parameter in model.named_parameters(remove_duplicate=False)}
+
+
+def _copied(tensors: Iterable[tuple[str, Tensor]], tied: Mapping[str, str], keep: bool) -> dict[str, Tensor]:
     """Whole copies in the CPU's memory, if kept. tied: what tells that two names are of one tensor."""
     copies: dict[str, Tensor] = {}
     result = {}
-    for name, tensor in tensors.items():
+    for name, tensor in tensors:
         owner = tied.get(name, name)
         if owner not in copies:
             full = whole(tensor.detach())
@@ -296,12 +353,10 @@ def _on_cpu(tensor: Tensor) -> Tensor:
     return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{index}.{slot}": value
-        for index, slots in optimizer.state_dict()["state"].items()
-        for slot, value in slots.items()
-    }
+def _moments(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    for index, slots in optimizer.state_dict()["state"].items():
+        for slot, value in slots.items():
+            yield f"{index}.{slot}", value
 
 
 def _sha256(path: Path) -> str:

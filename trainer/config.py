@@ -135,6 +135,15 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of weights and moments; the paper's large models have bfloat16"
     )
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        description="rank of adapters (LoRA) that are trained in the place of the weights; 0: none, all is "
+        "trained",
+    )
+    lora_alpha: int | None = Field(
+        None, ge=1, description="what adapters are multiplied by, times their rank; none: twice the rank"
+    )
 
     @model_validator(mode="after")
     def _whole_heads(self) -> ModelConfig:
@@ -550,6 +559,12 @@ class Config(Section):
             raise ValueError(
                 'compute.parallel = "fsdp" spreads the table that method.move_positions moves; without it: '
                 "--set method.move_positions=false"
+            )
+        if self.compute.parallel == "fsdp" and self.model.lora_rank:
+            raise ValueError(
+                f'compute.parallel = "fsdp" spreads weights, and model.lora_rank = {self.model.lora_rank} '
+                "trains adapters beside a whole model on each GPU: --set compute.parallel=ddp, or --set "
+                "model.lora_rank=0"
             )
         if self.compute.parallel == "fsdp" and self.compute.path in ("compiled", "graphs"):
             raise ValueError(

@@ -67,9 +67,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        learns = ctx.needs_input_grad[1]  # beside adapters the head may stay as it is
         losses_N = torch.empty(len(labels_N), device=hidden_ND.device)
         grad_ND = torch.empty_like(hidden_ND) if wanted else None
-        grad_VD = torch.zeros_like(weight_VD) if wanted else None
+        grad_VD = torch.zeros_like(weight_VD) if learns else None
         factor_VD = weight_VD.to(dtype)
         count = _rows_at_once(hidden_ND)
         for start in range(0, len(labels_N), count):
@@ -81,12 +82,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             norm_R1 = logits_RV.logsumexp(1, keepdim=True)
             losses_R = (norm_R1 - logits_RV.gather(1, targets_R1))[:, 0]
             losses_N[rows] = losses_R.masked_fill(ignored_R, 0.0)
-            if grad_ND is not None and grad_VD is not None:
+            if grad_ND is not None:
                 # Of the sum of the losses: softmax − one at the label, nothing where it is ignored.
                 slope_RV = logits_RV.sub_(norm_R1).exp_()
                 slope_RV.scatter_add_(1, targets_R1, torch.full_like(norm_R1, -1.0))
                 slope_RV = slope_RV.masked_fill_(ignored_R[:, None], 0.0).to(dtype)
                 grad_ND[rows] = (slope_RV @ factor_VD).to(grad_ND.dtype)
+                if grad_VD is None:
+                    continue
                 if dtype == grad_VD.dtype:
                     grad_VD.addmm_(slope_RV.t(), hidden_RD)
                 else:
@@ -96,9 +99,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return losses_N.sum(), losses_N
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         grad_ND, grad_VD = ctx.saved_tensors
-        return grad_ND * grads[0], grad_VD * grads[0], None, None
+        return grad_ND * grads[0], None if grad_VD is None else grad_VD * grads[0], None, None
 
 
 def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:

@@ -95,7 +95,7 @@ def _open_run(path: Path) -> Loaded:
     config = presets.configure(run / runs.CONFIG_FILE, device="auto")
     model = checkpoint.model_folder(path)
     try:
-        parts = assemble(config, model, sources.of_run(run))
+        parts = assemble(config, model, sources.of_run(run), training=False)
     except files.DataError as error:
         way_out = f"without them its model still answers: stepwise chat {model}"
         raise InspectionError(f"{error}; {way_out}") from None

@@ -66,6 +66,8 @@ def check(model: Model, config: Config, device: torch.device) -> None:
     if wanted <= free:
         return
     ways = ["a smaller model"]
+    if not config.model.lora_rank and config.compute.parallel == "ddp":
+        ways.insert(0, "adapters beside weights that stay as they are by --set model.lora_rank=16")
     if config.model.dtype == "float32":
         ways.insert(0, "half of it by --set model.dtype=bfloat16")
     if config.compute.parallel == "ddp" or config.gpus == 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from trainer import fitting, memory, methods
+from trainer import adapters, fitting, memory, methods
 from trainer.config import Config
 from trainer.data import Task, load_task, sources
 from trainer.data.files import DataError
@@ -51,10 +51,17 @@ class Parts:
         return sum(p.numel() for p in self.model.parameters())
 
 
-def assemble(config: Config, saved_model: Path | None = None, began_with: Sequence[Source] = ()) -> Parts:
+def assemble(
+    config: Config,
+    saved_model: Path | None = None,
+    began_with: Sequence[Source] = (),
+    *,
+    training: bool = True,
+) -> Parts:
     """Everything, with a new model, or with the weights and tokenizer of a checkpoint's `model/`.
 
-    began_with: what the run read when it began, if that is known.
+    began_with: what the run read when it began, if that is known. training: False for a checkpoint's model
+    that is only asked, where adapters are within the weights; to train on, `saved_model` is a run's base.
 
     Raises ValueError with a sentence when the device, the data or the model cannot be had.
     """
@@ -85,9 +92,12 @@ def assemble(config: Config, saved_model: Path | None = None, began_with: Sequen
         method.check(model)
     except ValueError as error:
         raise ValueError(f"model.init = {config.model.init}: {error}") from None
+    if config.model.lora_rank and training:
+        remarks.append(Remark(adapters.put_in(model, config)))
     if config.compute.activation_checkpointing:
         forget_activations(model)
-    memory.check(model, config, device)
+    if training:
+        memory.check(model, config, device)
     return Parts(
         device=device,
         task=task,

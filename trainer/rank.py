@@ -15,7 +15,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 
-from trainer import checkpoint
+from trainer import adapters, checkpoint
 from trainer.checkpoint import Tensors
 from trainer.compute import Compute
 from trainer.config import Config
@@ -72,6 +72,12 @@ class Rank:
     def bytes(self) -> int:
         """What all of the model's weights take."""
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
+
+    @property
+    def trained_bytes(self) -> int | None:
+        """What those take that are trained beside a base; None where all are."""
+        trained = adapters.trained(self.model).values()
+        return sum(p.numel() * p.element_size() for p in trained) or None
 
     def everywhere(self, operation: Callable[Concatenate[Rank, P], T], *args: P.args, **no: P.kwargs) -> T:
         """Have it done on all ranks, this one included; what it says here. By rank 0."""
@@ -191,7 +197,7 @@ class Rank:
     def copy(self) -> Tensors:
         """Weights and moments, whole, in the memory of the CPU; at rank 0, the others have none."""
         if self.world.rank and not self.world.sharded:
-            return Tensors({}, {})
+            return Tensors({}, {}, {})
         return checkpoint.copied(self.model, self.updater.optimizer, keep=self.world.rank == 0)
 
     def restore(self, path: Path, step: int, updates: int) -> None:

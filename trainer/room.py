@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 from trainer.config import SaveConfig
 
-WITH_MOMENTS = 3
-"""Size of a checkpoint with moments, in sizes of the model."""
+MOMENTS = 2
+"""AdamW's, each as large as what is trained."""
 GB = 10**9
 
 
 class Room(NamedTuple):
     """checkpoints: how many will be kept, at most, besides those that a person saves. bytes: what these take,
     with one more that is being written. least: what a run needs to go on at all: one good, one being written.
+    Both with the base of adapters, where there is one.
     """
 
     checkpoints: int
@@ -25,20 +26,24 @@ class Room(NamedTuple):
     least: int
 
 
-def needed(save: SaveConfig, model: int, *, start: int, stages: int, resets: bool) -> Room:
+def needed(
+    save: SaveConfig, model: int, *, start: int, stages: int, resets: bool, trained: int | None = None
+) -> Room:
     """For a model of so many bytes, from stage `start` to `stages`.
 
-    resets: whether the optimiser starts anew at each stage.
+    resets: whether the optimiser starts anew at each stage. trained: bytes of what is trained of it, beside a
+    base that is kept once; None where that is all.
     """
     every = range(start, stages + 1)
     entries = len({s for s in every if s % save.every_stage == 0} | set(every[-save.stages :]))
     others = save.keep + 1  # the last ones, and the best
-    whole = WITH_MOMENTS * model
+    whole = model + MOMENTS * (model if trained is None else trained)
+    base = 0 if trained is None else model - trained
     kept = entries * (model if resets else whole) + others * whole + whole
     least = 2 * whole
     if save.disk_gb is not None:
         kept = max(least, min(kept, round(save.disk_gb * GB)))
-    return Room(entries + others, kept, least)
+    return Room(entries + others, base + kept, base + least)
 
 
 def habits(save: SaveConfig, room: Room, free: int) -> str:

@@ -120,6 +120,8 @@ class Training:
         loop = self._loaded(before)
         if not resume:
             self._check_room(loop)
+        if config.model.lora_rank and before.origin is None:
+            self._write_base(loop)
         self._tell_start(loop, before.origin)
         self._journal.flush()  # whoever subscribes next must not take an earlier end for this run's own
         if paused is not None and loop.orders.repeating:
@@ -155,8 +157,8 @@ class Training:
         loop = self.loop
         if loop is None:
             return None
-        there = sum(c.bytes for c in loop.keeper.lineage.checkpoints)
-        return Needs(str(loop.parts.device), max(0, self._wanted(loop).bytes - there), loop.seconds)
+        still = max(0, self._wanted(loop).bytes - self._there(loop))
+        return Needs(str(loop.parts.device), still, loop.seconds)
 
     def free(self) -> None:
         """Let go of what broke: there may be no room for a second model beside the first."""
@@ -173,7 +175,7 @@ class Training:
         config, origin = before.config, before.origin
         self._check_folder()
         self._world.sharded = not self._world.alone and config.compute.parallel == "fsdp"
-        saved = checkpoint.model_folder(self._folder / checkpoint.FOLDER / origin.id) if origin else None
+        saved = self._saved(config, origin) if origin else None
         self._world.same((config, saved))
         parts = assemble(config, saved, sources.began_with(before.events))
         if parts.changed:
@@ -195,6 +197,20 @@ class Training:
                 )
             )
         return loop
+
+    def _saved(self, config: Config, origin: CheckpointRef) -> Path:
+        """The model that the run goes on with; beside adapters it is their base. Raises `CheckpointError`."""
+        if not config.model.lora_rank:
+            return checkpoint.model_folder(self._folder / checkpoint.FOLDER / origin.id)
+        checkpoint.verify(checkpoint.base_folder(self._folder))
+        return checkpoint.base_folder(self._folder)
+
+    def _write_base(self, loop: Loop) -> None:
+        """Raises `RunError` where the disk refuses."""
+        try:
+            checkpoint.write_base(self._folder, loop.parts.model, loop.parts.tokenizer)
+        except OSError as error:
+            raise RunError(f"{self._folder}: the base of its adapters cannot be saved: {error}") from None
 
     def _compute(self, config: Config, parts: Parts, before: Past) -> Compute:
         """How steps are computed: as they were, or as is best here, found out before the first."""
@@ -260,12 +276,17 @@ class Training:
             start=method.start,
             stages=method.stages,
             resets=method.resets(previous_cot_free=False),
+            trained=loop.rank.trained_bytes,
         )
 
     def _room(self, loop: Loop) -> tuple[Room, int]:
         """What the run's checkpoints will take, and what its disk has for them."""
-        there = sum(c.bytes for c in loop.keeper.lineage.checkpoints)
-        return self._wanted(loop), shutil.disk_usage(self._folder).free + there
+        return self._wanted(loop), shutil.disk_usage(self._folder).free + self._there(loop)
+
+    def _there(self, loop: Loop) -> int:
+        """Bytes that the run's checkpoints, and the base of its adapters, take already."""
+        base = checkpoint.size(checkpoint.base_folder(self._folder))
+        return base + sum(c.bytes for c in loop.keeper.lineage.checkpoints)
 
     def _check_folder(self) -> None:
         """Raises `RunError` where a rank does not see the run's folder."""

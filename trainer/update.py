@@ -44,7 +44,8 @@ class Updater:
     def reset(self) -> None:
         """A new optimiser, with no memory of former gradients."""
         self.updates = 0
-        self.optimizer = torch.optim.AdamW(self._model.parameters(), fused=True)
+        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, fused=True)
 
     @property
     def lr(self) -> float:
