@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -175,10 +176,8 @@ class Launcher(App[list[str]]):
         table: DataTable[Text] = self.query_one("#runs", DataTable)
         wide, place = self._width >= 100, table.cursor_row
         before = self._chosen_run()
-        table.clear(columns=True)
-        table.add_columns("name", "state", "stage", "acc", "", "size", "age")
-        for seen in self._seen or ():
-            table.add_row(*self._cells(seen, wide), key=seen.row.path)
+        rows = {seen.row.path: self._cells(seen, wide) for seen in self._seen or ()}
+        _fill(table, ("name", "state", "stage", "acc", "", "size", "age"), rows)
         paths = [seen.row.path for seen in self._seen or ()]
         table.move_cursor(row=paths.index(before) if before in paths else max(0, min(place, len(paths) - 1)))
         self._head()
@@ -201,11 +200,9 @@ class Launcher(App[list[str]]):
     def _fill_presets(self) -> None:
         table: DataTable[Text] = self.query_one("#presets", DataTable)
         place = table.cursor_row
-        table.clear(columns=True)
-        table.add_columns("name", "what it trains")
         room = max(20, self._width - max((len(preset.name) for preset in self._presets), default=0) - 8)
-        for preset in self._presets:
-            table.add_row(Text(preset.name), Text(clip(preset.title, room)), key=preset.name)
+        rows = {preset.name: [Text(preset.name), Text(clip(preset.title, room))] for preset in self._presets}
+        _fill(table, ("name", "what it trains"), rows)
         table.move_cursor(row=place)
 
     def _head(self) -> None:
@@ -261,6 +258,17 @@ class Launcher(App[list[str]]):
         aim = self._aim()
         if aim is not None:
             self.exit(aim)
+
+
+def _fill(table: DataTable[Text], head: Sequence[str], rows: Mapping[str, Sequence[Text]]) -> None:
+    """Rows by their keys. Widths are given: those that a table finds itself come late, and it may keep what
+    it has drawn before."""
+    table.clear(columns=True)
+    for place, label in enumerate(head):
+        width = max([len(label), *(cells[place].cell_len for cells in rows.values())])
+        table.add_column(label, width=width)
+    for key, cells in rows.items():
+        table.add_row(*cells, key=key)
 
 
 def _name(name: str, width: int) -> str:

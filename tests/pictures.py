@@ -35,7 +35,7 @@ class Look(NamedTuple):
 class PictureExtension(SingleFileSnapshotExtension):
     """A file of text for each picture."""
 
-    file_extension = "txt"
+    _file_extension = "txt"
     _write_mode = WriteMode.TEXT
 
 

@@ -371,7 +371,7 @@ def _in_clauses(text: str, width: int) -> str:
     return parted if parted.count("\n") <= plain.count("\n") else plain
 
 
-def _side_by_side(pieces: Sequence[Content], width: int, gap: str = "   ") -> Content:
+def _side_by_side(pieces: Sequence[Content], width: int, gap: str = "  ") -> Content:
     """The pieces in as few lines as hold them; a line ends between two of them."""
     lines: list[Content] = []
     for piece in pieces:
