@@ -29,9 +29,12 @@ def tree_lines(tree: Tree, glyphs: Glyphs) -> list[str]:
     return lines
 
 
-def search_lines(answered: ChatAnswered, glyphs: Glyphs) -> list[str]:
+def search_lines(answered: ChatAnswered, per_step: int, glyphs: Glyphs) -> list[str]:
     """The search that the thoughts before an answer can be read as, where the question tells of a graph: each
-    node with what the LM head gives its name at that thought, 0 beyond the likeliest few."""
+    node with what the LM head gives its name at the last thought of a step, 0 beyond the likeliest few.
+    per_step: thoughts in the place of a step."""
+    if not answered.thoughts:
+        return []
     named = [{one.text: one.probability for one in thought.candidates} for thought in answered.thoughts]
-    tree = search(answered.question, named)
-    return tree_lines(tree, glyphs) if tree is not None and named else []
+    tree = search(answered.question, named, per_step)
+    return [] if tree is None else tree_lines(tree, glyphs)

@@ -138,11 +138,12 @@ def chat(
     if prompt:
         block(f"{inspection.greeting(loaded)} (Ctrl-D ends)", err=True)
     signs = glyphs.detect()
+    per_step = loaded.config.method.thoughts_per_step if loaded.config else 1
     for question in _questions(prompt):
         answered = inspection.ask(loaded, question, explicit=explicit, thoughts=thoughts)
         typer.echo(turn(answered))
         if prompt:
-            for line in (*thoughts_of(answered), *search_lines(answered, signs)):
+            for line in (*thoughts_of(answered), *search_lines(answered, per_step, signs)):
                 typer.echo(line)
 
 

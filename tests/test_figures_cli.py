@@ -7,6 +7,7 @@ import json
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -239,11 +240,26 @@ def test_every_preset_is_shown_with_comments_alone(name: str, sheet: glyphs.Glyp
     config = presets.resolve(name)
     text = rendered.text(config, example(config), 80, sheet)
     assert tomllib.loads(text) == {}
-    if example(config) is None:  # no data at hand, or a stage is a step
-        assert "stage by stage" not in text
-        return
     assert max(map(len, text.splitlines())) <= 80
-    assert "stage by stage" in text and ("smoothing" in text)
+    assert "stage by stage" in text and (config.method.name != "stepwise" or "smoothing" in text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"name": "stepwise", "unit": "step"}, ["abc", "·bc", "··c", "···"]),
+        ({"name": "coconut"}, ["abc", "·bc", "··c", "···"]),
+        ({"name": "coconut", "thoughts_per_step": 2, "max_latent_stage": 1}, ["abc", "··bc", "··"]),
+        ({"name": "pause", "max_latent_stage": 4}, ["abc", "·bc", "··c", "···", "····"]),
+        ({"name": "coconut", "max_latent_stage": 4, "latent_end": "classifier"},
+         ["abc", "·bc", "··c", "···", "···"]),
+        ({"name": "pause", "curriculum": False, "max_latent_stage": 2}, ["··"]),
+        ({"name": "coconut", "no_thought": True}, ["abc", "bc", "c", ""]),
+    ],
+)  # fmt: skip
+def test_steps_make_room_for_thoughts(fields: dict[str, Any], expected: list[str]) -> None:
+    shown = stages.stages(tuple("abc"), MethodConfig(**fields))
+    assert ["·" * stage.put + "".join(stage.kept) for stage in shown] == expected
 
 
 def test_dots_stand_where_tokens_were(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from stepwise_tui.widgets import closing, lines, system
 from stepwise_tui.words import words
 from tests.scripted import SCRIPTED, ScriptedLink
 from trainer import presets, runs
+from trainer.config import MethodConfig
 from trainer.events import (
     EVENTS,
     AlarmRaised,
@@ -98,7 +99,7 @@ def test_all_that_the_screen_is_made_of_is_harmless() -> None:
         lines.alarm(history, 80, UNICODE, NAMES),
         system.panel(history, 300, UNICODE),
         system.brief(history) or Content(""),
-        *(lines.turn(turn, "left", 80, UNICODE) for turn in history.chat),
+        *(lines.turn(turn, MethodConfig(), 80, UNICODE) for turn in history.chat),
         closing.closing(replay([*told, *events(RunCrashed)], SCRIPTED), Path("runs") / EVIL, NAMES),
         closing.closing(replay([*told, *events(RunFinished)], SCRIPTED), Path("runs") / EVIL, NAMES),
     ):

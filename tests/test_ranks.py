@@ -29,6 +29,30 @@ def member(one: Driven, rank: int) -> int:
 
 
 @pytest.mark.slow
+def test_two_ranks_think_as_one(driven: Callable[..., Driven]) -> None:
+    """Coconut with unlike numbers of thoughts in a batch, and a classifier that ends them, spread over both."""
+    thinks = {
+        "method__name": "coconut",
+        "method__latent_end": "classifier",
+        "method__uniform_prob": 0.5,
+        "schedule__pretrain_steps": 0,
+        "schedule__steps_per_token": 4,
+        "eval__every": 12,
+        "stop__steps": 12,
+    }
+    losses, measured = [], []
+    for name, ranks in (("alone", {}), ("two", {"gpus": 2, "compute__parallel": "fsdp"})):
+        one = driven(name, **ONE, **thinks, **ranks)
+        one.until(RunFinished)
+        losses.append({e.at.step: e.loss for e in one.all(Metrics)})
+        measured.append([(e.at.step, e.token_accuracy, e.generated_tokens) for e in one.all(Evaluated)])
+        one.run.close()
+    alone, two = losses
+    assert alone.keys() == two.keys() and max(abs(alone[s] - two[s]) for s in alone) < 1e-5
+    assert measured[0] == measured[1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_train_as_one_and_go_on_after_one_of_them_has_died(
     driven: Callable[..., Driven], parallel: str

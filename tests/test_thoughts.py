@@ -95,11 +95,21 @@ def test_the_chat_draws_the_search_of_a_graph_and_of_nothing_else() -> None:
     )
     question = " ".join([*(KNOWN.sentence(*edge) for edge in KNOWN.edges), KNOWN.query()])
     turn = ChatAnswered(at=At(), id="", asked="1", question=question, thoughts=told)
-    lines = search_lines(turn, ASCII)
+    lines = search_lines(turn, 1, ASCII)
     assert lines[0] == "Tom, asked for jompus" and sum("0.70" in line for line in lines) == 3
     assert "hilpus" in lines[-3] and "0.00" in lines[-3], "a node that is not among the likeliest is there"
-    assert search_lines(replace(turn, question="12 × 34"), ASCII) == []
-    assert search_lines(replace(turn, thoughts=()), ASCII) == []
+    assert search_lines(replace(turn, question="12 × 34"), 1, ASCII) == []
+    assert search_lines(replace(turn, thoughts=()), 1, ASCII) == []
+
+
+def test_two_thoughts_a_step_are_one_step_of_the_search() -> None:
+    told = [Thought((Candidate(one, 0.7),)) for one in ("a", "bompus", "a", "felpus", "a")]
+    question = " ".join([*(KNOWN.sentence(*edge) for edge in KNOWN.edges), KNOWN.query()])
+    turn = ChatAnswered(at=At(), id="", asked="1", question=question, thoughts=tuple(told))
+    lines = search_lines(turn, 2, ASCII)
+    assert [line for line in lines if "after" in line] == ["after 2 thoughts", "after 4 thoughts"]
+    assert [line.split()[1] for line in lines if "0.70" in line] == ["bompus", "felpus"]
+    assert search_lines(replace(turn, thoughts=turn.thoughts[:1]), 2, ASCII) == [], "no step is thought"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.text import clip, wrapped
 from trainer.analysis import stages
 from trainer.analysis.stages import Example
-from trainer.config import Config, MethodConfig
+from trainer.config import LATENT, Config, MethodConfig
 
 NAME, BAR = 12, 40  # columns of the names, and of the longest bar
 PARTS = " ▏▎▍▌▋▊▉"
@@ -48,20 +48,28 @@ def _bar(share: float, glyphs: Glyphs) -> str:
 def _example(method: MethodConfig, example: Example, room: int, glyphs: Glyphs) -> Iterator[str]:
     fits = len(example.cot) <= room and len("".join(example.cot)) <= room
     yield "#"
-    yield f"# One example in GPT-2's tokens, stage by stage; {_legend(method, glyphs.dot)}:"
+    in_steps = stages.by_steps(method)
+    of = "" if in_steps else " in GPT-2's tokens"
+    yield f"# One example{of}, stage by stage; {_legend(method, glyphs.dot)}:"
     yield from _part("question", example.question, room)
     for stage in stages.stages(example.cot, method):
-        share = 1 if fits else room / len(example.cot)
-        dots = glyphs.dot * round((len(example.cot) - len(stage.kept)) * share)
+        share = 1 if fits or in_steps else room / len(example.cot)
+        dots = glyphs.dot * round(stage.put * share)
         yield _name(str(stage.removed)) + _cot(dots, "".join(stage.kept), method.side, room)
     yield from _part("answer", example.answer, room)
-    if not fits:
+    if not fits and not in_steps:
         yield "# (It does not fit: the removed tokens are drawn to scale, the others are cut.)"
 
 
 def _legend(method: MethodConfig, dot: str) -> str:
     if method.name == "explicit_cot":
         return "nothing is removed"
+    if method.no_thought:
+        return "nothing stands where steps are gone"
+    if method.name in LATENT:
+        return f"{dot} is a {'thought' if method.name == 'coconut' else 'pause'}"
+    if stages.by_steps(method):
+        return f"{dot} is a step that is removed"
     return f"{dot} is a filler" if method.fillers else f"{dot} is removed"
 
 

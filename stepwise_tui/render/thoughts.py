@@ -81,10 +81,11 @@ def plot(found: Thoughts, axes: Any) -> None:
 
 
 def _plot_parallel(found: Thoughts, axes: Any) -> None:
+    first_two = sorted({row.thoughts for row in found.parallel})[:2]
     for row in found.parallel:
-        if row.thoughts <= 2:
+        if row.thoughts in first_two:
             label = f"top {row.top}, thought {row.thoughts}"
-            style = picture.DASHES[row.thoughts - 1]
+            style = picture.DASHES[first_two.index(row.thoughts)]
             colour = picture.COLOURS[TOP.index(row.top)]
             axes.plot(PERCENTILES, row.percentiles, linestyle=style, color=colour, label=label)
     axes.set(xlabel="percentile of questions", ylabel="probability together", ylim=(-0.02, 1.05))
@@ -93,14 +94,16 @@ def _plot_parallel(found: Thoughts, axes: Any) -> None:
 
 
 def _plot_heights(found: Thoughts, axes: Any) -> None:
-    for thoughts in sorted({row.thoughts for row in found.heights if row.thoughts <= 2}):
+    for thoughts, style in zip(
+        sorted({row.thoughts for row in found.heights}), picture.DASHES[:2], strict=False
+    ):
         for leads in (True, False):
             rows = [row for row in found.heights if (row.thoughts, row.leads) == (thoughts, leads)]
             axes.plot(
                 [row.height for row in rows],
                 [row.mean for row in rows],
                 marker="o" if leads else "x",
-                linestyle=picture.DASHES[thoughts - 1],
+                linestyle=style,
                 color=picture.COLOURS[0 if leads else 1],
                 label=f"{'leads to the target' if leads else 'others'}, thought {thoughts}",
             )

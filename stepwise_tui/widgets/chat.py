@@ -128,7 +128,7 @@ class ChatPanel(Vertical):
     def _conversation(self, history: History, width: int) -> Content:
         if not history.chat:
             return self._introduction(width)
-        side = history.config.method.side
+        method = history.config.method
         recent = list(history.chat)[-SHOWN_TURNS:]
         parts = []
         if earlier := history.chat_total - len(recent):
@@ -137,7 +137,7 @@ class ChatPanel(Vertical):
         for turn in recent:
             # The same question to others stands under the first answer.
             again = before is not None and before.asked == turn.asked and before.checkpoint != turn.checkpoint
-            written = lines.turn(turn, side, width, self._glyphs, again=again)
+            written = lines.turn(turn, method, width, self._glyphs, again=again)
             if again:
                 parts[-1] = Content("\n").join([parts[-1], written])
             else:

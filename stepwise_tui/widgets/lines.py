@@ -15,7 +15,7 @@ from stepwise_tui.history import History, Tone, Turn
 from stepwise_tui.search import search_lines
 from stepwise_tui.text import accuracy, clean, clip, duration, loss, short, wrapped
 from stepwise_tui.words import by, key_name
-from trainer.config import GATED, LATENT, ScheduleConfig
+from trainer.config import GATED, LATENT, MethodConfig, ScheduleConfig
 from trainer.events import DISK, AlarmRaised, ChatAnswered, QuizTaken, RunState, ShownExample, Thought
 
 STATE_STYLES: dict[RunState, str] = {
@@ -284,13 +284,13 @@ def _verdict(given: str, answer: str, correct: bool | None, glyphs: Glyphs, room
     )
 
 
-def turn(asked: Turn, side: str, width: int, glyphs: Glyphs, *, again: bool = False) -> Content:
+def turn(asked: Turn, method: MethodConfig, width: int, glyphs: Glyphs, *, again: bool = False) -> Content:
     """One turn of the chat, in a few lines. again: the question stands above already."""
     question = [] if again else [Content.assemble(("> ", "bold $accent"), (asked.asked, "bold"))]
-    return Content("\n").join([*question, *_reply(asked, side, width, glyphs)])
+    return Content("\n").join([*question, *_reply(asked, method, width, glyphs)])
 
 
-def _reply(asked: Turn, side: str, width: int, glyphs: Glyphs) -> list[Content]:
+def _reply(asked: Turn, method: MethodConfig, width: int, glyphs: Glyphs) -> list[Content]:
     if asked.refused:
         return [_set_in(asked.refused, width, "$warning")]
     answered = asked.answered
@@ -302,7 +302,7 @@ def _reply(asked: Turn, side: str, width: int, glyphs: Glyphs) -> list[Content]:
         return _score_of(answered, width, glyphs)
     if not answered.understood:
         return [_set_in(clean(answered.note), width, "$warning")]
-    return _answer(answered, side, width, glyphs)
+    return _answer(answered, method, width, glyphs)
 
 
 def _score_of(quiz: QuizTaken, width: int, glyphs: Glyphs) -> list[Content]:
@@ -323,12 +323,12 @@ def _grade(share: float) -> str:
     return "$success" if share >= 0.9 else "$error" if share < 0.5 else "$warning"
 
 
-def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> list[Content]:
+def _answer(answered: ChatAnswered, method: MethodConfig, width: int, glyphs: Glyphs) -> list[Content]:
     """The answer on one line where it fits, else below its CoT."""
     question = clean(answered.question).replace("×", glyphs.times)
     verdict = _verdict(answered.answer, f"{answered.expected} is right", answered.correct, glyphs)
     removed = answered.at.removed if answered.cot_removed is None else answered.cot_removed
-    thought = thoughts(removed, answered.cot, width - 2, glyphs, side)
+    thought = thoughts(removed, answered.cot, width - 2, glyphs, method.side)
     head = Content.assemble((f"  {question} =  ", FAINT), thought)
     tail = Content.assemble(("  =  ", FAINT), verdict)
     if head.cell_length + tail.cell_length <= width:
@@ -336,7 +336,8 @@ def _answer(answered: ChatAnswered, side: str, width: int, glyphs: Glyphs) -> li
     else:
         lines = [Content.assemble("  ", thought), tail]
     lines += [_thought(number, one, width) for number, one in enumerate(answered.thoughts, 1)]
-    lines += [_text(clip(f"  {line}", width), FAINT) for line in search_lines(answered, glyphs)]
+    search = search_lines(answered, method.thoughts_per_step, glyphs)
+    lines += [_text(clip(f"  {line}", width), FAINT) for line in search]
     spoken = f"{len(answered.cot)} CoT token{'' if len(answered.cot) == 1 else 's'}"
     saved = [f"{answered.saved} saved"] if answered.saved else []
     facts = [spoken, *saved, f"{answered.milliseconds:.0f} ms", _weights(answered)]

@@ -53,7 +53,7 @@ def measure(
         forced = []
         for count in range(method.last + 1):
             forced.append(_forced(method, loaded, examples, [one for _, one in known], count))
-            told(f"made it speak after {count} of {method.last} thoughts")
+            told(f"made it speak after {count * method.per_step} of {method.last * method.per_step} thoughts")
     return Thoughts(
         checkpoint=loaded.id,
         n=len(examples),
@@ -83,7 +83,8 @@ def _tree(
     named = [[known.names[node] for node in thoughts.reached(known, k)] for k in range(1, method.last + 1)]
     named = [names for names in named if names]
     asked = layout.encode_question(question, tokenizer)
-    return thoughts.tree(question, known, probabilities(method, model, tokenizer, asked, named))
+    found = probabilities(method, model, tokenizer, asked, named)
+    return thoughts.tree(question, known, found, method.per_step)
 
 
 def probabilities(
@@ -159,4 +160,4 @@ def _forced(
             if known:
                 spoken = layout.steps(str(tokenizer.decode(cot)).strip())
                 paths.append(thoughts.path(known[place], steps, [s for s in spoken if s], right[-1]))
-    return Forced(steps, len(right), sum(right) / len(right), thoughts.shares(paths))
+    return Forced(steps * method.per_step, len(right), sum(right) / len(right), thoughts.shares(paths))

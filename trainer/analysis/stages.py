@@ -13,7 +13,8 @@ SHOWN_STAGES, SHOWN_OFFSETS = 6, 8
 
 
 class Example(NamedTuple):
-    """One example as text. cot: its tokens, each with the blank it begins with, in GPT-2's vocabulary."""
+    """One example as text. cot: what goes at a time, each with the blank it begins with: tokens of GPT-2's
+    vocabulary, or whole steps."""
 
     question: str
     cot: tuple[str, ...]
@@ -21,10 +22,12 @@ class Example(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """The CoT after so many removals. kept: the tokens that are left."""
+    """The CoT after so many removals. kept: the tokens or steps that are left. put: signs for what is gone:
+    one for each, or the thoughts or pauses in their place."""
 
     removed: int
     kept: tuple[str, ...]
+    put: int
 
 
 class Offset(NamedTuple):
@@ -41,13 +44,34 @@ ROBE = Example(
     "3",
 )
 """A test problem of GSM8K (Cobbe et al. 2021), its CoT as ICoT-SI writes it."""
+IN_STEPS = {
+    "gsm8k": ROBE._replace(cot=(" <<2/2=1>>", " <<2+1=3>>")),
+    "prosqa": Example(
+        "Every felpus is a gerpus. Tom is a felpus. Every jelpus is a rorpus. Max is a jelpus. Every "
+        "gerpus is an impus. Is Tom an impus or rorpus?",
+        (" Tom is a felpus.", " Every felpus is a gerpus.", " Every gerpus is an impus."),
+        "Tom is an impus.",
+    ),
+    "prontoqa": Example(
+        "Each impus is a yumpus. Yumpuses are not shy. Each gorpus is shy. Sam is an impus. True or "
+        "false: Sam is shy.",
+        (" Sam is an impus. Each impus is a yumpus.", " Sam is a yumpus. Yumpuses are not shy.",
+         " Sam is not shy."),
+        "False",
+    ),
+}  # fmt: skip
+"""The same step by step, and shorter ones than the tasks of Coconut have."""
+
+
+def by_steps(method: MethodConfig) -> bool:
+    """Whether a stage is a step of the CoT, and not a token."""
+    return method.name in LATENT or (method.name == "stepwise" and method.unit == "step")
 
 
 def example(config: Config) -> Example | None:
-    """An example of the configuration's task, without any of its data; None where only the data have one, and
-    where a stage is a step."""
-    if config.method.counted == "step":
-        return None
+    """An example of the configuration's task, without any of its data; None where only the data have one."""
+    if by_steps(config.method):
+        return IN_STEPS.get(config.data.task)
     if config.data.task == "gsm8k":
         return ROBE
     if config.data.task != "multiplication":
@@ -63,7 +87,25 @@ def example(config: Config) -> Example | None:
 
 def stages(cot: tuple[str, ...], method: MethodConfig) -> list[Stage]:
     """A handful of stages from the first to the last; one where there is no curriculum."""
-    return [Stage(removed, _kept(cot, removed, method)) for removed in _removals(len(cot), method)]
+    if by_steps(method):
+        return _of_steps(cot, method)
+    return [Stage(removed, _kept(cot, removed, method), removed) for removed in _removals(len(cot), method)]
+
+
+def _of_steps(cot: tuple[str, ...], method: MethodConfig) -> list[Stage]:
+    """As the rows of training are: beyond `max_latent_stage` all steps go at once (Coconut)."""
+    if method.name not in LATENT:
+        return [Stage(level, cot[level:], level) for level in range(method.start_from, len(cot) + 1)]
+    last = method.max_latent_stage or len(cot)
+    end = last if last >= len(cot) else last + 1
+    found = []
+    for level in range(method.start_from if method.curriculum else end, end + 1):
+        thoughts = min(level, last)
+        if method.latent_end == "classifier" or (level > last and not method.pad_latent_to_max):
+            thoughts = min(thoughts, len(cot))
+        kept = cot[level:] if level <= last else ()
+        found.append(Stage(level, kept, 0 if method.no_thought else thoughts * method.thoughts_per_step))
+    return found
 
 
 def _kept(cot: tuple[str, ...], removed: int, method: MethodConfig) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """After so many thoughts, each in the place of a step: the candidates, the likeliest first."""
+    """After so many thoughts: the candidates, the likeliest first."""
 
     thoughts: int
     candidates: tuple[Candidate, ...]
@@ -116,8 +116,9 @@ def reached(known: Graph, steps: int) -> list[int]:
     return sorted(nodes)
 
 
-def frontier(known: Graph, thoughts: int, probabilities: Mapping[str, float]) -> Frontier:
-    """The nodes that so many steps lead to. probabilities: by name; 0 where one has none."""
+def frontier(known: Graph, steps: int, probabilities: Mapping[str, float], per_step: int = 1) -> Frontier:
+    """The nodes that so many steps lead to. probabilities: by name; 0 where one has none. per_step: thoughts
+    in the place of a step."""
     depth, height, target = known.depth, known.height, known.target
     leading = {} if target is None else known.leading_to(target)
     candidates = (
@@ -128,15 +129,20 @@ def frontier(known: Graph, thoughts: int, probabilities: Mapping[str, float]) ->
             node in leading,
             probabilities.get(known.names[node], 0.0),
         )
-        for node in reached(known, thoughts)
+        for node in reached(known, steps)
     )
-    return Frontier(thoughts, tuple(sorted(candidates, key=lambda one: -one.probability)))
+    return Frontier(steps * per_step, tuple(sorted(candidates, key=lambda one: -one.probability)))
 
 
-def tree(question: str, known: Graph, probabilities: Iterable[Mapping[str, float]]) -> Tree:
-    """The search of one question. probabilities: by name, after the first thought, the second, …; a frontier
-    that nothing is left of is no part of it."""
-    frontiers = (frontier(known, number, found) for number, found in enumerate(probabilities, start=1))
+def tree(
+    question: str, known: Graph, probabilities: Iterable[Mapping[str, float]], per_step: int = 1
+) -> Tree:
+    """The search of one question. probabilities: by name, after the thoughts of the first step, of the
+    second, …; a frontier that nothing is left of is no part of it. per_step: thoughts in the place of a step.
+    """
+    frontiers = (
+        frontier(known, steps, found, per_step) for steps, found in enumerate(probabilities, start=1)
+    )
     target = known.target
     return Tree(
         question,
@@ -146,13 +152,15 @@ def tree(question: str, known: Graph, probabilities: Iterable[Mapping[str, float
     )
 
 
-def search(question: str, thoughts: Sequence[Mapping[str, float]]) -> Tree | None:
-    """The same from the text of a question; None where it tells of no graph."""
+def search(question: str, thoughts: Sequence[Mapping[str, float]], per_step: int) -> Tree | None:
+    """The same from the text of a question and what each thought gives: the last of a step's is its node's.
+    None where the question tells of no graph, or no step has all its thoughts."""
     try:
         known = graph.read(question)
     except ValueError:
         return None
-    return tree(question, known, thoughts)
+    found = tree(question, known, thoughts[per_step - 1 :: per_step], per_step)
+    return found if found.frontiers else None
 
 
 def parallel(trees: Sequence[Tree]) -> list[Parallel]:
