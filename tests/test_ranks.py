@@ -30,7 +30,7 @@ def member(one: Driven, rank: int) -> int:
 
 @pytest.mark.slow
 def test_two_ranks_think_as_one(driven: Callable[..., Driven]) -> None:
-    """Coconut with unlike numbers of thoughts in a batch, and a classifier that ends them, spread over both."""
+    """Coconut spread over both: unlike numbers of thoughts in a batch, and a classifier that ends them."""
     thinks = {
         "method__name": "coconut",
         "method__latent_end": "classifier",

@@ -48,7 +48,7 @@ def _bar(share: float, glyphs: Glyphs) -> str:
 def _example(method: MethodConfig, example: Example, room: int, glyphs: Glyphs) -> Iterator[str]:
     fits = len(example.cot) <= room and len("".join(example.cot)) <= room
     yield "#"
-    in_steps = stages.by_steps(method)
+    in_steps = method.counted == "step"
     of = "" if in_steps else " in GPT-2's tokens"
     yield f"# One example{of}, stage by stage; {_legend(method, glyphs.dot)}:"
     yield from _part("question", example.question, room)
@@ -68,7 +68,7 @@ def _legend(method: MethodConfig, dot: str) -> str:
         return "nothing stands where steps are gone"
     if method.name in LATENT:
         return f"{dot} is a {'thought' if method.name == 'coconut' else 'pause'}"
-    if stages.by_steps(method):
+    if method.counted == "step":
         return f"{dot} is a step that is removed"
     return f"{dot} is a filler" if method.fillers else f"{dot} is removed"
 

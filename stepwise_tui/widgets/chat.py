@@ -21,6 +21,14 @@ from trainer.control import THOUGHTLESS, CommandError, thoughts
 from trainer.events import At
 
 SHOWN_TURNS = 40
+ASK_FACTORS = ("ask, e.g. 12*34", "Ask as you would a person, digits in the usual order.")
+ASK_NUMBER = (
+    "ask, or 7 for the seventh",
+    "Ask as its examples do; 7 stands for the seventh held-out question.",
+)
+ASK_TEXT = ("ask", "Ask as its examples do.")
+ASKING = {"multiplication": ASK_FACTORS, "prosqa": ASK_NUMBER, "prontoqa": ASK_NUMBER}
+"""How a task's questions are asked: in the empty line, and in the empty conversation. ASK_TEXT of others."""
 LIVE = ("",)
 """The current weights alone, as those who are asked."""
 
@@ -62,11 +70,12 @@ class ChatPanel(Vertical):
     def compose(self) -> ComposeResult:
         yield Turns()
         # The focus may arrive after the first keys: it must not select what was typed by then.
-        yield ChatInput(placeholder="ask, e.g. 12*34", id="question", select_on_focus=False)
+        yield ChatInput(placeholder=self._asking[0], id="question", select_on_focus=False)
 
     def show(self, history: History) -> None:
         """Take up the conversation as it is now."""
         self._history = history
+        self.query_one(ChatInput).placeholder = self._asking[0]
         turns = self.query_one(Turns)
         width = turns.content_size.width
         if not width:
@@ -145,6 +154,10 @@ class ChatPanel(Vertical):
             before = turn
         return Content("\n\n").join(parts)
 
+    @property
+    def _asking(self) -> tuple[str, str]:
+        return ASKING.get(self._history.config.data.task, ASK_TEXT)
+
     def _introduction(self, width: int) -> Content:
         keys = [
             ("ctrl+n", "a held-out question"),
@@ -159,10 +172,8 @@ class ChatPanel(Vertical):
         method = self._history.config.method
         if method.name in LATENT and not method.no_thought:
             keys.insert(3, ("/thoughts 3", "answer after so many; without a number, as the stage has"))
-        text = (
-            "Ask as you would a person, digits in the usual order. The weights of this moment answer at the "
-            "next step, also while paused."
-        )
+        answer = "The weights of this moment answer at the next step, also while paused."
+        text = f"{self._asking[1]} {answer}"
         rows = [Content.styled(wrapped(text, width), lines.FAINT), Content("")]
         for key, meaning in keys:
             row = wrapped(f"{key:<12}{meaning}", width, 12)

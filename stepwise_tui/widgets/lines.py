@@ -169,10 +169,11 @@ def _pace(history: History) -> str:
     if config.kind in GATED:
         at_once = f", {probed.at_once} at once" if probed and probed.at_once > 1 else ""
         return config.kind + at_once + (", careful" if probed and probed.careful else "")
-    return _timed(config) + (", careful" if history.careful else "")
+    unit = "stage" if history.config.method.counted == "step" else "token"
+    return _timed(config, unit) + (", careful" if history.careful else "")
 
 
-def _timed(config: ScheduleConfig) -> str:
+def _timed(config: ScheduleConfig, unit: str) -> str:
     if config.steps is not None:
         return "steps by a table"
     if config.kind == "geometric":
@@ -183,7 +184,7 @@ def _timed(config: ScheduleConfig) -> str:
             return f"{chunk} every {config.epochs_per_stage:g} epochs"
         return f"{chunk}, {config.tokens_per_epoch:g} times an epoch"
     if config.steps_per_token is not None:
-        return f"{config.kind} {config.steps_per_token} steps/token"
+        return f"{config.kind} {config.steps_per_token} steps/{unit}"
     if config.epochs_per_stage is not None:
         return f"{config.kind} {config.epochs_per_stage:g} epochs/stage"
     return f"{config.kind} Δ{config.tokens_per_epoch:g}"

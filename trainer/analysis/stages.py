@@ -63,14 +63,9 @@ IN_STEPS = {
 """The same step by step, and shorter ones than the tasks of Coconut have."""
 
 
-def by_steps(method: MethodConfig) -> bool:
-    """Whether a stage is a step of the CoT, and not a token."""
-    return method.name in LATENT or (method.name == "stepwise" and method.unit == "step")
-
-
 def example(config: Config) -> Example | None:
     """An example of the configuration's task, without any of its data; None where only the data have one."""
-    if by_steps(config.method):
+    if config.method.counted == "step":
         return IN_STEPS.get(config.data.task)
     if config.data.task == "gsm8k":
         return ROBE
@@ -87,15 +82,13 @@ def example(config: Config) -> Example | None:
 
 def stages(cot: tuple[str, ...], method: MethodConfig) -> list[Stage]:
     """A handful of stages from the first to the last; one where there is no curriculum."""
-    if by_steps(method):
-        return _of_steps(cot, method)
+    if method.name in LATENT:
+        return _with_thoughts(cot, method)
     return [Stage(removed, _kept(cot, removed, method), removed) for removed in _removals(len(cot), method)]
 
 
-def _of_steps(cot: tuple[str, ...], method: MethodConfig) -> list[Stage]:
+def _with_thoughts(cot: tuple[str, ...], method: MethodConfig) -> list[Stage]:
     """As the rows of training are: beyond `max_latent_stage` all steps go at once (Coconut)."""
-    if method.name not in LATENT:
-        return [Stage(level, cot[level:], level) for level in range(method.start_from, len(cot) + 1)]
     last = method.max_latent_stage or len(cot)
     end = last if last >= len(cot) else last + 1
     found = []
