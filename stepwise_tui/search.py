@@ -7,29 +7,29 @@ from trainer.analysis.thoughts import Tree, search
 from trainer.events import ChatAnswered
 
 BAR = 20  # columns of a probability of 1
+WIDE = 72
+"""Columns that a line with its bar takes at most."""
 
 
-def tree_lines(tree: Tree, glyphs: Glyphs) -> list[str]:
+def tree_lines(tree: Tree, glyphs: Glyphs, width: int = WIDE) -> list[str]:
     """The search of one question, frontier by frontier: each node with its probability, and whether it leads
-    to the target. At most 72 columns."""
+    to the target. Where `width` has no room for bars there are none."""
     goal = f", asked for {tree.target}" if tree.target else ""
     lines = [f"{tree.root}{goal}"]
-    width = max((len(c.name) for one in tree.frontiers for c in one.candidates), default=0)
+    longest = max((len(c.name) for one in tree.frontiers for c in one.candidates), default=0)
     for one in tree.frontiers:
         lines.append(f"after {one.thoughts} thought{'s' if one.thoughts > 1 else ''}")
         for c in one.candidates:
-            bar = glyphs.full * round(c.probability * BAR)
+            bar = f"{glyphs.full * round(c.probability * BAR):<{BAR}}  " if width >= WIDE else ""
             what = f"leads to {tree.target}" if c.leads and c.name != tree.target else ""
             what = "the target" if c.name == tree.target else what
             height = f"{c.height} above a leaf" if c.height else "a leaf"
             about = ", ".join(filter(None, (height, what)))
-            lines.append(
-                f"  {glyphs.limb} {c.name:<{width}}  {c.probability:.2f}  {bar:<{BAR}}  {about}".rstrip()
-            )
+            lines.append(f"  {glyphs.limb} {c.name:<{longest}}  {c.probability:.2f}  {bar}{about}")
     return lines
 
 
-def search_lines(answered: ChatAnswered, per_step: int, glyphs: Glyphs) -> list[str]:
+def search_lines(answered: ChatAnswered, per_step: int, glyphs: Glyphs, width: int = WIDE) -> list[str]:
     """The search that the thoughts before an answer can be read as, where the question tells of a graph: each
     node with what the LM head gives its name at the last thought of a step, 0 beyond the likeliest few.
     per_step: thoughts in the place of a step."""
@@ -37,4 +37,4 @@ def search_lines(answered: ChatAnswered, per_step: int, glyphs: Glyphs) -> list[
         return []
     named = [{one.text: one.probability for one in thought.candidates} for thought in answered.thoughts]
     tree = search(answered.question, named, per_step)
-    return [] if tree is None else tree_lines(tree, glyphs)
+    return [] if tree is None else tree_lines(tree, glyphs, width)

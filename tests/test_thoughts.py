@@ -97,6 +97,8 @@ def test_the_chat_draws_the_search_of_a_graph_and_of_nothing_else() -> None:
     turn = ChatAnswered(at=At(), id="", asked="1", question=question, thoughts=told)
     lines = search_lines(turn, 1, ASCII)
     assert lines[0] == "Tom, asked for jompus" and sum("0.70" in line for line in lines) == 3
+    narrow = search_lines(turn, 1, ASCII, 46)
+    assert narrow[2].endswith("bompus  0.70  1 above a leaf, leads to jompus") and max(map(len, narrow)) < 50
     assert "hilpus" in lines[-3] and "0.00" in lines[-3], "a node that is not among the likeliest is there"
     assert search_lines(replace(turn, question="12 × 34"), 1, ASCII) == []
     assert search_lines(replace(turn, thoughts=()), 1, ASCII) == []

@@ -337,7 +337,7 @@ def _answer(answered: ChatAnswered, method: MethodConfig, width: int, glyphs: Gl
     else:
         lines = [Content.assemble("  ", thought), tail]
     lines += [_thought(number, one, width) for number, one in enumerate(answered.thoughts, 1)]
-    search = search_lines(answered, method.thoughts_per_step, glyphs)
+    search = search_lines(answered, method.thoughts_per_step, glyphs, width - 2)
     lines += [_text(clip(f"  {line}", width), FAINT) for line in search]
     spoken = f"{len(answered.cot)} CoT token{'' if len(answered.cot) == 1 else 's'}"
     saved = [f"{answered.saved} saved"] if answered.saved else []
