@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from trainer.config import Config, MethodConfig
+from trainer.config import LATENT, Config, MethodConfig
 from trainer.schedule import offset_distribution
 
 RAREST = 0.0005
