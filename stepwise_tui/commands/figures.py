@@ -61,9 +61,11 @@ def frontier(
 
             picture.check(save)
         from stepwise_tui.render import frontier, screen
+        from trainer import config as configuration
         from trainer.analysis import frontier as analysis
         from trainer.analysis import measure
 
+        counted = configuration.build(configuration.load(folder / runs.CONFIG_FILE)).method.counted
         chosen, problems = measure.measurable(folder)
         for problem in problems:
             output.block(f"left out: {problem}", err=True)
@@ -78,11 +80,11 @@ def frontier(
         except OSError as error:
             typer.echo(f"{folder / analysis.FILE} cannot be written: {error.strerror}", err=True)
         if save is not None:
-            picture.save(save, partial(frontier.plot, points))
+            picture.save(save, partial(frontier.plot, points, counted))
         if as_json:
             output.document([asdict(point) for point in points])
         else:
-            frontier.show(points, screen.Screen())
+            frontier.show(points, counted, screen.Screen())
 
 
 def thoughts(

@@ -20,8 +20,8 @@ BEST, DOMINATED = "cyan", FAINT
 HEAD = ("removed", "spoken", "accuracy", "n", "speed", "step", "checkpoint", "")
 
 
-def show(points: Sequence[Point], out: Screen) -> None:
-    """The chart, each point labelled with the tokens removed, and a row for each."""
+def show(points: Sequence[Point], counted: str, out: Screen) -> None:
+    """The chart, each point labelled with what is removed, and a row for each. counted: "token" or "step"."""
     best = _best(points)
     dots = [Dot(p.speed, p.accuracy, str(p.removed), BEST, "●" if out.glyphs.braille else "o") for p in best]
     dots += [
@@ -33,7 +33,7 @@ def show(points: Sequence[Point], out: Screen) -> None:
     lines = lines if len(best) > 1 else []
     size = out.chart_size(below=len(points) + 5)
     axes = Axes(X_LABEL, (0.0, 1.0), whole=False)
-    out.print(Text("test accuracy; the numbers are CoT tokens removed", FAINT))
+    out.print(Text(f"test accuracy; the numbers are CoT {counted}s removed", FAINT))
     out.print(screen.text(draw(lines, [], size, axes, dots=dots, braille=out.glyphs.braille)))
     out.print()
     out.print(table(HEAD, [_row(point) for point in points]))
@@ -52,7 +52,7 @@ def _row(point: Point) -> tuple[str, ...]:
     )
 
 
-def plot(points: Sequence[Point], axes: Any) -> None:
+def plot(points: Sequence[Point], counted: str, axes: Any) -> None:
     """The same on matplotlib's axes."""
     best, left = _best(points), [p for p in points if p.dominated]
     colour = picture.COLOURS[0]
@@ -61,7 +61,7 @@ def plot(points: Sequence[Point], axes: Any) -> None:
         [p.accuracy for p in best],
         "-o",
         color=colour,
-        label="not dominated (numbers: CoT tokens removed)",
+        label=f"not dominated (numbers: CoT {counted}s removed)",
     )
     if left:
         axes.plot(

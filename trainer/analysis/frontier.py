@@ -33,7 +33,7 @@ class Candidate(NamedTuple):
 class Point:
     """One checkpoint, measured.
 
-    stage: the one that its weights were last trained at; removed: CoT tokens that are gone there.
+    stage: the one that its weights were last trained at; removed: CoT tokens, or steps, that are gone there.
     cot_tokens: spoken, mean per example. speed: throughput at batch 1, relative to a model of the same size
     without CoT. dominated: another is as good in both and better in one. seconds: for an example at batch 1.
     """
