@@ -290,6 +290,7 @@ def test_who_comes_late_sees_what_those_see_who_were_there(
 @settings(max_examples=15, deadline=None)
 @example(1585362, 100)
 @example(5440, 214)
+@example(1873, 128)
 @given(st.integers(0, 1 << 30), st.integers(100, 400))
 def test_a_long_story_too_and_a_digest_of_its_digest(seed: int, length: int) -> None:
     doings = random.Random(seed).choices(DOINGS, k=length)

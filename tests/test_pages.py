@@ -206,10 +206,10 @@ async def test_what_was_asked_for_is_seen_until_it_is_done(monkeypatch: pytest.M
             asked,
             replace(asked, id="e", command="evaluate", at=replace(at, time=scripted.BORN + 999.8)),
         )
-        assert text_of(app, "#pending") == "pending: rollback 3 by send (asked 2 s ago)"
+        assert text_of(app, "#pending") == "pending: rollback 3 by send (asked 2s ago)"
         monkeypatch.setattr(main, "now", lambda: scripted.BORN + 1_003)
         app.tick()
-        assert text_of(app, "#pending").endswith("(asked 5 s ago), evaluate by send (asked 3 s ago)")
+        assert text_of(app, "#pending").endswith("(asked 5s ago), evaluate by send (asked 3s ago)")
         for id, command, ok in (("r", "rollback 3", False), ("e", "evaluate", True)):
             assert line.display
             done = CommandAcknowledged(at=at, id=id, command=command, source="send", ok=ok, message="")

@@ -178,7 +178,7 @@ def test_the_panel_says_all_that_is_known() -> None:
         "22 of 128 GiB",
         "812 GB free, 3 GB to come",
         "21k tok/s",
-        "a removal in 0m",
+        "a removal in 0s",
         "all gone in",
         "at the latest",
     ):

@@ -229,7 +229,7 @@ class Digest:
             case RolledBack():
                 self._structure.append(line)
             case StageEntered():
-                self._latest.pop("probed", None)  # it was of the stage before
+                self._latest["probed"] = line  # what was probed is over
             case RunStarted():
                 self._unanswered.clear()
                 self._counting.append(line)
