@@ -7,6 +7,7 @@ comes later: on a busy machine the `7` of `n` `7` would go to the charts, not in
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TypeVar
 
 from textual.app import App
@@ -16,6 +17,9 @@ from textual.message import Message
 from textual.message_pump import MessagePump
 
 Result = TypeVar("Result")
+
+PATIENCE = 0.5
+"""Seconds after which a key counts as dealt with in any case: none may ever hold up those after it."""
 
 
 class KeyPassed(Message):
@@ -60,11 +64,16 @@ class TypingAhead(App[Result]):
         while self._typed and self._under_way is None:
             key, screen = self._typed[0], self.screen
             if len(self.screen_stack) > 1 and not screen.is_mounted:
-                self._under_way, self._target = key, screen
+                self._set_out(key, screen)
                 screen.call_later(self.call_later, self._dealt_with, key)
                 return
             self._typed.popleft()
-            self._under_way, self._target = key, self.focused or screen
+            target = self.focused or screen
+            self._set_out(key, target)
             await super().on_event(key)
-            if not (key.is_forwarded and self._target.post_message(KeyPassed(key))):
+            if not (key.is_forwarded and target.post_message(KeyPassed(key))):
                 self._under_way = None
+
+    def _set_out(self, key: Key, target: MessagePump) -> None:
+        self._under_way, self._target = key, target
+        self.set_timer(PATIENCE, partial(self._dealt_with, key))
