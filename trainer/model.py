@@ -123,8 +123,8 @@ def build_model(
     return model.train()
 
 
-def own_memory(model: Model) -> Model:
-    """The same model with its weights where torch lays out new ones.
+def own_memory(model: Model) -> None:
+    """Have its weights lie where torch lays out new ones.
 
     Those of a file lie in the file as it is mapped, at whatever offset. Intel's MKL promises the same
     rounding only where all lies at multiples of 64 bytes: see "Conditional numerical reproducibility" in its
@@ -132,7 +132,6 @@ def own_memory(model: Model) -> Model:
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
-    return model
 
 
 def forget_activations(model: Model, forget: bool = True) -> None:

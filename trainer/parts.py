@@ -98,12 +98,14 @@ def assemble(
         forget_activations(model)
     if training:
         memory.check(model, config, device)
+    if device.type == "cpu":  # elsewhere they are copied anyway
+        own_memory(model)
     return Parts(
         device=device,
         task=task,
         tokenizer=tokenizer,
         splits=splits,
-        model=quicken(own_memory(model)).to(device).train(),
+        model=quicken(model).to(device).train(),
         method=method,
         room=room,
         remarks=tuple(remarks),

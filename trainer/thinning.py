@@ -149,9 +149,7 @@ class Thinned(Generic[T]):
                 last = waiting
             bucket = buckets.get(step >> level)
             if bucket is None:
-                buckets[step >> level] = Bucket(Point(*waiting))
-                buckets[step >> level].take(Point(*waiting))
-                continue
+                bucket = buckets[step >> level] = Bucket(Point(*waiting))
             low, high = bucket.low, bucket.high
             if low is None or high is None or not low.value <= value <= high.value:
                 bucket.take(Point(*waiting))
