@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from trainer import config, journal
+from trainer import config
 from trainer.events import Evaluated, Metrics, Probed, RunFinished, StageEntered
+from trainer.record import journal
 
 SCHEDULES: dict[str, tuple[str, ...]] = {
     "linear": (),

@@ -28,15 +28,16 @@ from typing import Any
 
 import torch
 
-from trainer import journal, presets
-from trainer.automaton import SOURCE
+from trainer import presets
 from trainer.config import Config
 from trainer.control import parse
 from trainer.events import AlarmRaised, CommandAcknowledged, Evaluated, Metrics, StageEntered, StateChanged
 from trainer.files import replace_text
 from trainer.methods.base import Batch
+from trainer.record import journal
 from trainer.run import Run
 from trainer.training import Training
+from trainer.watching.automaton import SOURCE
 
 KEPT = Path(__file__).resolve().parent.parent / "docs" / "results" / "watch-runs.json.gz"
 BASE, DIGITS, DIGITS_B = 4, 4, 2

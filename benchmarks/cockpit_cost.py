@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.terminal import STEPWISE, Terminal, until
 from tests.tiny import kill
-from trainer import journal
 from trainer.events import Metrics
+from trainer.record import journal
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS, ROWS = 200, 60

@@ -38,19 +38,19 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, GPT2Tokenizer
 
 from trainer import methods
-from trainer.compute import Compute, Precision
+from trainer.answering.evaluate import questions
+from trainer.computing.compute import Compute, Precision
+from trainer.computing.passes import Passes
+from trainer.computing.update import Updater
 from trainer.config import MethodConfig, OptimConfig
-from trainer.cross_entropy import IGNORED
 from trainer.data.files import read
 from trainer.data.layout import encode_lines, separator_id
-from trainer.decode import greedy
-from trainer.evaluate import questions
 from trainer.methods import tokens
 from trainer.methods.coconut import Coconut, LatentBatch
-from trainer.model import quicken
-from trainer.passes import Passes
-from trainer.thinking import Thinker
-from trainer.update import Updater
+from trainer.methods.cross_entropy import IGNORED
+from trainer.methods.decode import greedy
+from trainer.methods.thinking import Thinker
+from trainer.models.model import quicken
 
 BOUND = 1e-5
 NEVER = -1

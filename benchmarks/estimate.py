@@ -30,11 +30,11 @@ def measure(size: dict[str, Any]) -> dict[str, int]:
     from torch.distributed._tools.mem_tracker import MemTracker
 
     from trainer import config as configuration
-    from trainer.compute import Compute
+    from trainer.computing.compute import Compute
+    from trainer.computing.world import World
     from trainer.memory import estimate
     from trainer.parts import assemble
     from trainer.rank import Rank
-    from trainer.world import World
 
     torch.set_num_threads(1)
     batch = size.pop("batch", 32)

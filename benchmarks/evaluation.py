@@ -67,9 +67,9 @@ def ours(init: Path, count: int, device: str, shortcut: bool) -> dict[str, Any]:
     import torch
 
     from trainer import config as configuration
-    from trainer import evaluate
-    from trainer.choosing import choose
-    from trainer.heap import keep_memory
+    from trainer.answering import evaluate
+    from trainer.computing.choosing import choose
+    from trainer.computing.heap import keep_memory
     from trainer.parts import assemble
 
     keep_memory()

@@ -42,10 +42,12 @@ import torch
 from kills import CONFIG, differences
 from transformers import modeling_utils
 
-from trainer import checkpoint, config, control, journal, keeper, recorder
+from trainer import config, control
 from trainer.events import AlarmRaised
 from trainer.parts import assemble
+from trainer.record import journal, recorder
 from trainer.run import Run, RunError
+from trainer.saving import checkpoint, keeper
 
 SETTINGS = CONFIG | {
     "save": {"minutes": 10.0, "stages": 2, "every_stage": 3, "keep": 2},

@@ -36,10 +36,10 @@ def right(device: str) -> list[str]:
     import torch
 
     from trainer import config as configuration
-    from trainer.compute import Compute
+    from trainer.computing.compute import Compute
+    from trainer.computing.passes import Passes
     from trainer.events import Event, RunCrashed, RunFinished
     from trainer.parts import assemble
-    from trainer.passes import Passes
     from trainer.run import Run
 
     rehearsal = device == "cpu"

@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from trainer import journal
 from trainer.events import Evaluated, RunFinished, StageEntered
+from trainer.record import journal
 
 
 def train(preset: str, seed: int, out: Path, name: str, *overrides: str) -> Path:

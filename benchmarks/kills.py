@@ -32,12 +32,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from trainer import checkpoint, config, control, journal
-from trainer.automaton import SOURCE
+from trainer import config, control
 from trainer.events import DISK, CommandAcknowledged, CommandReceived, Event
 from trainer.parts import assemble
-from trainer.resumption import RETOLD
+from trainer.record import journal
 from trainer.run import Run
+from trainer.saving import checkpoint
+from trainer.saving.resumption import RETOLD
+from trainer.watching.automaton import SOURCE
 
 PLAN = [
     "run 12", "advance", "run 9", "set optim.lr 1e-3", "evaluate", "run 7", "save", "rollback 2", "run 11",

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainer import config as configuration
-from trainer import journal, runs
+from trainer import runs
 from trainer.config import Config, build
 from trainer.events import (
     AlarmCleared,
@@ -40,6 +40,7 @@ from trainer.events import (
     StateChanged,
     encode,
 )
+from trainer.record import journal
 
 STAGES = 149
 LOG_EVERY, EVAL_EVERY, SAVE_EVERY = 10, 500, 2_000

@@ -94,9 +94,9 @@ def needs(name: str) -> dict[str, int]:
     """Bytes that a step is known to need."""
     import torch
 
-    from trainer.compute import Compute
+    from trainer.computing.compute import Compute
+    from trainer.computing.passes import Passes
     from trainer.parts import assemble
-    from trainer.passes import Passes
 
     parts = assemble(settings(name))
     weights = sum(p.nbytes for p in parts.model.parameters())

@@ -38,7 +38,7 @@ from benchmarks.parity import sides
 from benchmarks.parity.cases import Case, make_cases, make_lines, make_models
 from benchmarks.parity.sides import Step
 from trainer.methods.stepwise import IGNORED
-from trainer.schedule import offset_distribution
+from trainer.pacing.schedule import offset_distribution
 
 LOSS_BOUND = 1e-5  # of a batch, same weights
 CURVE_BOUND = 1e-4  # of each of 100 steps from one initialisation

@@ -38,11 +38,15 @@ from kills import CONFIG
 from transformers import AutoModelForCausalLM
 
 from tests.small_pretrained import FAMILIES
-from trainer import checkpoint, config, export, journal, launch, member, ranks
+from trainer import config
 from trainer.config import Config
 from trainer.control import parse
+from trainer.distributed import launch, member, ranks
 from trainer.events import CheckpointSaved, CommandAcknowledged, Metrics, RunCrashed, RunStarted
+from trainer.exporting import export
+from trainer.record import journal
 from trainer.run import Run
+from trainer.saving import checkpoint
 
 COMMANDS = (
     "pause", "resume", "run 3", "run 7", "advance", "advance 2", "hold", "release", "save", "evaluate",
@@ -56,7 +60,8 @@ PATIENCE = 300.0
 class Zygote:
     """Forks launchers from a process that has loaded everything: on a busy machine that saves a minute each.
 
-    In the place of `subprocess.Popen` in `trainer.ranks`; what is forked is torch's launcher all the same.
+    In the place of `subprocess.Popen` in `trainer.distributed.ranks`; what is forked is torch's launcher all
+    the same.
     """
 
     def __init__(self) -> None:

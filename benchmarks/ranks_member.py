@@ -1,4 +1,4 @@
-"""A rank that keeps a trace: `trainer.member`, with a line in $RANKS_TRACE.<rank> for each thing it does."""
+"""A rank with a trace: `trainer.distributed.member`, with a line in $RANKS_TRACE.<rank> for each act."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from trainer import member
 from trainer import rank as ranks
+from trainer.computing.sharding import whole
+from trainer.distributed import member
 from trainer.rank import Rank
-from trainer.sharding import whole
 
 
 def weights(rank: Rank) -> str:

@@ -37,13 +37,13 @@ def bare(seconds: float) -> dict[str, float]:
     import torch
 
     from trainer import config
-    from trainer.choosing import choose
-    from trainer.heap import keep_memory
-    from trainer.meter import Meter
+    from trainer.computing.choosing import choose
+    from trainer.computing.heap import keep_memory
+    from trainer.computing.meter import Meter
+    from trainer.computing.passes import Passes
+    from trainer.computing.update import Updater
     from trainer.parts import assemble
-    from trainer.passes import Passes
     from trainer.seeds import Order, derive, generator
-    from trainer.update import Updater
 
     keep_memory()
     settings = config.build(SETTINGS)
@@ -75,10 +75,11 @@ def bare(seconds: float) -> dict[str, float]:
 
 def run(seconds: float) -> dict[str, float]:
     """Steps per second of a run with all that keeps it safe, between two of its own metrics events."""
-    from trainer import config, journal
+    from trainer import config
     from trainer.control import parse
     from trainer.events import CheckpointSaved, Metrics
     from trainer.host import Host
+    from trainer.record import journal
     from trainer.run import Run
 
     with tempfile.TemporaryDirectory() as out:

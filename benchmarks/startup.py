@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from trainer import journal
 from trainer.events import Metrics
+from trainer.record import journal
 
 TWO_COMMANDS = """
 import typer

@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from trainer import Run, journal, presets
+from trainer import Run, presets
 from trainer import config as configuration
 from trainer.analysis import published_coconut as published
 from trainer.events import Evaluated, RunFinished
+from trainer.record import journal
 
 TASKS = {"prosqa": "prosqa-small", "prontoqa": "prontoqa-short"}
 NAMES = {"prosqa": published.PROSQA, "prontoqa": published.PRONTOQA}

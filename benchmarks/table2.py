@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 import torch
 from internalise import train
 
-from trainer import journal
 from trainer.events import Evaluated, Metrics, RunFinished, RunStarted
+from trainer.record import journal
 
 BATCH, LR = 16, 1e-3
 

@@ -25,11 +25,11 @@ from typing import Any, Literal
 
 from benchmarks.calibrate import CASES, KEPT, PATIENCE, SPOKEN, configure
 from trainer import config as configuration
-from trainer.automaton import Around
 from trainer.config import Config
 from trainer.events import AlarmRaised, At, Evaluated, Event, Metrics, SettingChanged, StageEntered
-from trainer.lineage import Lineage
-from trainer.watch import Watch, watch
+from trainer.record.lineage import Lineage
+from trainer.watching.automaton import Around
+from trainer.watching.watch import Watch, watch
 
 LOST = 0.5
 AT_LEAST = 150

@@ -45,7 +45,6 @@ from stepwise_tui.typing_ahead import TypingAhead
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from stepwise_tui.words import outcome
 from trainer.control import ONE_WAY, Command, CommandError, decide, parse
-from trainer.digest import is_question
 from trainer.events import (
     CheckpointRemoved,
     CheckpointSaved,
@@ -60,11 +59,12 @@ from trainer.events import (
     StateChanged,
     SystemSampled,
 )
+from trainer.record.digest import is_question
 
 if TYPE_CHECKING:
     from stepwise_tui.screens.examples import Examples
     from stepwise_tui.screens.timeline import Timeline
-    from trainer.lineage import CheckpointRef
+    from trainer.record.lineage import CheckpointRef
 
 SILENCE_SECONDS = 10.0
 """After which what was heard of the machine that trains says nothing of it any more."""

@@ -7,9 +7,10 @@ from collections import deque
 from pathlib import Path
 
 from trainer import config as configuration
-from trainer import journal, runs
-from trainer.digest import Digest
+from trainer import runs
 from trainer.events import Event, decoded
+from trainer.record import journal
+from trainer.record.digest import Digest
 
 LOOK_SECONDS = 5.0
 """Between two looks for what is new."""

@@ -3,7 +3,7 @@
 `apply(history, event)` is the only thing that changes a `History`. It looks at no clock, file or widget,
 so a journal gives the same charts, log and chat again, in one go or piece by piece. It changes the history
 in place: a copy for each of a run's events would be quadratic. What grows with a run is thinned or let go,
-and by rules of the events alone: told only what `trainer.digest` keeps of a journal, it is the same.
+and by rules of the events alone: told only what `trainer.record.digest` keeps of a journal, it is the same.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from stepwise_tui.series import Branch, Kept
 from stepwise_tui.text import accuracy, clean
 from stepwise_tui.timeline import Happening, happening, with_saves
 from stepwise_tui.words import words
-from trainer import caution, schedule
 from trainer import config as configuration
 from trainer.config import Config, ConfigError
 from trainer.control import Control, Facts, parse
-from trainer.digest import LINES, TURNS, is_question, said
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
@@ -56,8 +54,10 @@ from trainer.events import (
     SystemSampled,
     WatchPlanned,
 )
-from trainer.lineage import CheckpointRef, Fork, Lineage
-from trainer.schedule import Pace, Progress
+from trainer.pacing import caution, schedule
+from trainer.pacing.schedule import Pace, Progress
+from trainer.record.digest import LINES, TURNS, is_question, said
+from trainer.record.lineage import CheckpointRef, Fork, Lineage
 
 Tone = Literal["plain", "faint", "stage", "operator", "good", "warning", "error"]
 

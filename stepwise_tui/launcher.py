@@ -34,7 +34,8 @@ from stepwise_tui.text import accuracy, clean, clip, duration, shortest, size, w
 from stepwise_tui.themes import dress, theme_style
 from stepwise_tui.widgets.lines import FAINT, STATE_STYLES
 from stepwise_tui.widgets.system import sparkline
-from trainer import journal, presets, registry, runs
+from trainer import presets, registry, runs
+from trainer.record import journal
 from trainer.runs import RunRow
 
 LOOK_SECONDS = 2.0

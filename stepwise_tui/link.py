@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 from trainer import config as configuration
-from trainer import journal, lock, runs, status, wire
+from trainer import runs, status, wire
 from trainer.config import Config
 from trainer.control import Command
-from trainer.digest import Digest
 from trainer.events import DecodeError, Event, HistoryTold, Notice, ReachChanged, decode, decoded
+from trainer.record import journal, lock
+from trainer.record.digest import Digest
 
 if TYPE_CHECKING:
     from trainer.run import Run

@@ -21,10 +21,10 @@ import typer
 from stepwise_tui.text import accuracy, clean, clean_lines, duration, size
 
 if TYPE_CHECKING:
+    from trainer.answering.report import Report
     from trainer.doctor import Finding
     from trainer.events import ChatAnswered
     from trainer.presets import Preset
-    from trainer.report import Report
     from trainer.runs import RunRow
 
 USER, FAILURE = 2, 1

@@ -20,8 +20,9 @@ from typing import IO, Literal
 
 from stepwise_tui.link import LinkError, SocketLink, connect
 from trainer import config as configuration
-from trainer import journal, runs
+from trainer import runs
 from trainer.events import ReachChanged
+from trainer.record import journal
 
 SSH = "STEPWISE_SSH"
 """The environment's word for the command that reaches a host; the host and what it shall run are added."""

@@ -10,7 +10,7 @@ from stepwise_tui.history import History
 from stepwise_tui.series import Floats
 from stepwise_tui.text import accuracy
 from trainer.control import Control, Facts, RollBack, decide, parse
-from trainer.lineage import CheckpointRef
+from trainer.record.lineage import CheckpointRef
 
 DIP = 0.1
 """Accuracy lost since an entry and not had again: less is noise, or a dip that is over."""

@@ -1,7 +1,7 @@
 """The curves of a run's branches while they grow: values with the places they were measured at, in bounded
 memory.
 
-Of the whole a thinned outline is kept (`trainer.thinning`), and of the newest points all.
+Of the whole a thinned outline is kept (`trainer.record.thinning`), and of the newest points all.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer import thinning
 from trainer.events import At, Evaluated, Metrics
-from trainer.thinning import Grid, Thinned
+from trainer.record import thinning
+from trainer.record.thinning import Grid, Thinned
 
 Floats = NDArray[np.float64]
 

@@ -127,7 +127,7 @@ def chat(
     typer.echo("loading torch …", err=True)
     from stepwise_tui import glyphs
     from stepwise_tui.search import search_lines
-    from trainer import inspection
+    from trainer.asking import inspection
 
     loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset)
     inspection.check_explicit(loaded, explicit)

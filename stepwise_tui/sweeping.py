@@ -24,7 +24,8 @@ import typer
 
 from stepwise_tui.output import FAILURE, block
 from stepwise_tui.text import accuracy, shortest
-from trainer import lock, runs
+from trainer import runs
+from trainer.record import lock
 from trainer.sweep import LOGS, Member, Sweep, SweepError
 
 LOOK_SECONDS = 0.5

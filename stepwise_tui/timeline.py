@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from stepwise_tui.words import words
-from trainer.digest import is_row
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
@@ -21,6 +20,7 @@ from trainer.events import (
     RunStarted,
     StageEntered,
 )
+from trainer.record.digest import is_row
 
 Kind = Literal["start", "stage", "save", "operator", "branch", "alarm", "end"]
 KINDS: dict[type[Event], Kind] = {

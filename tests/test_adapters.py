@@ -17,14 +17,16 @@ from tests.driven import FOREVER, Driven
 from tests.small_pretrained import FAMILIES
 from tests.test_families import config, train, weights
 from tests.tiny import tiny_config
-from trainer import adapters, checkpoint, export
 from trainer.analysis.metrics import rows
-from trainer.checkpoint import CheckpointError
+from trainer.asking.inspection import ask, evaluate_checkpoint, open_checkpoint
 from trainer.config import ConfigError
-from trainer.cross_entropy import linear_cross_entropy
 from trainer.events import ChatAnswered, Evaluated, ExamplesShown, Metrics, StateChanged
-from trainer.inspection import ask, evaluate_checkpoint, open_checkpoint
+from trainer.exporting import export
+from trainer.methods.cross_entropy import linear_cross_entropy
+from trainer.models import adapters
 from trainer.parts import assemble
+from trainer.saving import checkpoint
+from trainer.saving.checkpoint import CheckpointError
 from trainer.training import RunError
 
 LORA: dict[str, Any] = {"model__lora_rank": 4, "model__vocab": "full"}

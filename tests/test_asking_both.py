@@ -21,10 +21,10 @@ from tests.scripted import ScriptedLink
 from tests.terminal import until
 from tests.test_cockpit import sent, tell, text_of
 from tests.tiny import tiny_config
-from trainer import checkpoint, inspection, journal
-from trainer.chat import beside, respond, summary, take_quiz
+from trainer.answering.evaluate import evaluate
+from trainer.asking import inspection
+from trainer.asking.chat import beside, respond, summary, take_quiz
 from trainer.control import Answer, Ask, CommandError, Control, Examine, Facts, Inbox, Quiz, decide, parse
-from trainer.evaluate import evaluate
 from trainer.events import (
     At,
     ChatAnswered,
@@ -37,9 +37,11 @@ from trainer.events import (
     decode,
     encode,
 )
-from trainer.lineage import Lineage
 from trainer.parts import Parts, assemble
+from trainer.record import journal
+from trainer.record.lineage import Lineage
 from trainer.run import Run
+from trainer.saving import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tests import scripted
 from tests.scripted import SCRIPTED
 from trainer.config import build, merge
 from trainer.events import At, Metrics
-from trainer.thinning import LIMIT, RECENT
+from trainer.record.thinning import LIMIT, RECENT
 
 ANY = arrays(np.float64, st.integers(0, 40), elements=st.floats(width=64))
 

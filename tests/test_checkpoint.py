@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny import tiny_config
-from trainer import checkpoint
-from trainer.checkpoint import CheckpointError, TrainState
-from trainer.compute import Compute
-from trainer.gate import Gate
+from trainer.computing.compute import Compute
+from trainer.pacing.gate import Gate
 from trainer.parts import Parts, assemble
+from trainer.saving import checkpoint
+from trainer.saving.checkpoint import CheckpointError, TrainState
 
 STATE = TrainState(
     step=120, branch=2, stage=3, cause="manual", stream=2, scheduled=3, counter=20,

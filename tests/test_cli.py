@@ -20,9 +20,11 @@ from typer.testing import CliRunner, Result
 from stepwise_tui import cli, output
 from tests.processes import begin, wait_for
 from tests.tiny import tiny_config
-from trainer import checkpoint, lock, presets, runs
 from trainer import config as configuration
+from trainer import presets, runs
+from trainer.record import lock
 from trainer.run import Run
+from trainer.saving import checkpoint
 
 QUICK = ("optim.batch=4", "data.valid=4", "data.test=4", "model.width=16")
 

@@ -20,21 +20,23 @@ from tests.driven import Driven, same, weights
 from tests.small_pretrained import FAMILIES
 from tests.tiny import tiny_config
 from trainer import config as configuration
-from trainer import export, inspection, methods
-from trainer.compute import Compute
+from trainer import methods
+from trainer.answering.evaluate import questions
+from trainer.asking import inspection
+from trainer.computing.compute import Compute
+from trainer.computing.passes import Passes
 from trainer.config import Config, ConfigError, MethodConfig
 from trainer.control import CommandError, parse
-from trainer.cross_entropy import IGNORED
 from trainer.data import tokenizer as vocabulary
 from trainer.data.layout import encode_lines, make_line, separator_id
-from trainer.evaluate import questions
 from trainer.events import ChatAnswered, Metrics, RunFinished, StageEntered, decode, encode
+from trainer.exporting import export
 from trainer.methods import tokens
 from trainer.methods.base import Examples, Model
 from trainer.methods.coconut import Coconut, LatentBatch
-from trainer.model import quicken
+from trainer.methods.cross_entropy import IGNORED
+from trainer.models.model import quicken
 from trainer.parts import assemble
-from trainer.passes import Passes
 
 LINES = [
     make_line("1 2 * 3 4", "1 + 2 = 3\n3 + 4\n5 * ( 6 )", "8 0 4 0"),

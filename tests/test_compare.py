@@ -30,7 +30,7 @@ from trainer.events import (
     StageEntered,
     encode,
 )
-from trainer.journal import FILE
+from trainer.record.journal import FILE
 
 
 def told(events: Iterable[Event], config: Config = SCRIPTED) -> Curve:

@@ -28,7 +28,7 @@ from trainer.control import (
     replay,
 )
 from trainer.events import At, CommandAcknowledged
-from trainer.lineage import CheckpointRef, Fork, Lineage
+from trainer.record.lineage import CheckpointRef, Fork, Lineage
 
 CONFIG = configuration.build({"model": {"init": "scratch", "vocab": "task"}})
 ENTRIES = tuple(CheckpointRef(f"b1-s{100 * s:06d}-stage{s}", 1, 100 * s, s, "stage") for s in (0, 1, 2, 4))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests import small_pretrained
 from trainer.config import build
 from trainer.data.multiplication import Multiplication
-from trainer.decode import greedy, split_answer, token_texts
-from trainer.model import build_model, build_tokenizer
+from trainer.methods.decode import greedy, split_answer, token_texts
+from trainer.models.model import build_model, build_tokenizer
 
 EOS, SEPARATOR, BLANK = 16, 14, 15
 TASK = Multiplication(2)

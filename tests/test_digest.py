@@ -18,8 +18,6 @@ from stepwise_tui.charts.quantities import QUANTITIES
 from stepwise_tui.charts.view import Span, View
 from stepwise_tui.history import History, apply, replay
 from tests.scripted import SCRIPTED
-from trainer import digest, thinning
-from trainer.digest import Digest
 from trainer.events import (
     EVENTS,
     AlarmCleared,
@@ -49,6 +47,8 @@ from trainer.events import (
     decode,
     encode,
 )
+from trainer.record import digest, thinning
+from trainer.record.digest import Digest
 
 STAGES = 4
 VIEWS = (

@@ -11,14 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from tests import small_pretrained
 from trainer import methods
+from trainer.answering.evaluate import answer_room, evaluate, questions, shown_examples, true_answers
 from trainer.config import MethodConfig, build
 from trainer.data.layout import separator_id
 from trainer.data.multiplication import Multiplication
-from trainer.decode import split_answer
-from trainer.evaluate import answer_room, evaluate, questions, shown_examples, true_answers
 from trainer.methods.base import Decoded, Examples
+from trainer.methods.decode import split_answer
 from trainer.methods.stepwise import Stepwise
-from trainer.model import build_model
+from trainer.models.model import build_model
 
 TASK = Multiplication(2)
 TOKENIZER = TASK.tokenizer()

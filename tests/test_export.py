@@ -25,16 +25,19 @@ from tests.test_checkpoint import STATE, save
 from tests.test_official import official_checkpoint
 from tests.test_readme import one_that_knows_408
 from tests.tiny import tiny_config
-from trainer import checkpoint, export, inspection, runs
 from trainer import config as configuration
+from trainer import runs
+from trainer.answering.evaluate import questions
+from trainer.asking import inspection
 from trainer.config import Config
 from trainer.data.layout import separator_id
-from trainer.decode import split_answer
-from trainer.evaluate import questions
 from trainer.events import At, Evaluated, Metrics, RolledBack, encode
+from trainer.exporting import export
+from trainer.methods.decode import split_answer
 from trainer.methods.tokens import DIRECT, EXPLICIT, FILLER
-from trainer.origin import CONFIG_FILE, ORIGIN_FILE, read
+from trainer.models.origin import CONFIG_FILE, ORIGIN_FILE, read
 from trainer.parts import assemble
+from trainer.saving import checkpoint
 
 
 def one_line(message: str) -> str:
@@ -287,7 +290,7 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     run = run_of(tmp_path / "run", tiny_config(), 0)
-    monkeypatch.setattr("trainer.card.text", full)
+    monkeypatch.setattr("trainer.exporting.card.text", full)
     before = sorted(tmp_path.iterdir())
     result = call("export", run, tmp_path / "plain")
     assert result.exit_code == 1 and "No space left" in result.stderr

@@ -17,12 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from tests import small_pretrained
 from tests.small_pretrained import FAMILIES
 from tests.tiny import tiny_config
-from trainer import checkpoint
 from trainer.config import Config
-from trainer.decode import split_answer, token_texts
 from trainer.events import Event, ExamplesShown, Metrics, RunCrashed, RunFinished
+from trainer.methods.decode import split_answer, token_texts
 from trainer.parts import assemble
 from trainer.run import Run
+from trainer.saving import checkpoint
 
 HEADS_OF_THEIR_OWN = {"llama", "mistral", "phi3"}
 BOS_FIRST = {"llama", "mistral", "phi3"}

@@ -11,11 +11,11 @@ import torch
 
 from tests.test_decode import EOS, SEPARATOR, TASK, model_of, questions
 from trainer import methods
+from trainer.answering.evaluate import answers
+from trainer.answering.foretelling import AUDITED
 from trainer.config import MethodConfig
-from trainer.decode import greedy, inference
-from trainer.evaluate import answers
-from trainer.foretelling import AUDITED
 from trainer.methods.base import Decoded, Examples
+from trainer.methods.decode import greedy, inference
 from trainer.methods.stepwise import Stepwise
 
 TOKENIZER = TASK.tokenizer()
@@ -51,7 +51,7 @@ def method(examples: Examples) -> Stepwise:
 
 def written(model: Any, asked: list[list[int]]) -> list[list[int]]:
     """What the model writes, token by token, with its EOS."""
-    with patch("trainer.decode.split_answer", lambda row, *_: (list(row), [])):
+    with patch("trainer.methods.decode.split_answer", lambda row, *_: (list(row), [])):
         return greedy(model, asked, eos_id=EOS, separator_id=SEPARATOR, pad_id=EOS, max_new_tokens=ROOM).cot
 
 
@@ -107,7 +107,7 @@ def test_nothing_is_believed_where_the_audit_finds_a_difference(
 
 
 def test_near_ties_are_decoded(model: Any, examples: Examples, method: Stepwise) -> None:
-    with patch.dict("trainer.cross_entropy.CLEAR", {torch.float32: 10.0}):
+    with patch.dict("trainer.methods.cross_entropy.CLEAR", {torch.float32: 10.0}):
         short = answers(method, model, examples, 0, ROOM, shortcut=True)
     assert short is not None and short.foretold == 0
     assert same(short, answers(method, model, examples, 0, ROOM))

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from stepwise_tui.charts.chart import Axes, Dot, Line, draw
 from tests import scripted
 from tests.tiny import tiny_config
-from trainer import inspection
 from trainer.analysis import frontier, measure
 from trainer.analysis.frontier import Candidate, Point, candidates, dominates, kept, marked
 from trainer.analysis.measure import MeasureError
+from trainer.asking import inspection
 from trainer.events import CheckpointRemoved
 from trainer.run import Run
 

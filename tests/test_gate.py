@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 from tests.driven import Driven, same, weights
 from tests.tiny import tiny_config
-from trainer import gate, journal, schedule
+from trainer.answering.evaluate import evaluate
+from trainer.answering.probe import learnt
 from trainer.config import GATED, ScheduleConfig
-from trainer.evaluate import evaluate
 from trainer.events import At, Event, Notice, Probed, RolledBack, RunFinished, StageEntered
-from trainer.gate import CAREFUL, Gate, learn
+from trainer.pacing import gate, schedule
+from trainer.pacing.gate import CAREFUL, Gate, learn
+from trainer.pacing.schedule import Pace, Progress
 from trainer.parts import assemble
-from trainer.probe import learnt
-from trainer.schedule import Pace, Progress
+from trainer.record import journal
 
 CONFIG = ScheduleConfig(kind="adaptive", probes=2, ready=0.9, stall=3, most_at_once=4)
 

@@ -14,8 +14,9 @@ import pytest
 from tests.processes import answer, heard, reached
 from tests.terminal import STEPWISE, Terminal, until
 from tests.tiny import endless, kill
-from trainer import journal, runs, status
+from trainer import runs, status
 from trainer.events import CommandReceived, Metrics, Notice, RunFinished
+from trainer.record import journal
 
 LEAVE_ALTERNATE_SCREEN = b"\x1b[?1049l"
 

@@ -16,9 +16,7 @@ from stepwise_tui.history import History, apply, replay
 from stepwise_tui.series import Kept, Series
 from tests import scripted
 from tests.scripted import SCRIPTED, Script
-from trainer import schedule
 from trainer.config import build
-from trainer.digest import LINES
 from trainer.events import (
     At,
     ChatToken,
@@ -33,8 +31,10 @@ from trainer.events import (
     decode,
     encode,
 )
-from trainer.schedule import Pace, Progress
-from trainer.thinning import LIMIT, RECENT
+from trainer.pacing import schedule
+from trainer.pacing.schedule import Pace, Progress
+from trainer.record.digest import LINES
+from trainer.record.thinning import LIMIT, RECENT
 
 LENGTH = 8 * LIMIT + RECENT
 

@@ -22,7 +22,7 @@ from stepwise_tui.link import JournalLink, LinkError, SocketLink, attach, connec
 from tests.processes import answer, heard
 from tests.terminal import until
 from tests.tiny import tiny_config
-from trainer import journal, status, wire
+from trainer import status, wire
 from trainer.control import parse
 from trainer.events import (
     CommandAcknowledged,
@@ -34,6 +34,7 @@ from trainer.events import (
     encode,
 )
 from trainer.host import MOST_CLIENTS, Host
+from trainer.record import journal
 from trainer.run import Run
 
 

@@ -13,10 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainer import config as configuration
-from trainer import journal
 from trainer.data import load_task
 from trainer.data.multiplication import Multiplication
 from trainer.events import AlarmRaised, Evaluated, RunFinished, StageEntered
+from trainer.record import journal
 
 
 def stepwise(*arguments: str, cwd: Path) -> str:

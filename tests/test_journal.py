@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.events import At, ChatToken, Event, Notice, RunStarted, SettingChanged, StateChanged, encode
-from trainer.journal import FILE, flaws, of, read, whole_lines
-from trainer.recorder import Recorder
+from trainer.record.journal import FILE, flaws, of, read, whole_lines
+from trainer.record.recorder import Recorder
 
 WRITER = """
 import sys
 from pathlib import Path
 from trainer.events import Notice
-from trainer.recorder import Recorder
+from trainer.record.recorder import Recorder
 journal = Recorder(Path(sys.argv[1]), lambda event: None)
 print("ready", flush=True)
 while True:

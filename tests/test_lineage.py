@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.events import At, CheckpointRemoved, CheckpointSaved, Event, RolledBack, SaveCause
-from trainer.lineage import CheckpointRef, Fork, Lineage, replay, surplus
+from trainer.record.lineage import CheckpointRef, Fork, Lineage, replay, surplus
 
 
 def ref(branch: int, step: int, stage: int, cause: SaveCause = "stage") -> CheckpointRef:

@@ -10,10 +10,10 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from tests.tiny import tiny_config
 from trainer import memory
-from trainer.compute import Compute
+from trainer.computing.compute import Compute
+from trainer.computing.world import World
 from trainer.parts import assemble
 from trainer.rank import Rank
-from trainer.world import World
 
 WIDE = {"model__width": 64, "model__layers": 2, "data__train": 64, "optim__batch": 32}
 

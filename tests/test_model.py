@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests import small_pretrained
 from trainer.config import Config, build
 from trainer.data.multiplication import Multiplication
-from trainer.model import build_model, build_tokenizer, resolve_device
+from trainer.models.model import build_model, build_tokenizer, resolve_device
 
 TASK = Multiplication(2)
 SYMBOLS = [" 0", " 1", " 2", " 3", " 4", " 5", " 6", " 7", " 8", " 9", " *", " +", " (", " )"]

@@ -15,10 +15,11 @@ from typer.testing import CliRunner, Result
 
 from stepwise_tui import cli
 from tests import small_pretrained
-from trainer import inspection, official
+from trainer.answering.evaluate import evaluate
+from trainer.asking import inspection
 from trainer.data.layout import encode_question
-from trainer.evaluate import evaluate
-from trainer.official import ForeignError
+from trainer.models import official
+from trainer.models.official import ForeignError
 
 ROOT = Path(__file__).parent.parent
 LINES = "2 1 * 4 3||8 4 0 + 0 6 3 0 #### 8 0 4 0\n1 1 * 1 1||1 1 0 + 0 1 1 0 #### 1 2 1 0\n"
@@ -314,4 +315,4 @@ def test_pickles_are_read_here_and_nowhere_else() -> None:
     sources = [*ROOT.glob("trainer/**/*.py"), *ROOT.glob("stepwise_tui/**/*.py")]
     readers = [p.name for p in sources if "torch.load(" in p.read_text(encoding="utf-8")]
     assert readers == ["official.py"]
-    assert "weights_only=True" in (ROOT / "trainer/official.py").read_text(encoding="utf-8")
+    assert "weights_only=True" in (ROOT / "trainer/models/official.py").read_text(encoding="utf-8")

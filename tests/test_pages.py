@@ -29,7 +29,7 @@ from tests.terminal import Terminal
 from tests.test_cockpit import cockpit, sent, tell, text_of
 from tests.tiny import endless, kill
 from trainer.events import At, ChatToken, CommandAcknowledged, CommandReceived
-from trainer.lineage import Fork
+from trainer.record.lineage import Fork
 
 LAST = "b2-001600"
 """The last checkpoint of the scripted run."""

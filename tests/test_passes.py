@@ -15,19 +15,20 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, Mistral
 
 from tests import small_pretrained
 from tests.tiny import tiny_config
-from trainer import checkpoint, cross_entropy
-from trainer.attention import NAME
-from trainer.choosing import Trial, _fastest, choose
-from trainer.compute import Compute
+from trainer.computing.choosing import Trial, _fastest, choose
+from trainer.computing.compute import Compute
+from trainer.computing.passes import Passes
 from trainer.config import ComputeConfig
-from trainer.cross_entropy import IGNORED, linear_cross_entropy, plain_head
-from trainer.dropout import Dropout, drop
 from trainer.events import Event, Notice
+from trainer.methods import cross_entropy
 from trainer.methods.base import Batch, Losses
+from trainer.methods.cross_entropy import IGNORED, linear_cross_entropy, plain_head
 from trainer.methods.stepwise import Stepwise
+from trainer.models.attention import NAME
+from trainer.models.dropout import Dropout, drop
 from trainer.parts import Parts, assemble
-from trainer.passes import Passes
 from trainer.run import Run
+from trainer.saving import checkpoint
 
 
 @pytest.fixture(scope="module")

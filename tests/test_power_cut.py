@@ -13,9 +13,10 @@ import pytest
 from tests.driven import Driven, same, weights
 from tests.terminal import until
 from tests.tiny import tiny_config
-from trainer import journal, runs, status
-from trainer.checkpoint import FOLDER, list_checkpoints
+from trainer import runs, status
 from trainer.events import Notice, RunFinished, RunStarted, StateChanged
+from trainer.record import journal
+from trainer.saving.checkpoint import FOLDER, list_checkpoints
 
 MANY = {"save__stages": 20, "save__keep": 5}
 

@@ -13,10 +13,11 @@ import pytest
 from stepwise_tui.output import presets_table
 from tests import small_pretrained
 from trainer import config as configuration
-from trainer import journal, presets
+from trainer import presets
 from trainer.config import ConfigError
 from trainer.control import parse
 from trainer.events import Event, Metrics, RunCrashed, StageEntered, StateChanged
+from trainer.record import journal
 from trainer.run import Run
 
 PAPER = {"mult4x4": 4, "mult5x5": 5, "mult7x7": 7, "mult9x9": 9, "mult11x11": 11}

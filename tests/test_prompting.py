@@ -19,11 +19,11 @@ from typer.testing import CliRunner, Result
 
 from stepwise_tui import cli
 from tests import small_pretrained
-from trainer import prompting
+from trainer.asking import prompting
+from trainer.asking.endpoint import ATTEMPTS, KEYS, Endpoint, EndpointError
+from trainer.asking.prompting import Asked, PromptError, counted, from_lines, from_task, prompt, read_answer
 from trainer.config import build
 from trainer.data.layout import Line
-from trainer.endpoint import ATTEMPTS, KEYS, Endpoint, EndpointError
-from trainer.prompting import Asked, PromptError, counted, from_lines, from_task, prompt, read_answer
 
 LINES = [Line(f"{n} * 2", f"{n} + {n}", str(2 * n)) for n in range(1, 9)]
 KEY = "sk-very-secret"

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from stepwise_tui.link import LinkError, SocketLink
 from tests.tiny import tiny_config
-from trainer import journal, status
+from trainer import status
 from trainer.config import Config
 from trainer.control import parse
 from trainer.events import (
@@ -39,6 +39,7 @@ from trainer.events import (
     StateChanged,
 )
 from trainer.host import Host
+from trainer.record import journal
 from trainer.run import Run
 
 T = TypeVar("T")

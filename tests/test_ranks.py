@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from tests.driven import FOREVER, Driven
 from tests.terminal import until
-from trainer import checkpoint
+from trainer.distributed.ranks import Ranks
 from trainer.events import Evaluated, Metrics, RolledBack, RunCrashed, RunFinished, StateChanged
-from trainer.ranks import Ranks
+from trainer.saving import checkpoint
 
 ONE = {"device": "cpu", "model__dropout": 0.0, "log__every": 1}
 TWO = {**ONE, **FOREVER, "gpus": 2, "compute__hang_seconds": 8.0}

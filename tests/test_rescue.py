@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from stepwise_tui.cli import app
 from tests.tiny import tiny_config
-from trainer import journal
 from trainer.analysis.rescue import NotLostError, rescue
 from trainer.config import Config, ScheduleConfig, WatchConfig
 from trainer.control import parse
@@ -24,7 +23,8 @@ from trainer.events import (
     SettingChanged,
     StageEntered,
 )
-from trainer.lineage import CheckpointRef
+from trainer.record import journal
+from trainer.record.lineage import CheckpointRef
 from trainer.run import Run
 
 CONFIG = Config(

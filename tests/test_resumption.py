@@ -24,7 +24,7 @@ from trainer.events import (
     StateChanged,
 )
 from trainer.orders import Orders
-from trainer.resumption import Deed, Place, Plan, Retold, plan
+from trainer.saving.resumption import Deed, Place, Plan, Retold, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from tests.driven import Driven
 from tests.tiny import tiny_config
-from trainer.checkpoint import FOLDER, OPTIMIZER, list_checkpoints, size
 from trainer.config import SaveConfig
 from trainer.events import CheckpointRemoved, CheckpointSaved, Notice, RunFinished
-from trainer.lineage import CheckpointRef, Lineage, surplus
-from trainer.room import GB, habits, needed, shortage
+from trainer.record.lineage import CheckpointRef, Lineage, surplus
 from trainer.run import Run, RunError
+from trainer.saving.checkpoint import FOLDER, OPTIMIZER, list_checkpoints, size
+from trainer.saving.room import GB, habits, needed, shortage
 
 GPT2 = 124_439_808 * 4
 

@@ -15,8 +15,8 @@ import torch
 from tests.driven import FOREVER, Driven, same, weights
 from tests.terminal import until
 from tests.tiny import tiny_config
-from trainer import checkpoint, journal, lock, rank, runs, status
 from trainer import config as configuration
+from trainer import rank, runs, status
 from trainer.control import parse
 from trainer.events import (
     AlarmCleared,
@@ -36,7 +36,9 @@ from trainer.events import (
     StageEntered,
     StateChanged,
 )
+from trainer.record import journal, lock
 from trainer.run import Run, RunError
+from trainer.saving import checkpoint
 
 
 def test_a_whole_run_tells_its_story(driven: Callable[..., Driven], tmp_path: Path) -> None:

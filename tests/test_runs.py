@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from stepwise_tui.link import LinkError, connect
-from trainer import journal, lock, registry, runs, status
+from trainer import registry, runs, status
 from trainer.events import RunState
-from trainer.recorder import Recorder
+from trainer.record import journal, lock
+from trainer.record.recorder import Recorder
 from trainer.runs import RunsError
 from trainer.status import Status
 

@@ -17,7 +17,6 @@ import pytest
 from stepwise_tui import session
 from tests.driven import FOREVER, Driven, same, weights
 from tests.terminal import until
-from trainer import checkpoint, journal, lock
 from trainer.control import parse
 from trainer.events import (
     AlarmCleared,
@@ -34,6 +33,8 @@ from trainer.events import (
     StateChanged,
 )
 from trainer.rank import Rank
+from trainer.record import journal, lock
+from trainer.saving import checkpoint
 
 Start = Callable[..., Driven]
 

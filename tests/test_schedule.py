@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.config import ScheduleConfig
-from trainer.schedule import (
+from trainer.pacing.schedule import (
     Pace,
     Progress,
     count,

@@ -7,11 +7,11 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.signs import Sign, Vigil, sign
+from trainer.distributed.signs import Sign, Vigil, sign
 
 
 def of(rank: int, number: int, order: int = 7, *, busy: bool = True, waits: bool = False) -> Sign:
-    return Sign(rank, 100 + rank, "here", number, order, busy, waits, "trainer/passes.py:63")
+    return Sign(rank, 100 + rank, "here", number, order, busy, waits, "trainer/computing/passes.py:63")
 
 
 def told(*moments: tuple[Sign, ...], every: float = 10.0) -> str | None:
@@ -32,7 +32,7 @@ def test_a_frozen_rank_is_named() -> None:
 def test_a_stuck_rank_is_named_with_the_place_where_others_wait_for_it() -> None:
     moments = [(of(0, n, waits=True), of(1, n)) for n in range(40)]
     said = told(*moments)
-    assert said is not None and said.startswith("rank 1") and "trainer/passes.py:63" in said
+    assert said is not None and said.startswith("rank 1") and "trainer/computing/passes.py:63" in said
 
 
 def test_a_rank_that_never_began_is_named() -> None:
@@ -53,4 +53,4 @@ def test_what_takes_long_is_not_a_hang(rank: int, paused: bool) -> None:
 
 def test_a_thread_says_where_it_is() -> None:
     mine = sign(0, 1, 1, True, threading.get_ident())
-    assert not mine.waits and mine.place.startswith("trainer/signs.py")
+    assert not mine.waits and mine.place.startswith("trainer/distributed/signs.py")

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.tiny import tiny_config
-from trainer.evaluate import answer_room
+from trainer.answering.evaluate import answer_room
+from trainer.answering.speed import Timing, one_at_a_time
 from trainer.parts import Parts, assemble
-from trainer.speed import Timing, one_at_a_time
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_both_are_timed_on_every_example_in_turn(parts: Parts, monkeypatch: pyte
         written.append(max_new_tokens)
 
     monkeypatch.setattr(type(parts.method), "generate", generate)
-    monkeypatch.setattr("trainer.speed.greedy", greedy)
+    monkeypatch.setattr("trainer.answering.speed.greedy", greedy)
     examples = parts.splits["test"][:4]
     timing = one_at_a_time(parts.method, parts.model, examples, 0)
     assert len(timing.own) == len(timing.no_cot) == 4

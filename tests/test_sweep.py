@@ -17,8 +17,9 @@ from stepwise_tui.queued import Job
 from tests.terminal import until
 from tests.tiny import kill, tiny_config
 from trainer import config as configuration
-from trainer import journal, runs, sweep
+from trainer import runs, sweep
 from trainer.events import RunFinished, RunStarted
+from trainer.record import journal
 
 GRID = """
 presets = ["mult2x2", "mult3x3"]

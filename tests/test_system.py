@@ -19,10 +19,10 @@ from tests.scripted import ScriptedLink
 from tests.terminal import until
 from tests.test_cockpit import tell, text_of
 from tests.tiny import tiny_config
-from trainer import journal
 from trainer import system as sampling
 from trainer.events import Event, Gpu, SystemSampled
 from trainer.host import Host
+from trainer.record import journal
 from trainer.run import Run
 from trainer.system import Needs, Sampler
 

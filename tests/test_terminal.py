@@ -10,8 +10,9 @@ import pytest
 
 from tests.terminal import Terminal
 from tests.tiny import endless, kill
-from trainer import journal, runs, status
+from trainer import runs, status
 from trainer.events import CommandAcknowledged, CommandReceived, RolledBack, StageEntered
+from trainer.record import journal
 
 SHOW_CURSOR, LEAVE_ALTERNATE_SCREEN = b"\x1b[?25h", b"\x1b[?1049l"
 

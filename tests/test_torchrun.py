@@ -11,8 +11,9 @@ import pytest
 
 from tests.terminal import until
 from tests.tiny import endless
-from trainer import journal, runs, status
+from trainer import runs, status
 from trainer.events import CommandAcknowledged, Metrics, RunFinished
+from trainer.record import journal
 
 ROOT = Path(__file__).parent.parent
 

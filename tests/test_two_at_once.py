@@ -10,8 +10,9 @@ import pytest
 from tests.processes import begin, wait_for
 from tests.terminal import until
 from tests.tiny import endless, kill
-from trainer import journal, runs, status
+from trainer import runs, status
 from trainer.events import RunStarted
+from trainer.record import journal
 
 OPTIONS = ("--out", ".", "--plain")
 

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 
 from tests import small_pretrained
 from tests.tiny import tiny_config
-from trainer.compute import Compute
+from trainer.computing.compute import Compute
+from trainer.computing.passes import Passes
+from trainer.computing.update import Updater
 from trainer.config import ConfigError
 from trainer.events import Evaluated, Metrics, StageEntered
 from trainer.fitting import FittingError, kept_batches
-from trainer.journal import read
 from trainer.methods import tokens
 from trainer.methods.stepwise import IGNORED
 from trainer.parts import Parts, assemble
-from trainer.passes import Passes
+from trainer.record.journal import read
 from trainer.run import Run
 from trainer.seeds import Order
-from trainer.update import Updater
 
 COT = 9  # tokens of a 2×2 CoT, its last blank among them
 QUESTION = 7
@@ -59,7 +59,7 @@ class Recorder:
 def asked(
     parts: Parts, scheduled: int, *, explicit: bool = False, monkeypatch: pytest.MonkeyPatch
 ) -> Recorder:
-    monkeypatch.setattr("trainer.decode.DynamicCache", lambda config: None)
+    monkeypatch.setattr("trainer.methods.decode.DynamicCache", lambda config: None)
     model, example = Recorder(), parts.splits["valid"][:1]
     question = example.ids_NT[0, :QUESTION].tolist()
     parts.method.generate(model, [question], scheduled, max_new_tokens=12, explicit=explicit)

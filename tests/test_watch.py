@@ -8,8 +8,6 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer import automaton
-from trainer.automaton import STANDS_DOWN, Act, Around
 from trainer.config import Config, ScheduleConfig, WatchConfig
 from trainer.events import (
     AlarmCleared,
@@ -24,9 +22,11 @@ from trainer.events import (
     StageEntered,
     WatchPlanned,
 )
-from trainer.lineage import CheckpointRef, Lineage
-from trainer.spikes import GRACE, IN_A_ROW, LEAST
-from trainer.watch import Told, Watch, watch
+from trainer.record.lineage import CheckpointRef, Lineage
+from trainer.watching import automaton
+from trainer.watching.automaton import STANDS_DOWN, Act, Around
+from trainer.watching.spikes import GRACE, IN_A_ROW, LEAST
+from trainer.watching.watch import Told, Watch, watch
 
 CONFIG = WatchConfig(patience=3, recovered=0.5)
 AUTO = WatchConfig(patience=3, recovered=0.5, mode="auto")

@@ -43,7 +43,8 @@ def start_host(given: argparse.Namespace, ranks: int) -> tuple[str, Path]:
 
     Raises ValueError with a sentence where there is no such preset, file or run.
     """
-    from trainer import channel, presets, runs
+    from trainer import presets, runs
+    from trainer.distributed import channel
 
     resume = given.action == "resume"
     if resume:
@@ -68,7 +69,7 @@ def main() -> None:
         raise SystemExit("torchrun starts this, once for each GPU; `stepwise run … --gpus N` does it for you")
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    from trainer import member
+    from trainer.distributed import member
 
     record(member.train)(lambda ranks: start_host(given, ranks), signals=True)
 

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 from trainer import config as configuration
 from trainer.config import LATENT, Config, ConfigError
 from trainer.events import At, CommandAcknowledged, Event, RolledBack, StateChanged
-from trainer.lineage import CheckpointRef, Lineage
+from trainer.record.lineage import CheckpointRef, Lineage
 
 
 class CommandError(ValueError):

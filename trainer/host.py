@@ -22,8 +22,8 @@ from types import TracebackType
 from trainer import wire
 from trainer.control import CommandError
 from trainer.events import Notice
+from trainer.record.story import Listener
 from trainer.run import Run
-from trainer.story import Listener
 from trainer.system import Sampler
 from trainer.wire import Hello, WireError
 

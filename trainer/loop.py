@@ -16,10 +16,10 @@ from typing import Literal
 
 import torch
 
-from trainer import automaton, caution, checkpoint, ending, evaluate, foretelling, gate, schedule
-from trainer.automaton import Around
-from trainer.chat import respond, summary
-from trainer.checkpoint import CheckpointError, TrainState
+from trainer import ending
+from trainer.answering import evaluate, foretelling
+from trainer.asking.chat import respond, summary
+from trainer.computing.meter import Meter
 from trainer.config import GATED, Config, get
 from trainer.control import (
     Advance,
@@ -60,15 +60,19 @@ from trainer.events import (
     StateChanged,
 )
 from trainer.files import PATIENCE
-from trainer.keeper import Keeper
-from trainer.lineage import CheckpointRef, Fork, Lineage
-from trainer.meter import Meter
-from trainer.notify import notify
 from trainer.orders import Orders, Record
-from trainer.past import Past
+from trainer.pacing import caution, gate, schedule
+from trainer.pacing.schedule import Progress
 from trainer.rank import Rank
-from trainer.schedule import Progress
-from trainer.watch import Told, Watch, watch
+from trainer.record.lineage import CheckpointRef, Fork, Lineage
+from trainer.saving import checkpoint
+from trainer.saving.checkpoint import CheckpointError, TrainState
+from trainer.saving.keeper import Keeper
+from trainer.saving.past import Past
+from trainer.watching import automaton
+from trainer.watching.automaton import Around
+from trainer.watching.notify import notify
+from trainer.watching.watch import Told, Watch, watch
 
 SHOWN = 8
 """Held-out examples shown with each evaluation."""

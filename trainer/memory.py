@@ -12,12 +12,12 @@ import psutil
 import torch
 from torch import Tensor
 
+from trainer.computing.sharding import blocks
 from trainer.config import Config
-from trainer.cross_entropy import LEAST_ROWS, ROWS_PER_WIDTH
 from trainer.methods.base import Batch, Method, Model
-from trainer.model import forget_activations
-from trainer.room import gigabytes
-from trainer.sharding import blocks
+from trainer.methods.cross_entropy import LEAST_ROWS, ROWS_PER_WIDTH
+from trainer.models.model import forget_activations
+from trainer.saving.room import gigabytes
 
 MOMENTS = 2
 """AdamW's, each as large as the weights."""

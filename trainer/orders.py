@@ -14,7 +14,7 @@ from typing import Protocol
 from trainer.control import HARMLESS, Answer, Command, Control, Inbox, acknowledgement
 from trainer.events import At, CommandReceived, Event, Notice
 from trainer.files import Trouble
-from trainer.resumption import Deed, Place, Plan
+from trainer.saving.resumption import Deed, Place, Plan
 
 AT_ONCE = ("stop", "pause", "resume", *HARMLESS)
 """Commands that are served also while what was done before is done again: they change no weight."""

@@ -9,16 +9,17 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from trainer import adapters, fitting, memory, methods
+from trainer import fitting, memory, methods
+from trainer.answering.evaluate import answer_room
 from trainer.config import Config
 from trainer.data import Task, load_task, sources
 from trainer.data.files import DataError
 from trainer.data.layout import separator_id
 from trainer.data.task import Remark
-from trainer.evaluate import answer_room
 from trainer.events import Source
 from trainer.methods.base import Examples, Method, Model
-from trainer.model import (
+from trainer.models import adapters
+from trainer.models.model import (
     build_model,
     build_tokenizer,
     dtype,

@@ -15,20 +15,21 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 
-from trainer import adapters, checkpoint
-from trainer.checkpoint import Tensors
-from trainer.compute import Compute
+from trainer.answering.evaluate import answer_room, answers
+from trainer.answering.probe import learnt
+from trainer.computing.compute import Compute
+from trainer.computing.passes import Passes
+from trainer.computing.sharding import plain, shard
+from trainer.computing.update import Applied, Updater
+from trainer.computing.world import World
 from trainer.config import Config
-from trainer.evaluate import answer_room, answers
 from trainer.events import Split
 from trainer.methods.base import Batch, Decoded, Examples
+from trainer.models import adapters
 from trainer.parts import Parts
-from trainer.passes import Passes
-from trainer.probe import learnt
+from trainer.saving import checkpoint
+from trainer.saving.checkpoint import Tensors
 from trainer.seeds import Order, derive, generator
-from trainer.sharding import plain, shard
-from trainer.update import Applied, Updater
-from trainer.world import World
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -26,11 +26,12 @@ from pathlib import Path
 
 import torch
 
-from trainer import checkpoint, control, journal, runs, status
 from trainer import config as configuration
-from trainer.automaton import SOURCE
+from trainer import control, runs, status
+from trainer.computing.heap import keep_memory
 from trainer.config import Config
 from trainer.control import Answer, Command, Inbox
+from trainer.distributed.ranks import Ranks
 from trainer.events import (
     At,
     CheckpointRemoved,
@@ -46,13 +47,14 @@ from trainer.events import (
     StateChanged,
 )
 from trainer.files import replace_text, sync_folder
-from trainer.heap import keep_memory
 from trainer.loop import Loop
-from trainer.ranks import Ranks
-from trainer.recorder import Recorder
-from trainer.story import Listener, Story
+from trainer.record import journal
+from trainer.record.recorder import Recorder
+from trainer.record.story import Listener, Story
+from trainer.saving import checkpoint
 from trainer.system import Needs
 from trainer.training import Begun, RanksError, RunError, Training, explain
+from trainer.watching.automaton import SOURCE
 
 CONFIG = "config.toml"
 HEARTBEAT_SECONDS = 1.0

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trainer import lock, registry, status
+from trainer import registry, status
 from trainer.events import RunState
+from trainer.record import lock
 from trainer.status import Status
 
 CONFIG_FILE = "config.toml"

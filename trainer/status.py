@@ -11,9 +11,9 @@ from typing import Any, get_args
 
 import psutil
 
-from trainer import lock
 from trainer.events import RunState
 from trainer.files import FULL, replace_text
+from trainer.record import lock
 
 FILE = "status.json"
 ROOM = 4096

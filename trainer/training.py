@@ -15,24 +15,25 @@ from typing import Protocol
 
 import torch
 
-from trainer import checkpoint, past, room, status
-from trainer.choosing import choose
-from trainer.compute import Compute
+from trainer import status
+from trainer.computing.choosing import choose
+from trainer.computing.compute import Compute
+from trainer.computing.world import World
 from trainer.config import Config
 from trainer.control import Answer, Command, Inbox
 from trainer.data import sources
 from trainer.events import At, CommandAcknowledged, Evaluated, Event, Notice, RunStarted
 from trainer.files import Trouble
-from trainer.lineage import CheckpointRef
 from trainer.loop import Loop
 from trainer.memory import available, estimate
 from trainer.parts import Parts, assemble
-from trainer.past import Past
 from trainer.rank import Rank
-from trainer.resumption import Place, Retold
-from trainer.room import Room
+from trainer.record.lineage import CheckpointRef
+from trainer.saving import checkpoint, past, room
+from trainer.saving.past import Past
+from trainer.saving.resumption import Place, Retold
+from trainer.saving.room import Room
 from trainer.system import Needs
-from trainer.world import World
 
 
 class RunError(ValueError):

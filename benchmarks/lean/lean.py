@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python benchmarks/lean/lean.py --seeds 0 1 --schedules linear adaptive
 
-The data, their order and offsets, the updates and the schedules are those of a run (`trainer.schedule`,
-`trainer.gate`); forward, backward and AdamW are `gpt2.cpp`, which is compiled first. That needs g++ and a CPU
-with AMX; gradients are checked against PyTorch's before anything is trained. A run ends as its preset says.
+The data, their order and offsets, the updates and the schedules are those of a run (`trainer.pacing`);
+forward, backward and AdamW are `gpt2.cpp`, which is compiled first. That needs g++ and a CPU with AMX;
+gradients are checked against PyTorch's before anything is trained. A run ends as its preset says.
 One line of JSON a run; --log tells every removal and evaluation as well.
 
 Tokens are those trained on, padding not counted; those of probes count, too, at a third, as a pass forward
@@ -27,12 +27,13 @@ import numpy as np
 import torch
 
 from benchmarks.adaptive import SCHEDULES
-from trainer import gate, presets, schedule
+from trainer import presets
 from trainer.config import GATED
 from trainer.events import At, StageEntered
 from trainer.methods.stepwise import remove
+from trainer.pacing import gate, schedule
+from trainer.pacing.schedule import Progress
 from trainer.parts import assemble
-from trainer.schedule import Progress
 from trainer.seeds import Order, generator
 
 FLAGS = ("-O3", "-march=sapphirerapids", "-ffast-math", "-fno-finite-math-only", "-shared", "-fPIC", "-w")
@@ -115,7 +116,7 @@ class Lean:
         return batch.tokens
 
     def right(self, split: str, count: int) -> float:
-        """As `trainer.probe`, and as greedy decoding where no CoT is left."""
+        """As `trainer.answering.probe`, and as greedy decoding where no CoT is left."""
         examples = self.parts.splits[split][:count]
         right = 0
         for start in range(0, len(examples), self.config.eval.examples):

@@ -155,7 +155,7 @@ def trainer(cell: Cell, job: dict[str, Any], folder: Path) -> Timed:
     from trainer import config as configuration
     from trainer.data import layout
     from trainer.methods.stepwise import IGNORED, remove
-    from trainer.model import build_model
+    from trainer.models.model import build_model
     from trainer.parts import load_task
     from trainer.pretrained import read_tokenizer, silence
 

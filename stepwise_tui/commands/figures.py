@@ -110,8 +110,8 @@ def thoughts(
         if save is not None:
             picture.check(save)
         from stepwise_tui.render import screen, thoughts
-        from trainer import inspection
         from trainer.analysis import measure_thoughts
+        from trainer.asking import inspection
 
         loaded = inspection.open_checkpoint(run, checkpoint, out)
         found = measure_thoughts.measure(loaded, limit, example or [1], output.progress)

@@ -88,7 +88,7 @@ def evaluate(
     with explained():
         if few_shot is None:
             _refuse("only with --few-shot", {"--no-cot": no_cot, "--seed": seed, "--endpoint": endpoint})
-            from trainer import inspection
+            from trainer.asking import inspection
 
             loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset)
             for caveat in inspection.caveats(loaded):
@@ -103,7 +103,8 @@ def evaluate(
             )
             if (data is None) == (preset is None):
                 raise ValueError("--few-shot takes its examples from one of --data FILE and --preset NAME")
-            from trainer import inspection, presets, prompting
+            from trainer import presets
+            from trainer.asking import inspection, prompting
 
             config = None if preset is None else presets.resolve(preset)
             if config is not None:
@@ -160,7 +161,7 @@ def export(
 ) -> None:
     """Write a model as a plain Hugging Face folder."""
     with explained():
-        from trainer import export
+        from trainer.exporting import export
 
         caveats = export.export(run, to, id=checkpoint, out=out, base=base, preset=preset, numbers=metrics)
         for caveat in caveats:

@@ -30,8 +30,10 @@ def rescue(
     """Bring a lost run back: from its last healthy stage, on a new branch, more slowly."""
     with explained():
         from stepwise_tui import detached, session
-        from trainer import checkpoint, journal, presets, runs
+        from trainer import presets, runs
         from trainer.analysis.rescue import rescue as find
+        from trainer.record import journal
+        from trainer.saving import checkpoint
 
         folder = runs.find(run, out)
         if (found := runs.lives(folder)) is not None:

@@ -18,12 +18,11 @@ from stepwise_tui.text import DASH, accuracy, duration
 from stepwise_tui.timeline import Happening
 from stepwise_tui.words import BY_CAUSE, words
 from trainer import config as configuration
-from trainer import journal, presets, runs
+from trainer import presets, runs
 from trainer.analysis import recovery
 from trainer.analysis.compare import live_line, shown
 from trainer.analysis.recovery import Entry
 from trainer.config import Config
-from trainer.digest import LINES, Digest
 from trainer.events import (
     ChatAnswered,
     Evaluated,
@@ -38,6 +37,8 @@ from trainer.events import (
     decoded,
 )
 from trainer.files import replace_text
+from trainer.record import journal
+from trainer.record.digest import LINES, Digest
 from trainer.runs import ENDED, RunRow
 
 FOLDER, PAGE = "report", "index.html"

@@ -18,7 +18,7 @@ from trainer import config as configuration
 from trainer.config import ConfigError
 from trainer.control import CommandError, describe_rollback, parse
 from trainer.events import CheckpointSaved
-from trainer.lineage import CheckpointRef
+from trainer.record.lineage import CheckpointRef
 
 Leaving = Literal["stop", "leave", "stay"]
 

@@ -20,7 +20,7 @@ from stepwise_tui.screens.page import Page
 from stepwise_tui.text import clean, clip, clock
 from stepwise_tui.themes import theme_style
 from stepwise_tui.timeline import Happening
-from trainer.lineage import CheckpointRef, Fork
+from trainer.record.lineage import CheckpointRef, Fork
 
 DEEPEST = 6
 """Branches of branches that are set in further than those they hang on."""

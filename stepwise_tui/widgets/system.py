@@ -14,7 +14,7 @@ from stepwise_tui.text import clean, clip, duration, short
 from stepwise_tui.widgets import lines
 from stepwise_tui.widgets.readouts import same
 from trainer.events import Gpu, RunState
-from trainer.room import gigabytes
+from trainer.saving.room import gigabytes
 
 GIB = 1024**3
 IDLE, FULL, HOT = 10.0, 0.95, 88.0

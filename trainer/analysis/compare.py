@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainer import journal, presets, runs
+from trainer import presets, runs
 from trainer.config import Config, ConfigError
 from trainer.events import (
     CommandAcknowledged,
@@ -26,6 +26,7 @@ from trainer.events import (
     RunStarted,
     RunState,
 )
+from trainer.record import journal
 
 LEARNT_FROM = ("data", "model", "method", "schedule", "optim")
 """The sections that decide what is learnt; runs that agree in them are seeds of one configuration."""

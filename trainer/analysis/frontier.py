@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer import lineage
 from trainer.analysis.compare import Place, live_line
 from trainer.events import Event, StageEntered
 from trainer.files import replace_text
+from trainer.record import lineage
 
 FILE = "frontier.json"
 """In the run's folder: what was measured last, for `paper`."""

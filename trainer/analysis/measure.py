@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trainer import checkpoint, inspection, journal
 from trainer.analysis.frontier import Candidate, Point, candidates
-from trainer.checkpoint import CheckpointError
-from trainer.evaluate import evaluate
+from trainer.answering.evaluate import evaluate
+from trainer.answering.speed import ONE_BY_ONE, one_at_a_time
+from trainer.asking import inspection
 from trainer.events import CheckpointRemoved, CheckpointSaved, RolledBack, StageEntered
-from trainer.speed import ONE_BY_ONE, one_at_a_time
+from trainer.record import journal
+from trainer.saving import checkpoint
+from trainer.saving.checkpoint import CheckpointError
 
 TOLD = journal.of(CheckpointSaved, CheckpointRemoved, RolledBack, StageEntered)
 

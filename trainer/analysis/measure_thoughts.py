@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from trainer import graph
 from trainer.analysis import thoughts
 from trainer.analysis.thoughts import Forced, Path, Thoughts, Tree
-from trainer.data import layout
+from trainer.answering.evaluate import CHUNK, answer_room, answer_text, questions, true_answers
+from trainer.asking.inspection import Loaded
+from trainer.data import graph, layout
 from trainer.data import tokenizer as vocabulary
-from trainer.decode import inference
-from trainer.evaluate import CHUNK, answer_room, answer_text, questions, true_answers
-from trainer.inspection import Loaded
 from trainer.methods.base import Examples, Model
 from trainer.methods.coconut import Coconut
-from trainer.thinking import read_rows
+from trainer.methods.decode import inference
+from trainer.methods.thinking import read_rows
 
 SAYS = " Every"
 """How a step begins whose node is not the one asked about."""

@@ -11,9 +11,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from trainer import journal
 from trainer.analysis.compare import BEFORE_ALL, Place, live_line
 from trainer.events import NAMES, At, Evaluated, Metrics, RolledBack
+from trainer.record import journal
 
 CSV_FILE = "metrics.csv"
 TENSORBOARD_FOLDER = "tensorboard"

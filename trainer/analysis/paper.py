@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainer import journal, presets, runs
+from trainer import presets, runs
 from trainer.analysis import frontier, published
 from trainer.analysis import published_coconut as coconut
 from trainer.analysis.compare import LEARNT_FROM, shown, steered
 from trainer.analysis.published import Dataset, Row
 from trainer.config import LATENT, Config, ConfigError, DataConfig, ModelConfig
 from trainer.events import CommandAcknowledged, Evaluated, Event, RunFinished, RunStarted
+from trainer.record import journal
 
 NOT_COMPARED = {
     "data.train_file", "data.valid_file", "data.test_file",  # where the data lie

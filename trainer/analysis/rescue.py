@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from trainer import config as configuration
-from trainer import schedule
-from trainer.automaton import Around, typed
 from trainer.config import Config
 from trainer.events import At, DipMeasured, Evaluated, Event, RunStarted, SettingChanged
-from trainer.lineage import CheckpointRef, Lineage, replay
-from trainer.watch import Watch, watch
+from trainer.pacing import schedule
+from trainer.record.lineage import CheckpointRef, Lineage, replay
+from trainer.watching.automaton import Around, typed
+from trainer.watching.watch import Watch, watch
 
 SLOWER = 2
 """So many times as long as before a stage is given at least."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from trainer.config import LATENT, Config, MethodConfig
-from trainer.schedule import offset_distribution
+from trainer.pacing.schedule import offset_distribution
 
 RAREST = 0.0005
 """Offsets less probable than this are not listed."""

@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from trainer import journal
 from trainer.data.files import Contents
 from trainer.data.layout import format_line
 from trainer.events import Event, RunStarted, Source
+from trainer.record import journal
 
 
 def source(split: str, contents: Contents) -> Source:

@@ -140,8 +140,9 @@ class Decoded:
     """What the model wrote to each question. cot, answer: token ids, without EOS and ####.
 
     tokens: how many were generated in all, a continuous thought counting as one. seconds: wall time of the
-    whole call. foretold: rows that a pass over the true ones told, without decoding (trainer/foretelling.py).
-    disagreed: of those that were decoded all the same, how many came out otherwise.
+    whole call. foretold: rows that a pass over the true ones told, without decoding
+    (`trainer.answering.foretelling`). disagreed: of those that were decoded all the same, how many came out
+    otherwise.
     """
 
     cot: list[list[int]]

@@ -4,9 +4,9 @@
 
 At stage k the first k steps of a CoT are gone and k·c thoughts stand for them, also where there are fewer
 steps. Beyond `max_latent_stage` all steps are gone, and the thoughts stay as many. The input at a thought is
-the last hidden state before it (`trainer.thinking`); the loss is on what follows the thoughts. Source:
-"Training Large Language Models to Reason in a Continuous Latent Space" (arXiv 2412.06769), section 3, and its
-code. The layout is that of all methods here (`trainer.data.layout`), with EOS for Coconut's line breaks.
+the last hidden state before it (`thinking`); the loss is on what follows the thoughts. Source: "Training
+Large Language Models to Reason in a Continuous Latent Space" (arXiv 2412.06769), section 3, and its code. The
+layout is that of all methods here (`trainer.data.layout`), with EOS for Coconut's line breaks.
 
 Ablations (section 4): `pause` puts a token's own embedding there, `no_thought` nothing, not even the markers;
 without `curriculum` the last stage is there from the start.
@@ -24,11 +24,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trainer.config import MethodConfig
-from trainer.cross_entropy import IGNORED, plain_head
-from trainer.decode import greedy
 from trainer.methods import losses, tokens
 from trainer.methods.base import Batch, Decoded, Examples, Losses, Model
-from trainer.thinking import Seen, Thinker, read_rows
+from trainer.methods.cross_entropy import IGNORED, plain_head
+from trainer.methods.decode import greedy
+from trainer.methods.thinking import Seen, Thinker, read_rows
 
 NEEDED = ("inputs_embeds", "past_key_values")
 """What a model must take to be fed its own thoughts."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.cross_entropy import IGNORED, linear_cross_entropy
 from trainer.methods.base import Batch, Losses
+from trainer.methods.cross_entropy import IGNORED, linear_cross_entropy
 
 
 def of_hidden(hidden_BLD: Tensor, head_VD: Tensor, batch: Batch, labels: Tensor | None) -> Losses:

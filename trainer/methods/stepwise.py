@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trainer.config import MethodConfig
-from trainer.cross_entropy import IGNORED, lead, plain_head
-from trainer.decode import greedy, split_answer
 from trainer.methods import losses, tokens
 from trainer.methods.base import Batch, Decoded, Examples, Losses, Model
-from trainer.schedule import offset_distribution
+from trainer.methods.cross_entropy import IGNORED, lead, plain_head
+from trainer.methods.decode import greedy, split_answer
+from trainer.pacing.schedule import offset_distribution
 
 
 class Stepwise:

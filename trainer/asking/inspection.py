@@ -1,0 +1,335 @@
+"""Looking into models without a run: open one, measure it, ask it."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from trainer import methods, presets, runs
+from trainer.answering.evaluate import evaluate
+from trainer.answering.report import Report
+from trainer.answering.speed import ONE_BY_ONE, one_at_a_time
+from trainer.asking.chat import answer_question
+from trainer.computing.compute import Compute
+from trainer.config import Config, MethodConfig
+from trainer.control import ONE_WAY, THOUGHTLESS
+from trainer.data import NotUnderstood, Task, files, load_task, sources
+from trainer.data.layout import Line, encode_lines, separator_id
+from trainer.data.typed import Typed
+from trainer.events import At, ChatAnswered, Split
+from trainer.methods.base import Examples
+from trainer.models import official, origin
+from trainer.models.model import resolve_device
+from trainer.models.origin import Origin
+from trainer.parts import Parts, assemble
+from trainer.saving import checkpoint
+from trainer.saving.checkpoint import CheckpointError
+
+SHOWN_PROBLEMS = 5
+FOREIGN_ROOM = 800
+"""New tokens that a model of unknown training may write (official code's default)."""
+
+
+class InspectionError(ValueError):
+    """A request that cannot be met; the message says what is allowed."""
+
+
+class DamagedError(ValueError):
+    """A checkpoint whose files are not what was saved; the message names the others of its run."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory, in evaluation mode, with its task and method.
+
+    id: of a run's checkpoint, else the folder. config: of its run, or the preset whose task it is
+    given; None where it has neither, and questions are put as they are typed. origin: where an exported
+    folder comes from. staged: whether it is known how it was trained, so that `at` tells its stage.
+    compute: how it was trained, which is how it is asked.
+    """
+
+    id: str
+    at: At
+    parts: Parts
+    config: Config | None = None
+    origin: Origin | None = None
+    staged: bool = True
+    compute: Compute = field(default_factory=Compute)
+
+
+def open_checkpoint(
+    run_or_folder: str, id: str | None, out: Path, *, base: str | None = None, preset: str | None = None
+) -> Loaded:
+    """Open a run's checkpoint (the last, if `id` is None), a checkpoint's folder, or a model without a run.
+
+    A model without a run is a Hugging Face folder, one that `stepwise export` made, or a checkpoint of an
+    official code, which takes architecture and tokenizer from `base`. preset: the task of such a model.
+
+    Raises `RunsError` when there is nothing of that name, `InspectionError` for what does not go together,
+    `DamagedError` when a checkpoint is not what was saved, and what `official.load` and `parts.assemble`
+    raise.
+    """
+    folder = Path(run_or_folder).expanduser()
+    if not runs.is_run(folder) and (official.is_model(folder) or official.is_official(folder)):
+        if id is not None:
+            raise InspectionError(f"--checkpoint {id}: {folder} is one model and no run")
+        return _open_folder(folder, base, preset)
+    path = _find(run_or_folder, id, out)
+    for option, value in (("--base", base), ("--preset", preset)):
+        if value is not None:
+            raise InspectionError(f"{option} {value}: {path} is a run's checkpoint, which knows its own")
+    return _open_run(path)
+
+
+def _open_run(path: Path) -> Loaded:
+    run = path.parent.parent
+    try:
+        checkpoint.verify(path)
+        state = checkpoint.load_state(path)
+    except CheckpointError as error:
+        raise DamagedError(f"{error}. {_others(run, path.name)}") from None
+    # Whatever it was trained on, it is looked at on what this machine has.
+    config = presets.configure(run / runs.CONFIG_FILE, device="auto")
+    model = checkpoint.model_folder(path)
+    try:
+        parts = assemble(config, model, sources.of_run(run), training=False)
+    except files.DataError as error:
+        way_out = f"without them its model still answers: stepwise chat {model}"
+        raise InspectionError(f"{error}; {way_out}") from None
+    parts.model.eval()
+    at = At(
+        step=state.step,
+        branch=state.branch,
+        stage=state.stage,
+        scheduled=state.scheduled,
+        removed=parts.method.removed(state.scheduled),
+    )
+    return Loaded(path.name, at, parts, config, compute=state.compute)
+
+
+def _open_folder(folder: Path, base: str | None, preset: str | None) -> Loaded:
+    """A model without a run, and without its training data."""
+    config, known = origin.read(folder)
+    if config is not None and preset is not None:
+        raise InspectionError(f"--preset {preset}: {folder} knows its task already ({origin.CONFIG_FILE})")
+    if preset is not None:
+        config = presets.resolve(preset)
+    model, tokenizer = official.load(folder, base)
+    device = resolve_device("auto")
+    # Multiplication understands what is typed; of text a task knows only the examples, which are not here.
+    makes_its_own = config is not None and config.data.task == "multiplication"
+    task: Task = load_task(config) if config is not None and makes_its_own else Typed()
+    method = MethodConfig(name="explicit_cot") if known is None or config is None else config.method
+    parts = Parts(
+        device=device,
+        task=task,
+        tokenizer=tokenizer,
+        splits={},
+        model=model.to(device).eval(),
+        method=methods.build(method, tokenizer, _stand_in(known), separator_id(tokenizer)),
+        room=known.room if known else FOREIGN_ROOM,
+    )
+    name = str(folder)
+    if known is None:
+        return Loaded(name, At(), parts, config, staged=False)
+    at = At(known.step, known.branch, known.stage, known.scheduled, known.removed)
+    return Loaded(name, at, parts, config, known)
+
+
+def _stand_in(known: Origin | None) -> Examples:
+    """One row in the place of training data that are not here: a method asks them for the longest CoT, in
+    tokens and in steps."""
+    cot = known.longest_cot if known else 0
+    steps = known.longest_steps if known else 1
+    return Examples(
+        torch.zeros(1, cot + 3, dtype=torch.int32),
+        torch.tensor([1]),
+        torch.tensor([cot]),
+        torch.tensor([cot + 3]),
+        torch.tensor([[*range(1, steps), cot]]),
+    )
+
+
+def evaluate_checkpoint(
+    loaded: Loaded,
+    *,
+    data: Path | None = None,
+    split: Split = "test",
+    limit: int | None = None,
+    explicit: bool = False,
+) -> Report:
+    """Measure on a held-out split, or on the examples of a file.
+
+    limit: at most so many examples, the first. explicit: with all of the CoT, of a model that answers both
+    ways. Raises `InspectionError` for a file with bad lines, a model that answers one way only, and one
+    without a task of its own where no file is given, and what reading the data raises.
+    """
+    parts, scheduled = loaded.parts, loaded.at.scheduled
+    check_explicit(loaded, explicit)
+    examples = _split(loaded, split) if data is None else read_examples(data, parts)
+    if limit is not None:
+        examples = examples[:limit]
+    method, model = parts.method, parts.model
+    with loaded.compute.autocast(parts.device):
+        result = evaluate(method, model, examples, scheduled, parts.tokenizer, explicit=explicit)
+        assert result is not None  # nobody interrupts it
+        timing = one_at_a_time(method, model, examples[:ONE_BY_ONE], scheduled, explicit=explicit)
+    return Report(
+        accuracy=result.accuracy,
+        token_accuracy=result.token_accuracy,
+        cot_match=result.cot_match if loaded.staged else None,
+        cot_tokens=result.cot_tokens,
+        generated_tokens=result.generated_tokens,
+        examples_per_second=result.n / result.seconds,
+        examples_per_second_batch1=timing.per_second,
+        speed=timing.relative,
+        n=result.n,
+        split=split if data is None else None,
+        checkpoint=loaded.id,
+        stage=loaded.at.stage if loaded.staged else None,
+    )
+
+
+def caveats(loaded: Loaded) -> list[str]:
+    """What a person should know before believing what this model is measured or asked for."""
+    changed = loaded.parts.changed
+    found = [f"{changed}: what it has learnt may be among what is held out now"] if changed else []
+    if not loaded.staged and (caveat := official.caveat(loaded.parts.tokenizer)):
+        found.append(caveat)
+    return found
+
+
+def check_explicit(loaded: Loaded, explicit: bool) -> None:
+    """Raise `InspectionError` where all of the CoT is asked for of a model that answers one way only."""
+    if explicit and not loaded.parts.method.answers_both_ways:
+        raise InspectionError(f"--explicit: {ONE_WAY}")
+
+
+def greeting(loaded: Loaded) -> str:
+    """What is asked here, and how."""
+    parts = loaded.parts
+    what = f"a {parts.model.config.model_type} model, nobody knows how far its CoT is removed"
+    if loaded.staged:
+        what = parts.method.describe(loaded.at.stage)
+    how = ""
+    try:
+        parts.task.understand("")
+    except NotUnderstood as reason:
+        how = str(reason).removeprefix("There was no question.").strip()
+    return f"{loaded.id}, {what}. {how}"
+
+
+def check_thoughts(loaded: Loaded, thoughts: int | None) -> None:
+    """Raise `InspectionError` where a model without thoughts is told how many to think."""
+    if thoughts is not None and not loaded.parts.method.thinks:
+        raise InspectionError(f"--thoughts: {THOUGHTLESS}")
+
+
+def ask(loaded: Loaded, text: str, *, explicit: bool = False, thoughts: int | None = None) -> ChatAnswered:
+    """One question as a person types it, answered by the model. explicit: with all of its CoT. thoughts:
+    after so many; None for as many as at its stage."""
+    with loaded.compute.autocast(loaded.parts.device):
+        turn = answer_question(
+            loaded.parts,
+            loaded.at.scheduled,
+            text,
+            id="",
+            at=loaded.at,
+            explicit=explicit,
+            thoughts=thoughts,
+        )
+    return replace(turn, checkpoint=loaded.id)
+
+
+def read_lines(file: Path) -> list[Line]:
+    """The examples of a file. Raises `InspectionError` for bad lines, and what `files.read` raises."""
+    contents = files.read(file)
+    _complain([str(broken) for broken in contents.broken])
+    return contents.lines
+
+
+def read_examples(file: Path, parts: Parts) -> Examples:
+    """The examples of a file, tokenised.
+
+    Raises `InspectionError` with the bad lines, their numbers and what is wrong with them, and what
+    `files.read` raises.
+    """
+    contents = files.read(file)
+    positions = parts.model.config.max_position_embeddings
+    problems = {broken.line: str(broken) for broken in contents.broken}
+    lines = [parts.task.tidied(line) for line in contents.lines]
+    try:
+        examples = encode_lines(lines, parts.tokenizer)
+    except ValueError:
+        examples = None
+    if examples is None or (len(examples) and parts.method.positions(examples) > positions):
+        for number, line in zip(contents.numbers, lines, strict=True):
+            try:
+                length = parts.method.positions(encode_lines([line], parts.tokenizer))
+                if length > positions:
+                    raise InspectionError(
+                        f"{length} tokens are more than the {positions} positions this model has"
+                    )
+            except ValueError as error:
+                problems[number] = f"{file}, line {number}: {error}"
+    _complain([problems[number] for number in sorted(problems)])
+    assert examples is not None
+    return examples
+
+
+def _complain(problems: list[str]) -> None:
+    """Raise for the first of these, and the number of the others."""
+    if problems:
+        more = len(problems) - SHOWN_PROBLEMS
+        tail = [f"and {more} more bad lines"] if more > 0 else []
+        raise InspectionError("\n".join(problems[:SHOWN_PROBLEMS] + tail))
+
+
+def _split(loaded: Loaded, split: Split) -> Examples:
+    """A held-out split of the model's task."""
+    parts, config = loaded.parts, loaded.config
+    if split in parts.splits:
+        return parts.splits[split]
+    if config is None:
+        raise InspectionError(
+            f"{loaded.id} is a model without a run; --data FILE or --preset NAME says what to measure it on"
+        )
+    if config.data.train_file is not None:
+        raise InspectionError(
+            f"{loaded.id} comes without its data, {config.data.train_file}; --data FILE says what to measure "
+            "it on"
+        )
+    sizes = {"valid": config.data.valid, "test": config.data.test}
+    return load_task(config).splits(sizes, config.seed, parts.tokenizer)[split]
+
+
+def _find(run_or_folder: str, id: str | None, out: Path) -> Path:
+    folder = Path(run_or_folder).expanduser()
+    if id is None and folder.resolve().parent.name == checkpoint.FOLDER:
+        path = folder.resolve()
+        if not runs.is_run(path.parent.parent):
+            raise InspectionError(f"{folder}: the {runs.CONFIG_FILE} of its run is missing, two folders up")
+        return path
+    run = runs.find(run_or_folder, out)
+    ids = [ref.id for ref in checkpoint.list_checkpoints(run)]
+    if not ids:
+        if any((run / checkpoint.FOLDER).glob("b*")):
+            raise InspectionError(f"{run}: its checkpoints cannot be read; another version wrote them")
+        raise InspectionError(f"{run} has no checkpoint yet")
+    if id is None:
+        return run / checkpoint.FOLDER / ids[-1]
+    if id not in ids:
+        near = difflib.get_close_matches(id, ids, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InspectionError(f"{run.name} has no checkpoint {id!r}; {hint}it has {', '.join(ids)}")
+    return run / checkpoint.FOLDER / id
+
+
+def _others(run: Path, id: str) -> str:
+    others = [ref.id for ref in checkpoint.list_checkpoints(run) if ref.id != id]
+    return f"The others are {', '.join(others)}" if others else "There is no other"

@@ -1,0 +1,116 @@
+"""How steps shall be computed on this machine: by rule where one will do, by measurement where not.
+
+Measured at a run's first start only; from then on its checkpoints say (`Compute`).
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from trainer.computing.compute import Compute, Path, Precision
+from trainer.computing.passes import Passes
+from trainer.config import ComputeConfig
+from trainer.methods.base import Batch, Method, Model
+
+TRIALS = 5
+"""Timed passes of each candidate, after one that is not counted."""
+LONG_SECONDS = 1.0
+"""A pass that takes so long is a large model's, which all cores serve well."""
+WIDE = 128
+"""Width from which a CPU's bf16 units pay: at 64 a step takes as long as in fp32 (docs/log.md)."""
+GAIN = 1.1
+"""How much faster than the default something must prove to be taken."""
+CLOSE = 0.1
+"""How far its loss may be from the default's, by rounding and other dropout; further off it is wrong."""
+
+
+class Trial(NamedTuple):
+    """seconds: of a pass forward and backward. loss: of the last."""
+
+    seconds: float
+    loss: float
+
+
+def precision(device: torch.device, width: int) -> Precision:
+    """The precision whose units a device has, where a model of that width gains by them.
+
+    By rule, not by measurement: a seed shall give the same numbers on the same machine.
+    """
+    if device.type == "cuda":
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has = torch.cpu._is_amx_tile_supported() and width >= WIDE
+    return "bfloat16" if has else "float32"
+
+
+def choose(
+    config: ComputeConfig, device: torch.device, method: Method, model: Model, batch: Batch
+) -> tuple[Compute, str]:
+    """What a run computes with from its first step on, and why, as a sentence. batch: to try on.
+
+    Trying runs forward and backward and throws the gradients away: no weight and no random number changes.
+    """
+    wanted = config.precision
+    width = model.config.hidden_size
+    if wanted == "auto":
+        wanted = "bfloat16" if model.dtype == torch.bfloat16 else precision(device, width)
+    path: Path = "eager" if config.path == "auto" else config.path
+    threads = config.threads or torch.get_num_threads()
+    chosen = Compute(path, wanted, threads, config.parts)
+    given = config.threads is not None or "OMP_NUM_THREADS" in os.environ
+    others: list[Compute] = []
+    if device.type == "cuda" and config.path == "auto" and method.one_pass:
+        others = [replace(chosen, path="graphs"), replace(chosen, path="compiled")]
+    elif device.type == "cpu" and not given and threads > 1:
+        others = [replace(chosen, threads=n) for n in dict.fromkeys((threads // 2, 1))]
+    if not others:
+        return chosen, f"computed in {chosen}"
+    return _fastest(chosen, others, lambda compute: _try(compute, method, model, batch))
+
+
+def _fastest(
+    default: Compute, others: list[Compute], tried: Callable[[Compute], Trial]
+) -> tuple[Compute, str]:
+    best, (least, loss) = default, tried(default)
+    if default.path == "eager" and least > LONG_SECONDS and default.threads > 1:
+        return default, f"computed in {default}: {least:.1f} s a pass"
+    told = [f"{least * 1e3:.1f} ms a pass"]
+    for other in others:
+        name = other.path if other.path != default.path else f"with {other.threads}"
+        try:
+            trial = tried(other)
+        except Exception as error:  # whatever a compiler or a driver may raise: then it is not taken
+            told.append(f"{name} failed ({type(error).__name__})")
+            continue
+        if not abs(trial.loss - loss) <= CLOSE * loss:
+            told.append(f"{name} failed (its loss is {trial.loss:.3g}, not {loss:.3g})")
+            continue
+        told.append(f"{name} {trial.seconds * 1e3:.1f}")
+        if trial.seconds * GAIN < least:
+            best, least = other, trial.seconds
+    return best, f"computed in {best}; tried: {default.path} with {default.threads} {', '.join(told)}"
+
+
+def _try(compute: Compute, method: Method, model: Model, batch: Batch) -> Trial:
+    before = torch.get_num_threads()
+    torch.set_num_threads(compute.threads)
+    passes = Passes(method, model, compute)
+    times, loss = [], float("nan")
+    try:
+        for _ in range(TRIALS + 1):
+            started = time.perf_counter()
+            loss = passes(batch, 1.0).mean.item()  # waits for the device
+            times.append(time.perf_counter() - started)
+            if times[-1] > LONG_SECONDS and compute.path == "eager":
+                break
+    finally:
+        passes.clear()
+        torch.set_num_threads(before)
+    return Trial(statistics.median(times[1:] or times), loss)

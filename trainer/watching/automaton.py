@@ -1,0 +1,198 @@
+"""What the watch does by itself in mode `auto`: ordinary commands, each with its reason. A pure fold.
+
+In a dip it holds the schedule, waits, and lets it go on when accuracy is back. Where waiting does not help,
+or where more than one stage was entered since all was well, it rolls back to the first of these and waits
+there; each further time, until all is well again, one stage further, with half the learning rate. Where
+updates blow up it goes back before that and changes what did it: the setting that was changed shortly before,
+else the learning rate, which it halves. It rolls back `watch.rollbacks` times in a run's life, whatever
+branch; then it only tells.
+
+A person's hold, release, advance, roll back or setting stands: the automaton does nothing for `STANDS_DOWN`
+evaluations, and a hold that a person gave or took back is not its own any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from trainer.config import GATED, Config
+from trainer.events import At, Evaluated, Metrics
+from trainer.pacing import schedule
+from trainer.record.lineage import Lineage
+from trainer.watching.dips import Dips
+
+SOURCE = "watch"
+"""Who gave these commands, in the journal."""
+STANDS_DOWN = 12
+"""Evaluations for which it leaves a run to the person who did something."""
+STEERING = ("hold", "release", "advance", "rollback", "set")
+"""Commands of a person that it stands down for."""
+SETTINGS = ("schedule.", "optim.", "method.")
+"""Settings of a person that it stands down for."""
+HOLDS = 3
+"""A dip that lasts a third of `watch.patience` is given time: most that end by themselves are shorter."""
+SETTLED = 0.9
+"""Of what is asked for: from there on it gives its hold back."""
+GAIN = 0.02
+"""Of all examples: a dip whose evaluations have not become so much better of late is not ending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A command, and why."""
+
+    text: str
+    reason: str
+
+
+class Around(NamedTuple):
+    """What a decision may look at besides events. held: whether anyone holds the schedule."""
+
+    config: Config
+    lineage: Lineage
+    held: bool
+    stages: int
+    steps_per_epoch: int
+
+    def smoothing_began(self, event: Metrics) -> bool:
+        """Whether pretraining ended in these steps, and random offsets began."""
+        pretrain = schedule.pace(self.config.schedule, self.steps_per_epoch).pretrain
+        return self.stages > 0 and pretrain > 0 and event.at.step - event.steps <= pretrain < event.at.step
+
+    def goes_on(self, at: At) -> str:
+        """What the schedule does if nobody does anything."""
+        if at.stage >= self.stages:
+            return "nothing is left to remove"
+        if self.held:
+            return "the schedule is held"
+        if self.config.schedule.kind in GATED:
+            return "the schedule waits for probes, but not for ever"
+        return "the schedule goes on removing tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Automaton:
+    """acts: commands given so far. rollbacks: those that rolled back; depth: of them, since all was well.
+
+    holding: whether it holds the schedule. waited: evaluations that it has waited in this dip, held.
+    stands_down: evaluations that are left to a person. wanted: commands to be given before the next step.
+    """
+
+    acts: int = 0
+    rollbacks: int = 0
+    depth: int = 0
+    holding: bool = False
+    waited: int = 0
+    stands_down: int = 0
+    wanted: tuple[Act, ...] = ()
+
+    def may_roll_back(self, around: Around) -> bool:
+        """Whether it has any left."""
+        return self.rollbacks < around.config.watch.rollbacks
+
+
+def stand_down(automaton: Automaton, name: str, key: str) -> Automaton:
+    """After a person's command; key: of a setting."""
+    if name not in STEERING or (name == "set" and not key.startswith(SETTINGS)):
+        return automaton
+    holding = automaton.holding and name not in ("hold", "release")
+    return replace(automaton, holding=holding, waited=0, stands_down=STANDS_DOWN, wanted=())
+
+
+def consider(automaton: Automaton, dips: Dips, event: Evaluated, around: Around) -> Automaton:
+    """After an evaluation on the validation split, which `dips` has taken in."""
+    if automaton.stands_down:
+        return replace(automaton, stands_down=automaton.stands_down - 1)
+    if automaton.wanted:
+        return automaton
+    at, patience = event.at, around.config.watch.patience
+    if not dips.low:
+        return _go_on(replace(automaton, waited=0), dips, event)
+    waits = around.held or at.stage >= around.stages
+    automaton = replace(automaton, waited=automaton.waited + 1 if waits else 0)
+    told = f"accuracy {dips.healthy:.2f} → {event.accuracy:.2f} for {dips.low} evaluations"
+    first = at.stage if dips.entered is None else dips.entered
+    if dips.low >= patience and not dips.improves(patience, GAIN) and automaton.may_roll_back(around):
+        if at.stage > first:
+            return _roll_back(automaton, first, f"{told}, through {at.stage - first + 1} stages", at, around)
+        if automaton.waited >= patience:
+            return _roll_back(automaton, first, f"{told}; waiting has not helped", at, around)
+    if dips.low >= max(1, patience // HOLDS) and not waits:
+        return replace(automaton, holding=True, wanted=(Act("hold", f"{told}; it is given time"),))
+    return automaton
+
+
+def ruined(
+    automaton: Automaton, sound: int, change: tuple[str, Any], why: str, at: At, around: Around
+) -> Automaton:
+    """Updates blow up: back to the last stage entered by step `sound`. change: a setting and its value."""
+    entries = [c for c in around.lineage.past(at.branch) if c.is_entry and c.step <= sound]
+    if not entries or not automaton.may_roll_back(around):
+        return automaton
+    key, value = change
+    acts = (Act(f"set {key} {typed(value)}", why), Act(f"rollback {entries[-1].id}", why))
+    return _rolled(automaton, acts)
+
+
+def plan(automaton: Automaton, dips: Dips, at: At, around: Around) -> str:
+    """What it will do next, and when; "" where nothing is to be done."""
+    patience = around.config.watch.patience
+    left = around.config.watch.rollbacks - automaton.rollbacks
+    if not dips.low and not automaton.holding:
+        return ""
+    if automaton.stands_down:
+        return f"leaves it to you for {automaton.stands_down} evaluations"
+    wanted = SETTLED * dips.wanted if automaton.holding else around.config.watch.recovered * dips.wanted
+    waits = f"waits for accuracy {wanted:.2f}"
+    if left <= 0:
+        return f"{waits}; it has rolled back {automaton.rollbacks} times and leaves the rest to you"
+    if not dips.low:
+        return f"{waits}, then gives the schedule back"
+    rest = max(1, patience - (automaton.waited if automaton.waited else dips.low))
+    first = at.stage if dips.entered is None else dips.entered
+    target = max(0, first - automaton.depth)
+    return (
+        f"{waits}; not better after {rest} evaluations more: back to stage {target} ({left} roll backs left)"
+    )
+
+
+def _go_on(automaton: Automaton, dips: Dips, event: Evaluated) -> Automaton:
+    """No dip: give the schedule back where accuracy has settled.
+
+    The pace is left as it is: where that is too quick, the next dip is held again, for as long as it takes.
+    """
+    if not automaton.holding or event.accuracy < SETTLED * dips.healthy:
+        return automaton
+    took = event.at.step - dips.stage_step
+    back = f"accuracy is back at {event.accuracy:.2f}, {took:,} steps into this stage"
+    return replace(automaton, holding=False, depth=0, wanted=(Act("release", back),))
+
+
+def _roll_back(automaton: Automaton, first: int, why: str, at: At, around: Around) -> Automaton:
+    entry = around.lineage.entry(at.branch, max(0, first - automaton.depth))
+    if entry is None:
+        return automaton
+    hold = [] if around.held else [Act("hold", why)]
+    acts = [*hold, Act(f"rollback {entry.id}", why)]
+    if automaton.depth:
+        lr = around.config.optim.lr / 2
+        acts.insert(0, Act(f"set optim.lr {typed(lr)}", f"{why}, and a roll back had not, either"))
+    return _rolled(automaton, tuple(acts))
+
+
+def _rolled(automaton: Automaton, acts: tuple[Act, ...]) -> Automaton:
+    holding = automaton.holding or any(act.text == "hold" for act in acts)
+    return replace(
+        automaton,
+        rollbacks=automaton.rollbacks + 1,
+        depth=automaton.depth + 1,
+        holding=holding,
+        waited=0,
+        wanted=acts,
+    )
+
+
+def typed(value: Any) -> str:
+    """A value as `set` takes it."""
+    return str(value).lower() if isinstance(value, bool) or value is None else f"{value}"
