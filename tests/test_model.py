@@ -41,6 +41,13 @@ def test_from_scratch_has_the_sizes_asked_for() -> None:
     assert architecture.eos_token_id == architecture.pad_token_id == tokenizer.eos_token_id
 
 
+def test_new_weights_have_the_standard_deviation_asked_for() -> None:
+    model, _ = built(initializer_range=0.1)
+    for name, weight in model.named_parameters():
+        if weight.dim() == 2 and not name.endswith("c_proj.weight"):  # GPT-2 makes those smaller by its depth
+            assert float(weight.std()) == pytest.approx(0.1, rel=0.2), name
+
+
 def test_the_weights_are_a_function_of_the_seed() -> None:
     (first, _), (second, _) = built(), built()
     assert all(map(torch.equal, first.parameters(), second.parameters()))

@@ -131,6 +131,9 @@ class ModelConfig(Section):
     layers: Positive = Field(12, description="transformer blocks, for init = scratch")
     heads: Positive = Field(12, description="attention heads per block, for init = scratch")
     width: Positive = Field(768, description="size of the residual stream, for init = scratch")
+    initializer_range: float = Field(
+        0.02, gt=0, description="standard deviation of new weights, for init = scratch (GPT-2's: 0.02)"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability (GPT-2: 0.1 in three places)")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of weights and moments; the paper's large models have bfloat16"

@@ -182,6 +182,7 @@ def _from_scratch(config: Config, tokenizer: PreTrainedTokenizerBase, positions:
         n_layer=config.model.layers,
         n_head=config.model.heads,
         n_embd=config.model.width,
+        initializer_range=config.model.initializer_range,
         embd_pdrop=config.model.dropout,
         resid_pdrop=config.model.dropout,
         attn_pdrop=config.model.dropout,
