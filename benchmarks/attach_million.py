@@ -74,7 +74,9 @@ PATCH = """
 import hashlib, json, sys
 from pathlib import Path
 from benchmarks import long_journal
-from trainer import checkpoint, config, journal
+from trainer import config
+from trainer.record import journal
+from trainer.saving import checkpoint
 from trainer.run import Run
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 run = Run(config.changed(long_journal.CONFIG, "stop.steps", 4), folder)
