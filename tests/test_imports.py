@@ -44,6 +44,11 @@ def test_light_modules_load_without_torch() -> None:
     assert "trainer" in loaded and not {"torch", "transformers", "textual"} & loaded
 
 
+def test_the_cockpit_loads_without_torch() -> None:
+    """Whoever attaches waits for all that is loaded."""
+    assert not {"torch", "transformers"} & loaded_by("import stepwise_tui.app")
+
+
 def test_help_loads_nothing_heavy() -> None:
     heavy = {"torch", "transformers", "textual", "rich", "pydantic", "numpy", "trainer"}
     assert not heavy & loaded_by(command("--help"))

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.small_pretrained import SHARED
+from trainer import graph
 from trainer.config import ConfigError, build
-from trainer.data import NotUnderstood, Task, files, graph, load_task, prosqa
-from trainer.data.graph import Graph
+from trainer.data import NotUnderstood, Task, files, load_task, prosqa
 from trainer.data.layout import Line
+from trainer.graph import Graph
 
 PUBLISHED = SHARED / "prosqa" / "valid.json"
 

@@ -17,10 +17,11 @@ from stepwise_tui.glyphs import ASCII
 from stepwise_tui.search import search_lines, tree_lines
 from tests.test_cli import call
 from trainer import config as configuration
+from trainer import graph
 from trainer.analysis import measure_thoughts, thoughts
 from trainer.analysis.measure_thoughts import ThoughtsError
 from trainer.asking import inspection
-from trainer.data import graph, layout
+from trainer.data import layout
 from trainer.data import tokenizer as vocabulary
 from trainer.events import At, Candidate, ChatAnswered, Thought
 from trainer.run import Run

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from trainer import graph
 from trainer.analysis import thoughts
 from trainer.analysis.thoughts import Forced, Path, Thoughts, Tree
 from trainer.answering.evaluate import CHUNK, answer_room, answer_text, questions, true_answers
 from trainer.asking.inspection import Loaded
-from trainer.data import graph, layout
+from trainer.data import layout
 from trainer.data import tokenizer as vocabulary
 from trainer.methods.base import Examples, Model
 from trainer.methods.coconut import Coconut

@@ -13,8 +13,8 @@ from itertools import pairwise
 from statistics import mean
 from typing import Literal
 
-from trainer.data import graph
-from trainer.data.graph import Graph
+from trainer import graph
+from trainer.graph import Graph
 
 TOP = (1, 2, 3)
 """Of how many candidates Figure 8 adds up the probabilities."""

@@ -20,12 +20,12 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from trainer.data import graph
+from trainer import graph
 from trainer.data.files import Contents
-from trainer.data.graph import Graph
 from trainer.data.layout import Line, make_line
 from trainer.data.made import MadeTask
 from trainer.data.task import NotUnderstood, Problem
+from trainer.graph import Graph
 from trainer.seeds import derive, generator
 
 NAMES = "Alex Bob Carol Davis Eva Fae Gabriel Jack Max Oliver Polly Rex Sally Sam Stella Tom Wren".split()
