@@ -25,14 +25,14 @@ GPT2 = 124_439_808 * 4
 
 def test_the_papers_longest_run_is_told_before_it_starts() -> None:
     """149 stages of GPT-2 Small: 75 GB if all entries were kept, a quarter of it as they are."""
-    everything = needed(SaveConfig(every_stage=1), GPT2, start=0, stages=149, resets=True)
+    everything = needed(SaveConfig(every_stage=1), GPT2, 2 * GPT2, start=0, stages=149, resets=True)
     assert 75 * GB < everything.bytes < 83 * GB
-    usual = needed(SaveConfig(), GPT2, start=0, stages=149, resets=True)
+    usual = needed(SaveConfig(), GPT2, 2 * GPT2, start=0, stages=149, resets=True)
     assert usual.bytes < 21 * GB
     said = habits(SaveConfig(), usual, 640 * GB)
     assert "of each 8th before" in said and "at most 30 checkpoints, 20.4 GB; 640 GB are free" in said
     limited = SaveConfig(disk_gb=10.0)
-    assert needed(limited, GPT2, start=0, stages=149, resets=True).bytes == 10 * GB
+    assert needed(limited, GPT2, 2 * GPT2, start=0, stages=149, resets=True).bytes == 10 * GB
     assert "10 GB (save.disk_gb)" in habits(limited, usual, 640 * GB)
     assert shortage(usual, 640 * GB) is None
     assert "save.disk_gb" in (shortage(usual, 15 * GB) or "")
@@ -42,7 +42,7 @@ def test_the_papers_longest_run_is_told_before_it_starts() -> None:
 def test_no_run_keeps_more_than_was_estimated(last: int, keep: int, stages: int, every: int) -> None:
     """Entry, then timed saves with moments, stage after stage, as retention leaves them."""
     save = SaveConfig(keep=keep, stages=stages, every_stage=every)
-    expected = needed(save, 10, start=0, stages=20, resets=True)
+    expected = needed(save, 10, 20, start=0, stages=20, resets=True)
     kept: list[CheckpointRef] = []
     for stage in range(last + 1):
         for i, cause in enumerate(("stage", "time", "best", "time")):

@@ -396,6 +396,10 @@ class OptimConfig(Section):
     clip: float = Field(
         1.0, gt=0, allow_inf_nan=True, json_schema_extra=LIVE, description="largest gradient norm; inf: any"
     )
+    moments: Literal["full", "8bit"] = Field(
+        "full",
+        description="AdamW's: of model.dtype, or in 8 bits by bitsandbytes, those of embeddings in fp32",
+    )
 
     @model_validator(mode="after")
     def _whole_parts(self) -> OptimConfig:
@@ -568,6 +572,11 @@ class Config(Section):
                 f'compute.parallel = "fsdp" spreads weights, and model.lora_rank = {self.model.lora_rank} '
                 "trains adapters beside a whole model on each GPU: --set compute.parallel=ddp, or --set "
                 "model.lora_rank=0"
+            )
+        if self.compute.parallel == "fsdp" and self.optim.moments != "full":
+            raise ValueError(
+                'compute.parallel = "fsdp" spreads moments, and those in 8 bits are of whole weights: --set '
+                "compute.parallel=ddp, or --set optim.moments=full"
             )
         if self.compute.parallel == "fsdp" and self.compute.path in ("compiled", "graphs"):
             raise ValueError(

@@ -12,15 +12,13 @@ import psutil
 import torch
 from torch import Tensor
 
+from trainer.computing import moments
 from trainer.computing.sharding import blocks
 from trainer.config import Config
 from trainer.methods.base import Batch, Method, Model
 from trainer.methods.cross_entropy import LEAST_ROWS, ROWS_PER_WIDTH
 from trainer.models.model import forget_activations
 from trainer.saving.room import gigabytes
-
-MOMENTS = 2
-"""AdamW's, each as large as the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,8 @@ def least(model: Model, config: Config) -> Memory:
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     shards = config.gpus if config.compute.parallel == "fsdp" else 1
     passing = _gathered(model) if shards > 1 else 0
-    return Memory(weights // shards, trained // shards, MOMENTS * trained // shards, 0, passing)
+    kept = moments.size(model, config.optim)
+    return Memory(weights // shards, trained // shards, kept // shards, 0, passing)
 
 
 def check(model: Model, config: Config, device: torch.device) -> None:
@@ -68,6 +67,8 @@ def check(model: Model, config: Config, device: torch.device) -> None:
     ways = ["a smaller model"]
     if not config.model.lora_rank and config.compute.parallel == "ddp":
         ways.insert(0, "adapters beside weights that stay as they are by --set model.lora_rank=16")
+    if config.optim.moments == "full" and config.compute.parallel == "ddp":
+        ways.insert(0, "moments in 8 bits by --set optim.moments=8bit")
     if config.model.dtype == "float32":
         ways.insert(0, "half of it by --set model.dtype=bfloat16")
     if config.compute.parallel == "ddp" or config.gpus == 1:

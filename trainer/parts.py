@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from trainer import fitting, memory, methods
 from trainer.answering.evaluate import answer_room
+from trainer.computing import moments
 from trainer.config import Config
 from trainer.data import Task, load_task, sources
 from trainer.data.files import DataError
@@ -98,6 +99,7 @@ def assemble(
     if config.compute.activation_checkpointing:
         forget_activations(model)
     if training:
+        moments.check(config.optim)
         memory.check(model, config, device)
     if device.type == "cpu":  # elsewhere they are copied anyway
         own_memory(model)

@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 
 from trainer import status
+from trainer.computing import moments
 from trainer.computing.choosing import choose
 from trainer.computing.compute import Compute
 from trainer.computing.world import World
@@ -274,6 +275,7 @@ class Training:
         return room.needed(
             loop.config.save,
             loop.rank.bytes,
+            moments.size(loop.rank.model, loop.config.optim),
             start=method.start,
             stages=method.stages,
             resets=method.resets(previous_cot_free=False),

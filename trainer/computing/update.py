@@ -1,6 +1,6 @@
 """One optimiser step: the gradients of each part of a batch, clip, update.
 
-Nothing here waits for the device: what came out is returned as tensors on it.
+Nothing here waits for the device, but for moments in 8 bits: what came out is returned as tensors on it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainer.computing import moments
 from trainer.computing.passes import Passes
 from trainer.computing.sharding import whole
 from trainer.computing.world import World
@@ -44,8 +45,7 @@ class Updater:
     def reset(self) -> None:
         """A new optimiser, with no memory of former gradients."""
         self.updates = 0
-        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, fused=True)
+        self.optimizer = moments.adamw(self._model, self._config)
 
     @property
     def lr(self) -> float:
@@ -69,9 +69,12 @@ class Updater:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
             group["weight_decay"] = self._config.weight_decay
-        # The fused optimiser leaves the update out on the device: no one waits to look at the number.
-        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
+        if isinstance(self.optimizer, torch.optim.AdamW):
+            # The fused optimiser leaves the update out on the device: no one waits to look at the number.
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif finite:  # this does wait
+            self.optimizer.step()
         passes.clear()
         self.updates += 1
         return Applied(total, norm, finite)

@@ -287,15 +287,24 @@ def load_weights(path: Path, model: Model) -> None:
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Put the saved moments into a fresh optimiser over the same parameters; without a file, nothing."""
+    """Put the saved moments into a fresh optimiser over the same parameters; without a file, nothing.
+
+    Raises `CheckpointError` where they are not this optimiser's.
+    """
     if not (path / OPTIMIZER).exists():
         return
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Tensor | int]] = {}
     for key, value in load_file(path / OPTIMIZER).items():
         index, _, slot = key.partition(".")
-        parameter = parameters[int(index)]
-        state.setdefault(int(index), {})[slot] = spread(value, parameter) if value.ndim else value
+        slots = state.setdefault(int(index), {})
+        if value.dtype == torch.long:  # bitsandbytes counts in numbers, torch in tensors
+            slots[slot] = int(value)
+        else:
+            slots[slot] = spread(value, parameters[int(index)]) if value.ndim else value
+    full = all("exp_avg" in slots for slots in state.values())
+    if full != isinstance(optimizer, torch.optim.AdamW):
+        raise CheckpointError(f"{path}: its moments are not of the kind that optim.moments says")
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
@@ -354,9 +363,11 @@ def _on_cpu(tensor: Tensor) -> Tensor:
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    for index, slots in optimizer.state_dict()["state"].items():
-        for slot, value in slots.items():
-            yield f"{index}.{slot}", value
+    """By the number of the parameter and the slot's name; numbers as whole tensors."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(parameters):
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            yield f"{index}.{slot}", value if isinstance(value, Tensor) else torch.tensor(value)
 
 
 def _sha256(path: Path) -> str:

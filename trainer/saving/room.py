@@ -1,7 +1,7 @@
 """How much disk a run's checkpoints will take, estimated before it starts. Pure.
 
-Weights are as large as the model, and AdamW's two moments twice that. A stage's entry has no moments where
-the method resets the optimiser there: there are none yet.
+Weights are as large as the model, AdamW's moments as `trainer.computing.moments` says. A stage's entry has no
+moments where the method resets the optimiser there: there are none yet.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 from trainer.config import SaveConfig
 
-MOMENTS = 2
-"""AdamW's, each as large as what is trained."""
 GB = 10**9
 
 
@@ -27,9 +25,16 @@ class Room(NamedTuple):
 
 
 def needed(
-    save: SaveConfig, model: int, *, start: int, stages: int, resets: bool, trained: int | None = None
+    save: SaveConfig,
+    model: int,
+    moments: int,
+    *,
+    start: int,
+    stages: int,
+    resets: bool,
+    trained: int | None = None,
 ) -> Room:
-    """For a model of so many bytes, from stage `start` to `stages`.
+    """For a model of so many bytes and their moments, from stage `start` to `stages`.
 
     resets: whether the optimiser starts anew at each stage. trained: bytes of what is trained of it, beside a
     base that is kept once; None where that is all.
@@ -37,7 +42,7 @@ def needed(
     every = range(start, stages + 1)
     entries = len({s for s in every if s % save.every_stage == 0} | set(every[-save.stages :]))
     others = save.keep + 1  # the last ones, and the best
-    whole = model + MOMENTS * (model if trained is None else trained)
+    whole = model + moments
     base = 0 if trained is None else model - trained
     kept = entries * (model if resets else whole) + others * whole + whole
     least = 2 * whole
