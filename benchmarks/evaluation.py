@@ -92,7 +92,7 @@ def ours(init: Path, count: int, device: str, shortcut: bool) -> dict[str, Any]:
     assert examples.length_N.min() == examples.ids_NT.shape[1]
     for rows in (examples[:64], examples):
         started = time.perf_counter()
-        with compute.autocast(parts.device):
+        with compute.answering(parts.model):
             found = evaluate.evaluate(parts.method, parts.model, rows, 47, parts.tokenizer, shortcut=shortcut)
         seconds = (time.perf_counter() - started) / len(rows)
     assert found is not None

@@ -411,10 +411,11 @@ class Loop:
             self._emit(ChatToken(at=self.at, id=command.id, text=text, part=part))
 
         try:
-            with self.rank.compute.autocast(self.parts.device):
+            whole = self.rank.everywhere(Rank.whole)
+            with self.rank.compute.answering(whole.model):
                 turn = respond(
                     asked,
-                    self.rank.everywhere(Rank.whole),
+                    whole,
                     self.progress.scheduled,
                     self.folder,
                     id=command.id,

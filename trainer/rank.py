@@ -167,10 +167,11 @@ class Rank:
     def answer(self, split: Split, count: int, scheduled: int, shortcut: int) -> Decoded | None:
         """Greedy answers to the first `count` examples of a split, at rank 0; None when interrupted."""
         room, mine = answer_room(self.parts.splits[split][:count]), self._share(split, count)
-        with self.compute.autocast(self.parts.device):
+        model = self.whole().model
+        with self.compute.answering(model):
             given = answers(
                 self.method,
-                self.whole().model,
+                model,
                 mine,
                 scheduled,
                 room,

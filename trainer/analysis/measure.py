@@ -56,7 +56,7 @@ def measure(run: Path, chosen: Sequence[Candidate], limit: int | None) -> Iterat
         # An entry was saved after the model had been made ready for a stage that it had not trained at.
         removed = method.removed(candidate.stage)
         method.enter(model, method.removed(checkpoint.load_state(path).scheduled), removed)
-        with loaded.compute.autocast(parts.device):
+        with loaded.compute.answering(model):
             result = evaluate(method, model, examples, candidate.stage, parts.tokenizer)
             assert result is not None  # nobody interrupts it
             timing = one_at_a_time(method, model, examples[:ONE_BY_ONE], candidate.stage)

@@ -44,7 +44,7 @@ def measure(
     if missing:
         raise ThoughtsError(f"--example {missing[0]}: the test examples are 1 to {len(examples)}")
     known = _graphs(loaded, examples)
-    with loaded.compute.autocast(parts.device):
+    with loaded.compute.answering(parts.model):
         trees = []
         for number, (line, one) in enumerate(known, start=1):
             trees.append(_tree(method, parts.model, parts.tokenizer, line, one))

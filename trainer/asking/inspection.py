@@ -175,7 +175,7 @@ def evaluate_checkpoint(
     if limit is not None:
         examples = examples[:limit]
     method, model = parts.method, parts.model
-    with loaded.compute.autocast(parts.device):
+    with loaded.compute.answering(model):
         result = evaluate(method, model, examples, scheduled, parts.tokenizer, explicit=explicit)
         assert result is not None  # nobody interrupts it
         timing = one_at_a_time(method, model, examples[:ONE_BY_ONE], scheduled, explicit=explicit)
@@ -233,7 +233,7 @@ def check_thoughts(loaded: Loaded, thoughts: int | None) -> None:
 def ask(loaded: Loaded, text: str, *, explicit: bool = False, thoughts: int | None = None) -> ChatAnswered:
     """One question as a person types it, answered by the model. explicit: with all of its CoT. thoughts:
     after so many; None for as many as at its stage."""
-    with loaded.compute.autocast(loaded.parts.device):
+    with loaded.compute.answering(loaded.parts.model):
         turn = answer_question(
             loaded.parts,
             loaded.at.scheduled,

@@ -5,10 +5,15 @@ So a checkpoint says what was chosen (`TrainState.compute`), and a resumed run k
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+
+from trainer.computing.packed import available, packed
+from trainer.methods.base import Model
 
 Path = Literal["eager", "compiled", "graphs"]
 Precision = Literal["float32", "bfloat16"]
@@ -32,5 +37,12 @@ class Compute:
         return f"{self.precision}, {self.path}, {threads}{parts}"
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The context in which a model multiplies in this precision: in training, evaluation and chat."""
+        """The context in which a model multiplies in this precision."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    @contextmanager
+    def answering(self, model: Model) -> Iterator[None]:
+        """The context of evaluation and chat: the model answers, and its weights do not change."""
+        packs = self.precision == "bfloat16" and model.device.type == "cpu" and available()
+        with self.autocast(model.device), packed(model) if packs else nullcontext():
+            yield
