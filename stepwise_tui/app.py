@@ -159,7 +159,12 @@ class Cockpit(Looking, TypingAhead[Departure]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Textual's: whether a key acts. Before the screen stands, and when it is taken down, few do."""
-        return action in EARLY or bool(self.main.query(ChatInput))
+        return action in EARLY or self._stands
+
+    @property
+    def _stands(self) -> bool:
+        """Whether the screen is there, whole: it is put up, and taken down, piece by piece."""
+        return self.main.is_running and bool(self.main.query(ChatInput))
 
     def on_load(self) -> None:
         self._opening.enter_context(self.batch_update())
@@ -179,8 +184,8 @@ class Cockpit(Looking, TypingAhead[Departure]):
 
     def tick(self) -> None:
         """Take in what has happened since the last time."""
-        if not self.main.query(ChatInput):
-            return  # it is being taken down
+        if not self._stands:
+            return
         if self._asked:
             self._obey(self._asked.popleft())
         if self._terminal is not None and not self._terminal.there:
@@ -535,7 +540,7 @@ class Cockpit(Looking, TypingAhead[Departure]):
         self, result: Departure | None = None, return_code: int = 0, message: RenderableType | None = None
     ) -> None:
         """Textual's: end. Before that, take down what is looked at."""
-        if self.main.query(ChatInput):
+        if self._stands:
             self.look = self.main.look
         super().exit(result, return_code, message)
 

@@ -1,33 +1,24 @@
 """Keys that are typed faster than the screen opens.
 
-Textual gives a key to what has the focus when it arrives. It then goes from queue to queue, and what it opens
-comes later: on a busy machine the `7` of `n` `7` would go to the charts, not into the dialog that `n` opens.
+Textual gives a key to what has the focus when it arrives. It then goes from queue to queue, and so does what
+comes of it: on a busy machine the `7` of `n` `7` would go to the charts, not into the dialog that `n` opens.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from functools import partial
 from typing import TypeVar
 
 from textual.app import App
 from textual.driver import Driver
 from textual.events import Event, Key
-from textual.message import Message
 from textual.message_pump import MessagePump
 
 Result = TypeVar("Result")
 
-PATIENCE = 0.5
-"""Seconds after which a key counts as dealt with in any case: none may ever hold up those after it."""
-
-
-class KeyPassed(Message):
-    """Follows a key from parent to parent: where this arrives, the key has been dealt with before."""
-
-    def __init__(self, key: Key) -> None:
-        super().__init__()
-        self.key = key
+SWEEPS = 8
+"""Most rounds through the queues for one key: none may ever hold up those after it for good."""
 
 
 class TypingAhead(App[Result]):
@@ -36,44 +27,57 @@ class TypingAhead(App[Result]):
     def __init__(self, driver_class: type[Driver] | None = None) -> None:
         super().__init__(driver_class=driver_class)
         self._typed: deque[Key] = deque()
-        self._under_way: Key | None = None
-        self._target: MessagePump | None = None
+        self._given: Key | None = None
+        self._giver: asyncio.Task[None] | None = None
 
     async def on_event(self, event: Event) -> None:
-        """Textual's, for all that happens."""
-        if not isinstance(event, Key):
+        """Textual's, for all that happens. A key waits for its turn, and then comes here again."""
+        if not isinstance(event, Key) or event.is_forwarded:
             await super().on_event(event)
-        elif event.is_forwarded:  # no panel took it: it stands for an action, or for nothing
+        elif self._exit:
+            return  # there may be no screen any more
+        elif event is self._given:
             await super().on_event(event)
-            await self._dealt_with(event)
         else:
             self._typed.append(event)
-            if self._target is not None and not self._target.is_attached:
-                self._under_way = None  # it went with the panel that it was for
-            await self._give_next()
+            if self._giver is None:
+                self._giver = asyncio.create_task(self._give())
 
-    async def on_key_passed(self, message: KeyPassed) -> None:
-        await self._dealt_with(message.key)
+    async def _give(self) -> None:
+        while self._typed:
+            self._given = self._typed.popleft()
+            self.post_message(self._given)
+            await self._settle()
+        self._giver = None
 
-    async def _dealt_with(self, key: Key) -> None:
-        if key is self._under_way:
-            self._under_way = None
-            await self._give_next()
+    async def _settle(self) -> None:
+        """Return when what a key has set in motion has come to rest.
 
-    async def _give_next(self) -> None:
-        while self._typed and self._under_way is None:
-            key, screen = self._typed[0], self.screen
-            if len(self.screen_stack) > 1 and not screen.is_mounted:
-                self._set_out(key, screen)
-                screen.call_later(self.call_later, self._dealt_with, key)
+        It, and the messages that it makes, go from the focus outwards to the app: so do the rounds. What
+        somebody on the way posts to himself lies in a queue when a round is over; the next one sees to it.
+        """
+        for _ in range(SWEEPS):
+            pumps = self._way()
+            for pump in pumps:
+                await _caught_up(pump)
+            rests = all(pump._message_queue.empty() for pump in pumps)
+            if self._exit or (rests and pumps == self._way()):
                 return
-            self._typed.popleft()
-            target = self.focused or screen
-            self._set_out(key, target)
-            await super().on_event(key)
-            if not (key.is_forwarded and target.post_message(KeyPassed(key))):
-                self._under_way = None
 
-    def _set_out(self, key: Key, target: MessagePump) -> None:
-        self._under_way, self._target = key, target
-        self.set_timer(PATIENCE, partial(self._dealt_with, key))
+    def _way(self) -> list[MessagePump]:
+        """Whose queues a key goes through: those of the focus, of all that is around it, and the app's."""
+        screens = self.screen_stack
+        if not screens or (len(screens) == 1 and not screens[0].is_mounted):
+            return [self]  # no key acts before the first screen stands
+        return [*(self.focused or self.screen).ancestors_with_self]
+
+
+async def _caught_up(pump: MessagePump) -> None:
+    """Return when all that is in this queue now has been dealt with, or nobody looks into it any more."""
+    reached = asyncio.Event()
+    if not pump.call_later(reached.set):
+        return
+    waiting = asyncio.create_task(reached.wait())
+    ends = [] if pump._task is None else [pump._task]
+    await asyncio.wait([waiting, *ends], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
