@@ -24,8 +24,8 @@ from trainer.saving.room import gigabytes
 @dataclass(frozen=True, slots=True)
 class Memory:
     """Bytes on each device. weights, gradients, moments: its share. activations: of a batch, kept for the
-    backward pass. passing: what comes and goes: logits, or activations of a block that is computed again;
-    with FSDP2 the weights of blocks at work, too."""
+    backward pass. passing: what comes and goes: logits, or the gradient of the widest layer and activations
+    of a block that is computed again; with FSDP2 the weights of blocks at work, too."""
 
     weights: int
     gradients: int
@@ -87,10 +87,11 @@ def estimate(method: Method, model: Model, batch: Batch, config: Config, parts: 
     Runs two forward passes; no weight changes, and what they draw at random concerns nobody.
     """
     rows = -(-len(batch.length_B) // (config.gpus * parts))
-    kept, again = _kept_of(method, model, batch, rows), 0
+    (kept, widest), again = _kept_of(method, model, batch, rows), 0
     if config.compute.activation_checkpointing:
         forget_activations(model, False)
-        again = (_kept_of(method, model, batch, rows) - kept) // len(blocks(model))
+        every, widest = _kept_of(method, model, batch, rows)
+        again = (every - kept) // len(blocks(model))
         forget_activations(model)
     static = least(model, config)
     width, symbols = model.config.hidden_size, model.config.vocab_size
@@ -101,7 +102,7 @@ def estimate(method: Method, model: Model, batch: Batch, config: Config, parts: 
         static.gradients,
         static.moments,
         kept,
-        static.passing + max(logits, again),
+        static.passing + max(logits, again + widest),
     )
 
 
@@ -112,14 +113,16 @@ def available(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _kept_of(method: Method, model: Model, batch: Batch, rows: int) -> int:
-    """Bytes that the forward pass of so many rows keeps, by those of one and of two."""
+def _kept_of(method: Method, model: Model, batch: Batch, rows: int) -> tuple[int, int]:
+    """Bytes that the forward pass of so many rows keeps, by those of one and of two; and the largest single
+    tensor that grows by the row: as much passes through that layer as gradient."""
     one, two = (_kept(method, model, batch.share(slice(0, count))) for count in (1, 2))
-    return one + (two - one) * (rows - 1)
+    widest = max({*two} - {*one}, default=0) * rows // 2
+    return sum(one) + (sum(two) - sum(one)) * (rows - 1), widest
 
 
-def _kept(method: Method, model: Model, batch: Batch) -> int:
-    """Bytes that the forward pass keeps for the backward pass, besides the weights."""
+def _kept(method: Method, model: Model, batch: Batch) -> list[int]:
+    """Bytes of each tensor that the forward pass keeps for the backward pass, besides the weights."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     sizes: dict[int, int] = {}
 
@@ -131,7 +134,7 @@ def _kept(method: Method, model: Model, batch: Batch) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         method.loss(model, batch.to(model.device))
-    return sum(list(sizes.values()))
+    return list(sizes.values())
 
 
 def _gathered(model: Model) -> int:
