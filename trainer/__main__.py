@@ -14,7 +14,10 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+LOOKS = 0.2  # seconds between two looks whether the host listens
 
 
 def parse() -> argparse.Namespace:
@@ -41,7 +44,7 @@ def parse() -> argparse.Namespace:
 def start_host(given: argparse.Namespace, ranks: int) -> tuple[str, Path]:
     """Start the process that hosts the run; its address for rank 0, and the run's folder.
 
-    Raises ValueError with a sentence where there is no such preset, file or run.
+    Raises ValueError with a sentence where there is no such preset, file or run, or no host.
     """
     from trainer import presets, runs
     from trainer.distributed import channel
@@ -59,7 +62,12 @@ def start_host(given: argparse.Namespace, ranks: int) -> tuple[str, Path]:
     assert host.stdin is not None
     host.stdin.write(pickle.dumps((config, folder, resume)))
     host.stdin.close()
-    return channel.address(folder), folder
+    address = Path(channel.address(folder))
+    while not address.exists():  # on a busy machine it takes a minute to load
+        if host.poll() is not None:
+            raise ValueError(f"the process that hosts {folder} has ended before it took the ranks on")
+        time.sleep(LOOKS)
+    return str(address), folder
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from trainer.config import Config
@@ -262,6 +263,9 @@ class Ranks:
             if first["rank"] != 0:
                 return RanksError(f"{who} failed; the others were ended. {first['message']}", first["trace"])
         if isinstance(end, Crashed):
+            for sign in self._state.signs if self._launched else ():  # its launcher tells others than us
+                if sign.rank and sign.host == socket.gethostname() and not _lives(sign.pid):
+                    return RanksError(f"{sign} is gone; the others are ended", end.traceback)
             return RanksError(f"rank 0: {end.reason}", end.traceback)
         return RanksError("rank 0 is gone; the others were ended", printed[-TAIL:])
 
@@ -339,3 +343,10 @@ def _check(config: Config) -> None:
             f"torch finds {there} GPU{'s' if there > 1 else ''} here" if there else "torch finds no GPU here"
         )
         raise RunError(f"gpus = {config.gpus}: {found}; with --device cpu so many processes train on the CPU")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
