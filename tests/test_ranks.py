@@ -8,13 +8,16 @@ import signal
 from collections.abc import Callable
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.driven import FOREVER, Driven
 from tests.terminal import until
 from trainer.distributed.ranks import Ranks
 from trainer.events import Evaluated, Metrics, RolledBack, RunCrashed, RunFinished, StateChanged
-from trainer.saving import checkpoint
+from trainer.saving import checkpoint, shards
+from trainer.training import Training
 
 ONE = {"device": "cpu", "model__dropout": 0.0, "log__every": 1}
 TWO = {**ONE, **FOREVER, "gpus": 2, "compute__hang_seconds": 8.0}
@@ -62,36 +65,51 @@ def test_two_ranks_train_as_one_and_go_on_after_one_of_them_has_died(
     alone.run.close()
     two = driven("two", paused=True, **TWO, compute__parallel=parallel)
     two.may_crash = True
-    assert two.do("run 40").ok
-    two.until(StateChanged, lambda e: e.state == "paused" and e.at.step == 40)
+    assert two.do("run 23").ok  # amid a stage, where the optimiser has moments
+    two.until(StateChanged, lambda e: e.state == "paused" and e.at.step == 23)
+    assert two.do("save").ok
+    stopped = signal.SIGSTOP if parallel == "ddp" else signal.SIGKILL
+    os.kill(member(two, 1), stopped)
+    said = two.until(RunCrashed).error
+    wanted = "no sign of life for 8 s" if parallel == "ddp" else "was killed by SIGKILL"
+    assert said.startswith("rank 1 (process") and wanted in said
+    two.events = [event for event in two.events if not isinstance(event, RunCrashed)]
+    assert two.do("resume").ok and two.do("run 17").ok  # in the same host, by two ranks again
+    two.until(StateChanged, lambda e: e.state == "paused" and e.at.step >= 40)
     theirs, ours = ({e.at.step: e.loss for e in one.all(Metrics)} for one in (two, alone))
-    assert theirs.keys() == ours.keys() and max(abs(ours[s] - theirs[s]) for s in ours) < 1e-5
+    assert theirs.keys() >= ours.keys() and max(abs(ours[s] - theirs[s]) for s in ours) < 1e-5
     measured = [(e.at.step, e.n, e.token_accuracy) for e in alone.all(Evaluated) if e.split == "valid"]
-    assert [(e.at.step, e.n, e.token_accuracy) for e in two.all(Evaluated)] == measured
+    assert [(e.at.step, e.n, e.token_accuracy) for e in two.all(Evaluated) if e.at.step <= 40] == measured
 
     assert two.do("ask 12*34").ok
     assert two.do("set optim.lr 1e-3").ok and two.do("advance").ok
     assert two.do("rollback 1").ok and two.until(RolledBack).at.branch == 2
-    assert two.do("save").ok
-
-    if parallel == "ddp":  # a rank hangs; then in the same host, by two ranks again
-        os.kill(member(two, 1), signal.SIGSTOP)
-        said = two.until(RunCrashed).error
-        assert said.startswith("rank 1 (process") and "no sign of life for 8 s" in said
-        two.events.clear()
-        assert two.do("resume").ok and two.do("run 3").ok
-        two.until(StateChanged, lambda e: e.state == "paused")
-        assert two.all(Metrics)[-1].lr == 1e-3
+    assert two.do("run 2").ok
+    two.until(StateChanged, lambda e: e.state == "paused" and e.at.branch == 2 and e.at.step == 12)
+    assert two.all(Metrics)[-1].lr == 1e-3
+    id = two.do("save").message.removeprefix("saved ")
     pid = member(two, 1)
     os.kill(pid, signal.SIGKILL)
     crash = two.until(RunCrashed)
     assert f"rank 1 (process {pid}) was killed by SIGKILL" in crash.error
-    checkpoint.verify(two.run.folder / checkpoint.FOLDER / crash.checkpoint)
+    saved = two.run.folder / checkpoint.FOLDER / id
+    assert crash.checkpoint == id
+    checkpoint.verify(saved)
+    AutoModelForCausalLM.from_pretrained(checkpoint.model_folder(saved))
     two.run.close()
 
-    one = driven("two", resume=True, **ONE, **FOREVER)
-    saved = one.do("save").message.removeprefix("saved ")
+    one = driven("two", resume=True, paused=True, **ONE, **FOREVER)
+    if parallel == "fsdp":  # each rank wrote its share of the moments, and one rank has read them all
+        shares = [load_file(file) for file in sorted((saved / shards.FOLDER).iterdir())]
+        assert len(shares) == 2
+        assert isinstance(one.run._training, Training) and one.run._training.loop is not None
+        state = one.run._training.loop.rank.updater.optimizer.state_dict()["state"]
+        for name in shares[0]:
+            index, _, slot = name.partition(".")
+            parts = [share[name] for share in shares if name in share]
+            assert torch.equal(state[int(index)][slot], torch.cat(parts) if parts[0].ndim else parts[0])
+    assert one.do("run 2").ok
+    one.until(StateChanged, lambda e: e.state == "paused" and e.at.step == 14)
+    again = one.do("save").message.removeprefix("saved ")
     one.run.close()
-    folder = one.run.folder / checkpoint.FOLDER / saved
-    checkpoint.verify(folder)
-    AutoModelForCausalLM.from_pretrained(checkpoint.model_folder(folder))
+    checkpoint.verify(one.run.folder / checkpoint.FOLDER / again)

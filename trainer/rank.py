@@ -29,6 +29,7 @@ from trainer.models import adapters
 from trainer.parts import Parts
 from trainer.saving import checkpoint
 from trainer.saving.checkpoint import Tensors
+from trainer.saving.shards import Shards
 from trainer.seeds import Order, derive, generator
 
 P = ParamSpec("P")
@@ -63,6 +64,7 @@ class Rank:
         self._objective = (
             shard(self.method, self.model, world.size, lowered=lowered) if world.sharded else None
         )
+        self._shards = Shards(world) if world.sharded else None
         self.updater = Updater(self.model, config.optim, world)
         self.step = 0
         self.interrupted: Callable[[], bool] = world.interrupted
@@ -95,10 +97,10 @@ class Rank:
             if step != self.step:
                 raise OutOfStepError(f"rank {self.world.rank} stands at step {self.step}, rank 0 at {step}")
             operation = OPERATIONS[number]
-            if operation is Rank.end:
-                return
             with self.world.at_work():
                 operation(self, *arguments)
+            if operation is Rank.end:
+                return
 
     # Operations -------------------------------------------------------------------------------------------
 
@@ -197,10 +199,13 @@ class Rank:
         return replace(self.parts, model=plain(self.model)) if self.world.sharded else self.parts
 
     def copy(self) -> Tensors:
-        """Weights and moments, whole, in the memory of the CPU; at rank 0, the others have none."""
+        """Weights and moments in the memory of the CPU, at rank 0; where they are spread, of the moments each
+        rank's share there."""
         if self.world.rank and not self.world.sharded:
             return Tensors({}, {}, {})
-        return checkpoint.copied(self.model, self.updater.optimizer, keep=self.world.rank == 0)
+        return checkpoint.copied(
+            self.model, self.updater.optimizer, keep=self.world.rank == 0, shards=self._shards
+        )
 
     def restore(self, path: Path, step: int, updates: int) -> None:
         """Weights, optimiser and step of a checkpoint."""
@@ -211,6 +216,8 @@ class Rank:
 
     def end(self) -> None:
         """The run is over."""
+        if self._shards is not None:
+            self._shards.end()
 
     def _share(self, split: Split, count: int) -> Examples:
         return self.parts.splits[split][:count][self.world.share(count)]

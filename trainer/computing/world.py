@@ -39,13 +39,14 @@ class World:
     """Where this process stands among those that train one run. `World()` is a run of one process.
 
     rank, size: of all. sharded: weights, gradients and moments are spread over the ranks (FSDP2) instead of
-    lying whole on each. records: the group of the records.
+    lying whole on each. records: the group of the records. saves: that of threads which write checkpoints.
     """
 
     rank: int = 0
     size: int = 1
     sharded: bool = False
     records: dist.ProcessGroup | None = field(default=None, repr=False)
+    saves: dist.ProcessGroup | None = field(default=None, repr=False)
     orders: int = 0
     """How many records have gone out."""
     busy: bool = False

@@ -30,7 +30,7 @@ from trainer.rank import Rank
 from trainer.training import Training, explain
 
 NO_LIMIT = timedelta(days=365)
-"""Of the records: between two of them lies a pause as long as the operator likes. Signs tell who hangs."""
+"""Of records, and of saves: between two lies a pause as long as the operator likes. Signs tell who hangs."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ASK_SECONDS = 1.0
 LINGER_SECONDS = 3.0
@@ -45,7 +45,8 @@ def join() -> World:
     else:
         dist.init_process_group("gloo")
     records = dist.new_group(backend="gloo", timeout=NO_LIMIT)
-    return World(dist.get_rank(), dist.get_world_size(), records=records)
+    saves = dist.new_group(backend="gloo", timeout=NO_LIMIT)
+    return World(dist.get_rank(), dist.get_world_size(), records=records, saves=saves)
 
 
 class Signs:

@@ -2,6 +2,7 @@
 
     checkpoints/<id>/model/                  Hugging Face folder: safetensors, config, tokenizer
                      optimizer.safetensors   AdamW's moments; left out where there are none yet
+                     optimizer/              the same, spread over ranks (`trainer.saving.shards`)
                      adapters.safetensors    what is trained, where adapters are (`trainer.models.adapters`)
                      state.json              where the run stood (`TrainState`)
                      manifest.json           size and sha256 of every file; written last
@@ -38,6 +39,8 @@ from trainer.files import replace_text, sync_file, sync_folder
 from trainer.methods.base import Model
 from trainer.models import adapters
 from trainer.record.lineage import CheckpointRef
+from trainer.saving import shards as sharded
+from trainer.saving.shards import Shards, Spread
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -100,11 +103,13 @@ def model_folder(path: Path) -> Path:
 
 class Tensors(NamedTuple):
     """Copies in the memory of the CPU. weights: by name, tied ones still one tensor, adapters within.
-    moments: by `_moments`'s names. trained: what `adapters.trained` names."""
+    moments: by `_moments`'s names. trained: what `adapters.trained` names. spread: moments that ranks
+    share."""
 
     weights: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
     trained: Mapping[str, Tensor]
+    spread: Spread | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +134,25 @@ class Snapshot:
     @property
     def bytes(self) -> int:
         """What the tensors take."""
-        tensors = (tensor for kind in self.tensors for tensor in kind.values())
-        return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
+        *kinds, spread = self.tensors
+        tensors = (tensor for kind in kinds for tensor in kind.values())
+        whole = sum({t.data_ptr(): t.nbytes for t in tensors}.values())
+        return whole + (spread.bytes if spread else 0)
 
 
-def copied(model: Model, optimizer: torch.optim.Optimizer, *, keep: bool = True) -> Tensors:
+def copied(
+    model: Model, optimizer: torch.optim.Optimizer, *, keep: bool = True, shards: Shards | None = None
+) -> Tensors:
     """Copy weights and moments, so that the run may change them.
 
-    Where the model is spread, all ranks call it together; keep: whether this one keeps what it copies.
+    Where the model is spread, all ranks call it together; keep: whether this one keeps what it copies whole.
+    shards: where moments are spread.
     """
     return Tensors(
         _copied(adapters.merged(model), _tied(model), keep),
-        _copied(_moments(optimizer), {}, keep),
+        {} if shards else _copied(_moments(optimizer), {}, keep),
         _copied(adapters.trained(model).items(), {}, keep),
+        shards.copy(_moments(optimizer)) if shards else None,
     )
 
 
@@ -151,7 +162,7 @@ def write(run: Path, snapshot: Snapshot, before: Callable[[], None] = lambda: No
     before: called when everything is on the disk, and before the checkpoint exists.
     Raises OSError, also that of `before`; nothing half-written stays behind.
     """
-    id = snapshot.id
+    id, spread = snapshot.id, snapshot.tensors.spread
     final = run / FOLDER / id
     if final.exists():
         try:
@@ -160,6 +171,8 @@ def write(run: Path, snapshot: Snapshot, before: Callable[[], None] = lambda: No
             shutil.rmtree(final)
         else:
             sync_folder(final.parent)
+            if spread:
+                spread.forget()
             return size(final)
     _check_room(run, snapshot.bytes)
 
@@ -169,9 +182,13 @@ def write(run: Path, snapshot: Snapshot, before: Callable[[], None] = lambda: No
             save_file(dict(snapshot.tensors.moments), folder / OPTIMIZER)
         if snapshot.tensors.trained:
             save_file(dict(snapshot.tensors.trained), folder / ADAPTERS)
+        if spread:
+            spread.write(folder)
         replace_text(folder / STATE, json.dumps(asdict(snapshot.state), indent=1) + "\n", durable=False)
 
     _put(final, fill, before)
+    if spread:
+        spread.forget()
     return size(final)
 
 
@@ -291,17 +308,21 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
 
     Raises `CheckpointError` where they are not this optimiser's.
     """
-    if not (path / OPTIMIZER).exists():
-        return
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if (path / OPTIMIZER).exists():
+        saved = {
+            name: spread(value, parameters[int(name.partition(".")[0])]) if value.ndim else value
+            for name, value in load_file(path / OPTIMIZER).items()
+        }
+    elif (path / sharded.FOLDER).exists():
+        saved = sharded.read(path, {str(index): parameter for index, parameter in enumerate(parameters)})
+    else:
+        return
     state: dict[int, dict[str, Tensor | int]] = {}
-    for key, value in load_file(path / OPTIMIZER).items():
-        index, _, slot = key.partition(".")
-        slots = state.setdefault(int(index), {})
-        if value.dtype == torch.long:  # bitsandbytes counts in numbers, torch in tensors
-            slots[slot] = int(value)
-        else:
-            slots[slot] = spread(value, parameters[int(index)]) if value.ndim else value
+    for name, value in saved.items():
+        index, _, slot = name.partition(".")
+        counts = value.dtype == torch.long  # bitsandbytes does in numbers, torch in tensors
+        state.setdefault(int(index), {})[slot] = int(value) if counts else value
     full = all("exp_avg" in slots for slots in state.values())
     if full != isinstance(optimizer, torch.optim.AdamW):
         raise CheckpointError(f"{path}: its moments are not of the kind that optim.moments says")
