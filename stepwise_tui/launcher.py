@@ -104,6 +104,10 @@ def explanation(preset: str) -> str:
     return " ".join(line.lstrip("# ") for line in head)
 
 
+HEAD = ("name", "state", "stage", "acc", "", "size", "   age")
+"""Of the table of runs. The last column has room for an age that grows longer while it is looked at."""
+FRAME = 4
+"""Columns of the border and the scrollbar."""
 DOES = {"chat": "asks the model", "resume": "goes on with it", "attach": "shows it and steers it"}
 
 
@@ -164,6 +168,8 @@ class Launcher(App[list[str]]):
         if seen != self._seen or trouble != self._trouble:
             self._seen, self._trouble = seen, trouble
             self._fill_runs()
+        else:
+            self._tell_ages()
         if first and seen:
             self.query_one("#runs").focus()
 
@@ -178,24 +184,35 @@ class Launcher(App[list[str]]):
         wide, place = self._width >= 100, table.cursor_row
         before = self._chosen_run()
         rows = {seen.row.path: self._cells(seen, wide) for seen in self._seen or ()}
-        _fill(table, ("name", "state", "stage", "acc", "", "size", "age"), rows)
+        rest = sum(width + 2 * table.cell_padding for width in _widths(HEAD, rows)[1:])
+        room = self._width - rest - 2 * table.cell_padding - FRAME
+        for seen in self._seen or ():
+            rows[seen.row.path][0] = Text(_name(clean(seen.row.name), min(36, max(12, room))))
+        _fill(table, HEAD, rows)
         paths = [seen.row.path for seen in self._seen or ()]
         table.move_cursor(row=paths.index(before) if before in paths else max(0, min(place, len(paths) - 1)))
         self._head()
         self._describe()
 
+    def _tell_ages(self) -> None:
+        """Runs grow older though nothing happens to them."""
+        table: DataTable[Text] = self.query_one("#runs", DataTable)
+        for place, seen in enumerate(self._seen or ()):
+            cell, age = Coordinate(place, len(HEAD) - 1), _age(seen)
+            if table.get_cell_at(cell) != age:
+                table.update_cell_at(cell, age)
+
     def _cells(self, seen: Seen, wide: bool) -> list[Text]:
         row, glyphs = seen.row, self.glyphs
-        age = time.time() - datetime.fromisoformat(row.updated).timestamp()
         style = theme_style(self, STATE_STYLES[row.state])
         return [
-            Text(_name(clean(row.name), 36 if wide else 26)),
+            Text(""),  # its name, in what room the others leave
             Text(f"{row.state}{'?' if row.host else ''}", style),
             Text(f"{row.stage}/{row.stages}", justify="right"),
             Text(accuracy(row.accuracy), justify="right"),
             Text(sparkline(seen.trend, TREND if wide else TREND // 2, glyphs, top=1.0)),
             Text(size(row.bytes), justify="right"),
-            Text(duration(age), justify="right"),
+            _age(seen),
         ]
 
     def _fill_presets(self) -> None:
@@ -265,11 +282,24 @@ def _fill(table: DataTable[Text], head: Sequence[str], rows: Mapping[str, Sequen
     """Rows by their keys. Widths are given: those that a table finds itself come late, and it may keep what
     it has drawn before."""
     table.clear(columns=True)
-    for place, label in enumerate(head):
-        width = max([len(label), *(cells[place].cell_len for cells in rows.values())])
+    for label, width in zip(head, _widths(head, rows), strict=True):
         table.add_column(label, width=width)
     for key, cells in rows.items():
         table.add_row(*cells, key=key)
+
+
+def _widths(head: Sequence[str], rows: Mapping[str, Sequence[Text]]) -> list[int]:
+    """Of each column: that of the longest in it."""
+    return [
+        max([len(label), *(cells[place].cell_len for cells in rows.values())])
+        for place, label in enumerate(head)
+    ]
+
+
+def _age(seen: Seen) -> Text:
+    """How long ago it was last heard of."""
+    since = time.time() - datetime.fromisoformat(seen.row.updated).timestamp()
+    return Text(duration(since), justify="right")
 
 
 def _name(name: str, width: int) -> str:

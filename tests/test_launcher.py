@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,28 @@ async def test_runs_are_listed_with_state_trend_size_and_what_enter_does(listed:
         assert part in text, part
     assert "enter shows it and steers it: stepwise attach /somewhere/brisk-otter" in text
     assert chosen is None
+
+
+async def test_runs_grow_older_while_one_looks(listed: list[Seen], monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Launcher(Path("runs"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        while app._seen is None:
+            await pilot.pause(0.02)
+        born = datetime.fromisoformat(listed[0].row.updated).timestamp()
+        monkeypatch.setattr(launcher.time, "time", lambda: born + 3_723)
+        app.take(list(listed))
+        assert str(app.query_one("#runs", DataTable).get_row_at(0)[-1]) == "1h02m"
+
+
+async def test_a_long_name_gives_way_to_what_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = {"stage": 1_204, "stages": 2_500, "bytes": 999_900_000}
+    rows = [replace(row(f"{'m' * 60}{number}", "interrupted", host="box"), **large) for number in range(20)]
+    monkeypatch.setattr(launcher, "look", lambda out: [Seen(one, (0.5,) * 16) for one in rows])
+    born = datetime.fromisoformat(rows[0].updated).timestamp()
+    monkeypatch.setattr(launcher.time, "time", lambda: born + 80_000)
+    text, _ = await shown(Launcher(Path("runs"), glyphs=UNICODE))
+    for part in ("mmm…", "interrupted?", "1204/2500", "22h13m"):
+        assert part in text, part
 
 
 async def test_enter_gives_back_what_is_to_be_done(listed: list[Seen]) -> None:

@@ -208,6 +208,7 @@ def test_the_end_is_the_first_of_steps_epochs_and_hours() -> None:
 
 def test_a_sparkline_shows_the_last_values_and_leaves_gaps() -> None:
     assert system.sparkline([0.0, 50.0, 100.0, None, 200.0], 4, UNICODE) == "▅█ █"
+    assert system.sparkline([0.0, 50.0, 100.0], 5, UNICODE) == "▁▅█"
     assert system.sparkline([1.0], 0, UNICODE) == system.sparkline([], 5, UNICODE) == ""
 
 

@@ -147,7 +147,7 @@ def seconds_to_end(history: History) -> float | None:
 
 def sparkline(values: Sequence[float | None], width: int, glyphs: Glyphs, top: float = 100.0) -> str:
     """The last `width` values as bars up to `top`; a blank where there is none."""
-    shown = list(values)[len(values) - width :] if width > 0 else []
+    shown = list(values)[-width:] if width > 0 else []
     steps = glyphs.bars
     return "".join(
         " " if value is None else steps[min(len(steps) - 1, max(0, int(value / top * len(steps))))]
