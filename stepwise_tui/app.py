@@ -46,6 +46,7 @@ from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from stepwise_tui.words import outcome
 from trainer.control import ONE_WAY, Command, CommandError, decide, parse
 from trainer.events import (
+    AlarmCleared,
     CheckpointRemoved,
     CheckpointSaved,
     CommandAcknowledged,
@@ -275,6 +276,8 @@ class Cockpit(Looking, TypingAhead[Departure]):
                 self.say(f"requested: {event.command}", "faint")
             case CommandAcknowledged():
                 self.say(outcome(event), "good" if event.ok else "warning")
+            case AlarmCleared():  # what was refused on its account is not so any more
+                self.say(f"alarm over: {event.message}", "good")
             case Notice(level="warning" | "error"):
                 self.say(event.message, "warning")
 

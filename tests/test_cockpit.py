@@ -27,6 +27,7 @@ from tests.scripted import Script, ScriptedLink
 from tests.tiny import tiny_config
 from trainer import config as configuration
 from trainer.events import (
+    AlarmCleared,
     AlarmRaised,
     At,
     CheckpointSaved,
@@ -104,6 +105,22 @@ async def test_a_key_sends_its_command_and_says_so_at_once(key: str, command: st
         done = CommandAcknowledged(at=at, id=id, command=command, source="cockpit", ok=True, message="well")
         await tell(app, pilot, done)
         assert "well (at step 1,340)" in text_of(app, "#message")
+
+
+async def test_a_refusal_does_not_outlast_the_alarm_that_it_was_for() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("s", "t")
+        id, at = link.sent[0].id, app.history.at
+        why = "no checkpoint can be written: No space left on device"
+        alarm = AlarmRaised(at=at, kind="disk", message=f"training waits: {why}", remedy="make room", key="")
+        refused = CommandAcknowledged(at=at, id=id, command="save", source="cockpit", ok=False, message=why)
+        await tell(app, pilot, refused, alarm)
+        page = app.screen.query_one("#said", Static)
+        assert why in text_of(app, "#message") and why in str(page.render())
+        message = "the disk takes what is written; b1-s001340-stage4-manual stands"
+        await tell(app, pilot, AlarmCleared(at=at, kind="disk", message=message))
+        assert text_of(app, "#message") == str(page.render()) == f"alarm over: {message}"
 
 
 async def test_the_same_key_takes_back_a_pause_and_a_hold() -> None:

@@ -229,6 +229,9 @@ def test_a_run_that_cannot_save_its_end_waits_for_room(driven: Start, refusing: 
     refusing.mended()
     end = one.until(RunFinished)
     assert (end.state, end.checkpoint) == ("finished", "b1-s000012-stage0-final")
+    over = one.until(AlarmCleared)
+    before = [e for e in one.events[: one.events.index(over)] if isinstance(e, CheckpointSaved)]
+    assert over.message.endswith(f"{before[-1].checkpoint} stands")
 
 
 @pytest.mark.slow

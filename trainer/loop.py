@@ -533,7 +533,9 @@ class Loop:
             self._record.tell(alarm)
             self._alarm(alarm)
         elif self.waits and not reason:
-            self._record.tell(AlarmCleared(at=self.at, kind=DISK, message="the disk takes what is written"))
+            self._tell_saves()  # those that waited for it
+            message = f"the disk takes what is written; {self.keeper.last() or 'no checkpoint'} stands"
+            self._record.tell(AlarmCleared(at=self.at, kind=DISK, message=message))
         self.waits = reason
         return bool(reason)
 

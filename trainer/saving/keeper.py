@@ -235,7 +235,7 @@ class Keeper:
                 if self._closing.wait(max(RETRY_SECONDS, time.monotonic() - started)):
                     return
             else:
-                self.trouble = None
                 self._cost = time.monotonic() - started
                 self._written.append(_Written(snapshot, replace(at, time=time.time()), self._cost, size))
+                self.trouble = None
                 return
