@@ -223,7 +223,7 @@ def answers(method: Coconut, ours: Any, theirs: Any, asked: list[list[int]], opt
     for precision in PRECISIONS:
 
         def timed(questions: list[list[int]], precision: Precision = precision) -> None:
-            with Compute("eager", precision, torch.get_num_threads()).autocast(torch.device("cpu")):
+            with Compute("eager", precision, torch.get_num_threads()).answering(ours):
                 our_answers(questions)
 
         sides[f"ours, {precision}"] = partial(timed, one)
