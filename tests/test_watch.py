@@ -78,10 +78,15 @@ def test_a_fall_to_zero_that_recovers_is_the_method_at_work() -> None:
     assert run(events) == []
 
 
-def test_the_count_goes_on_over_further_removals() -> None:
+def test_where_tokens_keep_going_the_dip_is_given_time_after_the_last_but_not_for_ever() -> None:
     events: list[Event] = [measured(0.9)]
     for stage in (1, 2, 3):
-        events += [removal(stage), measured(0.1, stage)]
+        events += [removal(stage), measured(0.0, stage)]
+    stays, climbs = [measured(0.0, 3)] * 2, [measured(a, 3) for a in (0.1, 0.2, 0.3, 0.5)]
+    assert run(events) == [] == run(events + climbs)
+    assert len(run(events + stays)) == 1
+    for stage in range(4, 10):
+        events += [removal(stage), measured(0.0, stage)]
     assert len(run(events)) == 1
 
 

@@ -34,8 +34,6 @@ HOLDS = 3
 """A dip that lasts a third of `watch.patience` is given time: most that end by themselves are shorter."""
 SETTLED = 0.9
 """Of what is asked for: from there on it gives its hold back."""
-GAIN = 0.02
-"""Of all examples: a dip whose evaluations have not become so much better of late is not ending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,7 @@ def consider(automaton: Automaton, dips: Dips, event: Evaluated, around: Around)
     automaton = replace(automaton, waited=automaton.waited + 1 if waits else 0)
     told = f"accuracy {dips.healthy:.2f} → {event.accuracy:.2f} for {dips.low} evaluations"
     first = at.stage if dips.entered is None else dips.entered
-    if dips.low >= patience and not dips.improves(patience, GAIN) and automaton.may_roll_back(around):
+    if dips.low >= patience and not dips.improves(patience) and automaton.may_roll_back(around):
         if at.stage > first:
             return _roll_back(automaton, first, f"{told}, through {at.stage - first + 1} stages", at, around)
         if automaton.waited >= patience:

@@ -22,6 +22,10 @@ BACK = 0.95
 """Of the accuracy before a removal: from there on a stage counts as recovered."""
 REMEMBERED = 3
 """Stages whose recovery is remembered, for the trend."""
+LONGEST = 3
+"""Times `watch.patience`: a dip that several removals made, and that gets better, is told after that long."""
+GAIN = 0.02
+"""Of all examples: evaluations that have not become so much better of late do not get better."""
 SLOWER = 1.25
 """Recoveries each so many times as long as the one before are a trend."""
 
@@ -62,15 +66,17 @@ class Measured:
 class Dips:
     """healthy: the best accuracy that was not part of a dip, and the stage it was measured at.
 
-    low: evaluations in the dip so far; bests: the highest of each of the last ones. entered: the first stage
-    entered since the last evaluation that was not part of a dip, None when there was none; its entry has the
-    weights of that evaluation. stage_step: where the present stage was entered. loss: of the answer, the last
-    logged. open: the stage whose recovery is not measured yet. took: steps that the last recoveries took.
+    low: evaluations in the dip so far; here: those of them since the last removal. accuracies: the last of
+    them. entered: the first stage entered since the last evaluation that was not part of a dip, None when
+    there was none; its entry has the weights of that evaluation. stage_step: where the present stage was
+    entered. loss: of the answer, the last logged. open: the stage whose recovery is not measured yet. took:
+    steps that the last recoveries took.
     """
 
     healthy: float = 0.0
     healthy_stage: int = 0
     low: int = 0
+    here: int = 0
     accuracies: tuple[float, ...] = ()
     entered: int | None = None
     stage_step: int = 0
@@ -89,13 +95,23 @@ class Dips:
         pairs = zip(self.took, self.took[1:], strict=False)
         return len(self.took) == REMEMBERED and all(later >= SLOWER * first for first, later in pairs)
 
-    def improves(self, patience: int, gain: float) -> bool:
-        """Whether the last `patience` evaluations of this dip were better than as many before, by `gain`."""
+    def overdue(self, stage: int, patience: int) -> bool:
+        """Whether the dip has lasted too long: `patience` evaluations.
+
+        Where tokens went on going since it began, those after the last one count, and it may take longer as
+        long as it gets better, up to `LONGEST` times.
+        """
+        if self.entered is None or stage == self.entered or self.low >= LONGEST * patience:
+            return self.low >= patience
+        return self.here >= patience and not self.improves(patience)
+
+    def improves(self, patience: int) -> bool:
+        """Whether the last `patience` evaluations of this dip were better than as many before, by `GAIN`."""
         last, before = self.accuracies[-patience:], self.accuracies[-2 * patience : -patience]
         if len(before) < patience:
             before = self.accuracies[: len(self.accuracies) // 2]
             last = self.accuracies[len(before) :]
-        return bool(before) and sum(last) / len(last) >= sum(before) / len(before) + gain
+        return bool(before) and sum(last) / len(last) >= sum(before) / len(before) + GAIN
 
 
 def enter(dips: Dips, event: StageEntered) -> tuple[Dips, list[DipMeasured]]:
@@ -105,6 +121,7 @@ def enter(dips: Dips, event: StageEntered) -> tuple[Dips, list[DipMeasured]]:
     return replace(
         dips,
         entered=at.stage if dips.entered is None else dips.entered,
+        here=0,
         stage_step=at.step,
         open=Measured(at.stage, at.step, dips.healthy, loss_before=dips.loss) if dips.healthy else None,
         took=() if dips.open is not None else dips.took,
@@ -128,11 +145,12 @@ def measure(dips: Dips, event: Evaluated, config: WatchConfig) -> tuple[Dips, li
             healthy=max(accuracy, dips.wanted),
             healthy_stage=event.at.stage,
             low=0,
+            here=0,
             accuracies=(),
             entered=None,
         ), told
     accuracies = (*dips.accuracies, accuracy)[-2 * config.patience :]
-    return replace(dips, low=dips.low + 1, accuracies=accuracies), told
+    return replace(dips, low=dips.low + 1, here=dips.here + 1, accuracies=accuracies), told
 
 
 def log(dips: Dips, event: Metrics) -> Dips:
@@ -150,6 +168,7 @@ def return_to(dips: Dips, stage: int, step: int) -> Dips:
     return replace(
         dips,
         low=0,
+        here=0,
         accuracies=(),
         entered=stage if dips.entered is None else min(stage, dips.entered),
         stage_step=step,

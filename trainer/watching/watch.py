@@ -1,6 +1,6 @@
 """What endangers a run: a fold over its events that says when to raise an alarm, and when it is over.
 
-*dip*: accuracy that stays below `watch.recovered` × what it was for `patience` evaluations (`dips`).
+*dip*: accuracy that stays below `watch.recovered` × what it was for too long (`Dips.overdue`).
 
 *trend*: each recovery took longer than the one before, and the last most of the time that a stage is given.
 
@@ -159,7 +159,7 @@ def _evaluated(state: Watch, event: Evaluated, around: Around) -> tuple[Watch, l
     if not seen.low:
         state, cleared = _clear(state, ("dip",), f"accuracy is back at {event.accuracy:.3f}", at)
         told += cleared
-    elif seen.low >= config.patience and "dip" not in state.standing:
+    elif seen.overdue(at.stage, config.patience) and "dip" not in state.standing:
         state = replace(state, standing=(*state.standing, "dip"))
         told.append(_dip(seen, event, around))
     if measured:
