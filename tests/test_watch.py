@@ -243,8 +243,25 @@ def test_auto_holds_waits_and_goes_on() -> None:
     state, _ = fold(done(state), [measured(0.3, 1, 120), measured(0.6, 1, 130)], held)
     assert not state.automaton.wanted and state.automaton.holding  # better, but not settled
     state, told = fold(state, [measured(0.8, 1, 150)], held)
-    assert texts(state) == ["release"]
+    assert texts(state) == ["release", "advance"]  # a stage is given 40 steps, and this one took 50
     assert told[-1] == WatchPlanned(at=At(step=150, stage=1), plan="")
+    state, _ = fold(done(state), [measured(0.9, 1, 150), removal(2, 160), measured(0.1, 2, 170)], place)
+    state, _ = fold(done(state), [measured(0.9, 2, 180)], held)
+    assert texts(state) == ["release"]  # its own time is not over
+
+
+def test_after_a_roll_back_auto_lets_each_token_go_when_accuracy_is_back() -> None:
+    held = around(AUTO, LINEAGE, held=True)
+    state, _ = fold(Watch(), [measured(0.9), removal(1, 100), measured(0.0, 1, 110)], around(AUTO, LINEAGE))
+    state, _ = fold(done(state), [measured(0.0, 1, 110)] * 6, held)
+    assert texts(state)[-1].startswith("rollback")
+    back = RolledBack(at=At(step=100, stage=1), checkpoint="", parent=1, from_branch=1, from_step=110)
+    state, _ = fold(done(state), [back, measured(0.85, 1, 110)], held)
+    assert texts(state) == ["advance"] and state.automaton.holding
+    state, _ = fold(done(state), [removal(2, 110), measured(0.5, 2, 120)], held)
+    assert not texts(state) and "then lets the next token go" in state.plan
+    state, _ = fold(state, [measured(0.85, 9, 130)], held)  # nothing is left to remove
+    assert texts(state) == ["release"] and not state.automaton.holding
 
 
 def test_auto_rolls_back_further_each_time_and_not_for_ever() -> None:

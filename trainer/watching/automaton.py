@@ -1,8 +1,10 @@
 """What the watch does by itself in mode `auto`: ordinary commands, each with its reason. A pure fold.
 
-In a dip it holds the schedule, waits, and lets it go on when accuracy is back. Where waiting does not help,
-or where more than one stage was entered since all was well, it rolls back to the first of these and waits
-there; each further time, until all is well again, one stage further, with half the learning rate. Where
+In a dip it holds the schedule, waits, and lets it go on when accuracy is back: with the next removal at once
+where the stage's own time is over. Where waiting does not help, or where more than one stage was entered
+since all was well, it rolls back to the first of these and waits there; each further time, until all is well
+again, one stage further, with half the learning rate. Once it has rolled back it keeps its hold to the end,
+and lets each token go when accuracy is back, however long or short that takes. Where
 updates blow up it goes back before that and changes what did it: the setting that was changed shortly before,
 else the learning rate, which it halves. It rolls back `watch.rollbacks` times in a run's life, whatever
 branch; then it only tells.
@@ -106,7 +108,7 @@ def consider(automaton: Automaton, dips: Dips, event: Evaluated, around: Around)
         return automaton
     at, patience = event.at, around.config.watch.patience
     if not dips.low:
-        return _go_on(replace(automaton, waited=0), dips, event)
+        return _go_on(replace(automaton, waited=0), dips, event, around)
     waits = around.held or at.stage >= around.stages
     automaton = replace(automaton, waited=automaton.waited + 1 if waits else 0)
     told = f"accuracy {dips.healthy:.2f} → {event.accuracy:.2f} for {dips.low} evaluations"
@@ -146,7 +148,9 @@ def plan(automaton: Automaton, dips: Dips, at: At, around: Around) -> str:
     if left <= 0:
         return f"{waits}; it has rolled back {automaton.rollbacks} times and leaves the rest to you"
     if not dips.low:
-        return f"{waits}, then gives the schedule back"
+        on = _onward(automaton, dips, at, around)
+        then = "then gives the schedule back" if "release" in on else "then lets the next token go"
+        return f"{waits}, {then}"
     rest = max(1, patience - (automaton.waited if automaton.waited else dips.low))
     first = at.stage if dips.entered is None else dips.entered
     target = max(0, first - automaton.depth)
@@ -155,16 +159,25 @@ def plan(automaton: Automaton, dips: Dips, at: At, around: Around) -> str:
     )
 
 
-def _go_on(automaton: Automaton, dips: Dips, event: Evaluated) -> Automaton:
-    """No dip: give the schedule back where accuracy has settled.
-
-    The pace is left as it is: where that is too quick, the next dip is held again, for as long as it takes.
-    """
+def _go_on(automaton: Automaton, dips: Dips, event: Evaluated, around: Around) -> Automaton:
+    """No dip: go on where accuracy has settled."""
     if not automaton.holding or event.accuracy < SETTLED * dips.healthy:
         return automaton
     took = event.at.step - dips.stage_step
     back = f"accuracy is back at {event.accuracy:.2f}, {took:,} steps into this stage"
-    return replace(automaton, holding=False, depth=0, wanted=(Act("release", back),))
+    on = _onward(automaton, dips, event.at, around)
+    wanted = tuple(Act(text, back) for text in on)
+    return replace(automaton, holding="release" not in on, depth=0, wanted=wanted)
+
+
+def _onward(automaton: Automaton, dips: Dips, at: At, around: Around) -> tuple[str, ...]:
+    """The commands by which it goes on."""
+    if at.stage >= around.stages:
+        return ("release",)
+    if automaton.rollbacks:
+        return ("advance",)
+    given = schedule.pace(around.config.schedule, around.steps_per_epoch).steps[0]
+    return ("release", "advance") if at.step - dips.stage_step >= given else ("release",)
 
 
 def _roll_back(automaton: Automaton, first: int, why: str, at: At, around: Around) -> Automaton:
