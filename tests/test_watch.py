@@ -260,6 +260,9 @@ def test_after_a_roll_back_auto_lets_each_token_go_when_accuracy_is_back() -> No
     assert texts(state) == ["advance"] and state.automaton.holding
     state, _ = fold(done(state), [removal(2, 110), measured(0.5, 2, 120)], held)
     assert not texts(state) and "then lets the next token go" in state.plan
+    learning = held.config.model_copy(update={"schedule": LINEAR.model_copy(update={"pretrain_steps": 200})})
+    waiting = held._replace(config=learning)
+    assert not texts(fold(state, [measured(0.85, 2, 125)], waiting)[0])
     state, _ = fold(state, [measured(0.85, 9, 130)], held)  # nothing is left to remove
     assert texts(state) == ["release"] and not state.automaton.holding
 
@@ -305,7 +308,7 @@ def test_auto_takes_back_what_made_updates_not_finite() -> None:
     place = around(AUTO, LINEAGE)
     changed = SettingChanged(at=At(step=170, stage=2), key="optim.lr", old=0.002, new=1e30)
     state, told = fold(Watch(), [changed, trained(180, 10), trained(190, 10)], place)
-    assert texts(state) == ["set optim.lr 0.002", "rollback b1-s000140-stage2"]
+    assert texts(state) == ["set optim.lr 0.002", "hold", "rollback b1-s000140-stage2"]
     (alarm,) = (one for one in told if isinstance(one, AlarmRaised))
     assert not alarm.pauses
     spent = replace(Watch(), automaton=replace(Watch().automaton, rollbacks=AUTO.rollbacks))

@@ -131,8 +131,7 @@ def ruined(
     if not entries or not automaton.may_roll_back(around):
         return automaton
     key, value = change
-    acts = (Act(f"set {key} {typed(value)}", why), Act(f"rollback {entries[-1].id}", why))
-    return _rolled(automaton, acts)
+    return _rolled(automaton, entries[-1].id, why, around, Act(f"set {key} {typed(value)}", why))
 
 
 def plan(automaton: Automaton, dips: Dips, at: At, around: Around) -> str:
@@ -167,40 +166,41 @@ def _go_on(automaton: Automaton, dips: Dips, event: Evaluated, around: Around) -
     back = f"accuracy is back at {event.accuracy:.2f}, {took:,} steps into this stage"
     on = _onward(automaton, dips, event.at, around)
     wanted = tuple(Act(text, back) for text in on)
-    return replace(automaton, holding="release" not in on, depth=0, wanted=wanted)
+    return replace(automaton, holding="release" not in on, depth=0, wanted=wanted) if on else automaton
 
 
 def _onward(automaton: Automaton, dips: Dips, at: At, around: Around) -> tuple[str, ...]:
-    """The commands by which it goes on."""
+    """The commands by which it goes on; none before explicit CoT has had its steps."""
     if at.stage >= around.stages:
         return ("release",)
+    pace = schedule.pace(around.config.schedule, around.steps_per_epoch)
     if automaton.rollbacks:
-        return ("advance",)
-    given = schedule.pace(around.config.schedule, around.steps_per_epoch).steps[0]
-    return ("release", "advance") if at.step - dips.stage_step >= given else ("release",)
+        return ("advance",) if at.step >= pace.pretrain else ()
+    over = at.step - dips.stage_step >= pace.steps[0]
+    return ("release", "advance") if over else ("release",)
 
 
 def _roll_back(automaton: Automaton, first: int, why: str, at: At, around: Around) -> Automaton:
     entry = around.lineage.entry(at.branch, max(0, first - automaton.depth))
     if entry is None:
         return automaton
+    if not automaton.depth:
+        return _rolled(automaton, entry.id, why, around)
+    lr = around.config.optim.lr / 2
+    halved = Act(f"set optim.lr {typed(lr)}", f"{why}, and a roll back had not, either")
+    return _rolled(automaton, entry.id, why, around, halved)
+
+
+def _rolled(automaton: Automaton, entry: str, why: str, around: Around, *before: Act) -> Automaton:
+    """It goes back, and holds the schedule from there on."""
     hold = [] if around.held else [Act("hold", why)]
-    acts = [*hold, Act(f"rollback {entry.id}", why)]
-    if automaton.depth:
-        lr = around.config.optim.lr / 2
-        acts.insert(0, Act(f"set optim.lr {typed(lr)}", f"{why}, and a roll back had not, either"))
-    return _rolled(automaton, tuple(acts))
-
-
-def _rolled(automaton: Automaton, acts: tuple[Act, ...]) -> Automaton:
-    holding = automaton.holding or any(act.text == "hold" for act in acts)
     return replace(
         automaton,
         rollbacks=automaton.rollbacks + 1,
         depth=automaton.depth + 1,
-        holding=holding,
+        holding=automaton.holding or bool(hold),
         waited=0,
-        wanted=acts,
+        wanted=(*before, *hold, Act(f"rollback {entry}", why)),
     )
 
 
