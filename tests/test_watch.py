@@ -78,16 +78,28 @@ def test_a_fall_to_zero_that_recovers_is_the_method_at_work() -> None:
     assert run(events) == []
 
 
-def test_where_tokens_keep_going_the_dip_is_given_time_after_the_last_but_not_for_ever() -> None:
+def falling(stages: int) -> list[Event]:
     events: list[Event] = [measured(0.9)]
-    for stage in (1, 2, 3):
+    for stage in range(1, stages + 1):
         events += [removal(stage), measured(0.0, stage)]
-    stays, climbs = [measured(0.0, 3)] * 2, [measured(a, 3) for a in (0.1, 0.2, 0.3, 0.5)]
-    assert run(events) == [] == run(events + climbs)
-    assert len(run(events + stays)) == 1
-    for stage in range(4, 10):
-        events += [removal(stage), measured(0.0, stage)]
-    assert len(run(events)) == 1
+    return events
+
+
+def test_the_count_goes_on_over_further_removals_for_twice_as_long() -> None:
+    assert run(falling(5)) == []
+    assert len(run(falling(6))) == 1
+
+
+def test_when_all_has_gone_too_fast_it_is_given_time_after_the_last_but_not_for_ever() -> None:
+    place = around()._replace(stages=2)
+    for after, alarms in {
+        (0.0, 0.0): 1,
+        (0.0,): 0,
+        (0.1, 0.2, 0.3, 0.5): 0,
+        (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4): 1,
+    }.items():
+        _, told = fold(Watch(), [*falling(2), *(measured(a, 2) for a in after)], place)
+        assert len([one for one in told if isinstance(one, AlarmRaised)]) == alarms, after
 
 
 def test_learning_slowly_before_any_removal_is_no_dip_and_losing_it_is() -> None:

@@ -22,8 +22,9 @@ BACK = 0.95
 """Of the accuracy before a removal: from there on a stage counts as recovered."""
 REMEMBERED = 3
 """Stages whose recovery is remembered, for the trend."""
-LONGEST = 3
-"""Times `watch.patience`: a dip that several removals made, and that gets better, is told after that long."""
+GOING, GONE = 2, 3
+"""Times `watch.patience`: a dip that several removals made is told after that long at the latest, while
+tokens go on going and when all have gone."""
 GAIN = 0.02
 """Of all examples: evaluations that have not become so much better of late do not get better."""
 SLOWER = 1.25
@@ -95,15 +96,16 @@ class Dips:
         pairs = zip(self.took, self.took[1:], strict=False)
         return len(self.took) == REMEMBERED and all(later >= SLOWER * first for first, later in pairs)
 
-    def overdue(self, stage: int, patience: int) -> bool:
+    def overdue(self, stage: int, stages: int, patience: int) -> bool:
         """Whether the dip has lasted too long: `patience` evaluations.
 
-        Where tokens went on going since it began, those after the last one count, and it may take longer as
-        long as it gets better, up to `LONGEST` times.
+        Where several removals made it, those after the last one count, and it may take longer as long as it
+        gets better, up to `GOING` or `GONE` times.
         """
-        if self.entered is None or stage == self.entered or self.low >= LONGEST * patience:
+        if self.entered is None or self.entered == stage:
             return self.low >= patience
-        return self.here >= patience and not self.improves(patience)
+        most = GOING if stage < stages else GONE
+        return self.low >= most * patience or (self.here >= patience and not self.improves(patience))
 
     def improves(self, patience: int) -> bool:
         """Whether the last `patience` evaluations of this dip were better than as many before, by `GAIN`."""

@@ -159,7 +159,7 @@ def _evaluated(state: Watch, event: Evaluated, around: Around) -> tuple[Watch, l
     if not seen.low:
         state, cleared = _clear(state, ("dip",), f"accuracy is back at {event.accuracy:.3f}", at)
         told += cleared
-    elif seen.overdue(at.stage, config.patience) and "dip" not in state.standing:
+    elif seen.overdue(at.stage, around.stages, config.patience) and "dip" not in state.standing:
         state = replace(state, standing=(*state.standing, "dip"))
         told.append(_dip(seen, event, around))
     if measured:
