@@ -43,7 +43,8 @@ def rescue(
             )
         config = presets.configure(folder / runs.CONFIG_FILE, device=device)
         plan = find(journal.read(folder), config, checkpoint.list_checkpoints(folder))
-        output.say("\n".join(plan.evidence), err=True)
+        for line in plan.evidence:
+            output.say(line, err=True)
         _agree(f"Then: {', then '.join(plan.commands)}; and it trains on. Shall it?", yes)
         if detach:
             detached.rescue(folder, device)
