@@ -57,12 +57,13 @@ def start_host(given: argparse.Namespace, ranks: int) -> tuple[str, Path]:
         base = given.base if given.kind == "preset" else Path(given.base)
         config = presets.configure(base, given.set, seed=given.seed, device=given.device, gpus=ranks)
         folder = runs.new_folder(given.out, given.name, base if isinstance(base, str) else base.stem)
+    address = Path(channel.address(folder))
+    address.unlink(missing_ok=True)  # that of a host that was killed
     command = [sys.executable, "-m", "trainer.hosting"]
     host = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     assert host.stdin is not None
     host.stdin.write(pickle.dumps((config, folder, resume)))
     host.stdin.close()
-    address = Path(channel.address(folder))
     while not address.exists():  # on a busy machine it takes a minute to load
         if host.poll() is not None:
             raise ValueError(f"the process that hosts {folder} has ended before it took the ranks on")
