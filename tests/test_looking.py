@@ -251,7 +251,9 @@ async def test_where_there_is_no_other_run_it_says_so_and_takes_a_folder(tmp_pat
     other = other_run(elsewhere)
     app = cockpit(scripted.training(), tmp_path / "brisk-otter")
     async with app.run_test(size=LARGE) as pilot:
-        await pilot.press("k", "enter")
+        await pilot.press("k")
+        assert "no other run" in str(app.screen.query_one(".problem", Label).render())
+        await pilot.press("enter")
         assert "no other run" in str(app.screen.query_one(".problem", Label).render())
         app.screen.query_one(Input).value = str(other)
         await pilot.press("enter")

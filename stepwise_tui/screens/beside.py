@@ -47,6 +47,8 @@ class ChooseRun(ModalScreen[tuple[Path | None] | None]):
 
     def on_mount(self) -> None:
         self._list("")
+        if not self.query_one(OptionList).option_count:
+            self._tell_none()
         self.query_one(Input).focus()
 
     def _list(self, typed: str) -> None:
@@ -80,7 +82,10 @@ class ChooseRun(ModalScreen[tuple[Path | None] | None]):
             except RunsError as problem:
                 self.query_one(".problem", Label).update(clean(str(problem)))
         else:
-            self.query_one(".problem", Label).update(f"there is no other run in {clean(str(self._out))}")
+            self._tell_none()
+
+    def _tell_none(self) -> None:
+        self.query_one(".problem", Label).update(f"there is no other run in {clean(str(self._out))}")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self._take(event.option)

@@ -13,7 +13,7 @@ from textual.widgets.option_list import Option
 
 from stepwise_tui import returns
 from stepwise_tui.history import History
-from stepwise_tui.text import accuracy, clean, clean_lines, clip
+from stepwise_tui.text import accuracy, clean, clean_lines, wrapped
 from trainer import config as configuration
 from trainer.config import ConfigError
 from trainer.control import CommandError, describe_rollback, parse
@@ -21,6 +21,8 @@ from trainer.events import CheckpointSaved
 from trainer.record.lineage import CheckpointRef
 
 Leaving = Literal["stop", "leave", "stay"]
+ROOM = 66
+"""Columns of a list in a wide dialog at 80 columns."""
 
 
 class Confirm(ModalScreen[bool]):
@@ -254,12 +256,8 @@ class ChangeSetting(ModalScreen[str]):
         for row in rows:
             value, default = _told(configuration.get(self._config, row.key)), _told(row.default)
             text = row.description if value == default else f"default {default}; {row.description}"
-            choices.add_option(
-                Option(
-                    f"{row.key:<26} {value:<8} {row.allowed}\n    {clip(text, 62)}",
-                    id=row.key,
-                )
-            )
+            head = f"{row.key:<26} {value:<8} {row.allowed}"
+            choices.add_option(Option(f"{head}\n{wrapped(f'    {text}', ROOM, 4)}", id=row.key))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self._narrow(event.value)
