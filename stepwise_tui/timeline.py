@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stepwise_tui.words import words
+from stepwise_tui.text import clean
+from stepwise_tui.words import by, words
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
@@ -50,7 +51,15 @@ def happening(event: Event, names: Mapping[str, str]) -> Happening | None:
 
     names: how the key of each action is written.
     """
-    return Happening(event.at, KINDS[type(event)], words(event, names) or "") if is_row(event) else None
+    return Happening(event.at, KINDS[type(event)], _told(event, names)) if is_row(event) else None
+
+
+def _told(event: Event, names: Mapping[str, str]) -> str:
+    """As in the log; of a command first what it was, since its row has the step, and little room."""
+    if not isinstance(event, CommandAcknowledged):
+        return words(event, names) or ""
+    refused = "" if event.ok else "refused: "
+    return clean(f"{refused}{event.command}{by(event.source)}: {event.message}")
 
 
 def with_saves(happenings: Iterable[Happening], saves: Iterable[CheckpointSaved]) -> list[Happening]:

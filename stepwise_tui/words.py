@@ -31,6 +31,9 @@ from trainer.events import (
 ANSWERS = {"r": "roll_back", "space": "pause_or_resume", "h": "hold_or_release", "s": "save"}
 """The actions that the trainer means by a key."""
 
+CHECKPOINT = r"b\d+-s\d+[\w-]*"
+"""The ids of checkpoints."""
+
 BY_CAUSE = {
     "schedule": "by schedule",
     "operator": "by the operator",
@@ -49,11 +52,15 @@ def words(event: Event, names: Mapping[str, str] | None = None) -> str | None:
 
 
 def outcome(event: CommandAcknowledged) -> str:
-    """What came of a command, for the person who gave it: what, and at which step."""
+    """What came of a command, for the person who gave it: what, and at which step.
+
+    A checkpoint that is named beside its step has no room at 80 columns; the log names it.
+    """
     what = event.command.split()[0] if event.ok else event.command
+    message = re.sub(rf"(step [\d,]+) \({CHECKPOINT}\)", r"\1", event.message)
     where = f"step {event.at.step:,}"
-    told = re.search(rf"\b{where}\b", event.message)
-    return clean(f"{what}: {event.message}" + ("" if told else f" (at {where})"))
+    told = re.search(rf"\b{where}\b", message)
+    return clean(f"{what}: {message}" + ("" if told else f" (at {where})"))
 
 
 def _words(event: Event, names: Mapping[str, str]) -> str | None:

@@ -14,6 +14,7 @@ from stepwise_tui.charts.quantities import QUANTITIES
 from stepwise_tui.charts.view import View
 from stepwise_tui.history import History, apply, replay
 from stepwise_tui.series import Kept, Series
+from stepwise_tui.words import outcome
 from tests import scripted
 from tests.scripted import SCRIPTED, Script
 from trainer.config import build
@@ -125,6 +126,14 @@ def test_a_request_is_pending_until_it_is_acknowledged() -> None:
     apply(history, done)
     assert not history.pending
     assert [line.text for line in history.log][-1] == "done at step 0: save: saved"
+    assert history.timeline[-1].text == "save: saved"
+
+
+def test_what_a_roll_back_did_has_room_at_80_columns() -> None:
+    told = "back to stage 12, step 5,280 (b1-s005280-stage12); 3,032 steps become an abandoned branch"
+    at = At(step=5_280)
+    done = CommandAcknowledged(at=at, id="a", command="rollback 12", source="cockpit", ok=True, message=told)
+    assert outcome(done) == "rollback: back to stage 12, step 5,280; 3,032 steps become an abandoned branch"
 
 
 def test_what_an_ended_process_still_owed_is_given_up_when_the_run_is_taken_up_again() -> None:
