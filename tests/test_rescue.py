@@ -67,7 +67,9 @@ STORY: list[Event] = [
 
 def test_a_run_goes_back_to_where_it_was_well_and_on_more_slowly() -> None:
     found = rescue(STORY, CONFIG, THERE)
-    assert found.commands == ("rollback b1-s000140-stage2", "set schedule.steps_per_token 80")
+    assert found.commands == (
+        "rollback b1-s000140-stage2", "set schedule.steps_per_token 80", "set watch.mode auto",
+    )  # fmt: skip
     said = " ".join(found.evidence)
     assert "accuracy was 0.94 at stage 1" in said and "stage 1 35" in said and "is given 80" in said
     older = rescue(STORY, CONFIG, THERE[:2])

@@ -79,6 +79,9 @@ def rescue(events: Iterable[Event], config: Config, there: Sequence[CheckpointRe
     if config.schedule.kind in ("linear", "geometric"):
         commands.append(f"set schedule.steps_per_token {wanted}")
         evidence.append(f"a stage had {given:,} steps; it is given {wanted:,}")
+    if config.watch.mode != "auto":
+        commands.append("set watch.mode auto")
+        evidence.append("the watch is left to act: it holds each dip until it is over")
     return Rescue(tuple(evidence), back, tuple(commands))
 
 
