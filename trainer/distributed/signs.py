@@ -11,7 +11,6 @@ import socket
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -52,8 +51,9 @@ def sign(rank: int, number: int, order: int, busy: bool, thread: int) -> Sign:
 
 
 def _place(frame: FrameType) -> str:
-    path = Path(frame.f_code.co_filename)
-    return f"{path.parent.name}/{path.name}:{frame.f_lineno}" if "trainer" in path.parts else ""
+    """Where it is in our code, from `trainer` on; "" where it is not."""
+    _, ours, inside = frame.f_code.co_filename.rpartition("/trainer/")
+    return f"trainer/{inside}:{frame.f_lineno}" if ours else ""
 
 
 @dataclass
