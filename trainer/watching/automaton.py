@@ -4,10 +4,9 @@ In a dip it holds the schedule, waits, and lets it go on when accuracy is back: 
 where the stage's own time is over. Where waiting does not help, or where more than one stage was entered
 since all was well, it rolls back to the first of these and waits there; each further time, until all is well
 again, one stage further, with half the learning rate. Once it has rolled back it keeps its hold to the end,
-and lets each token go when accuracy is back, however long or short that takes. Where
-updates blow up it goes back before that and changes what did it: the setting that was changed shortly before,
-else the learning rate, which it halves. It rolls back `watch.rollbacks` times in a run's life, whatever
-branch; then it only tells.
+and lets each token go when accuracy is back, however long or short that takes. Where updates blow up it goes
+back before that and changes what did it: the setting that was changed shortly before, else the learning rate,
+which it halves. It rolls back `watch.rollbacks` times in a run's life, whatever branch; then it only tells.
 
 A person's hold, release, advance, roll back or setting stands: the automaton does nothing for `STANDS_DOWN`
 evaluations, and a hold that a person gave or took back is not its own any more.
