@@ -57,6 +57,10 @@ def test_all_problems_are_told_at_once_with_value_and_choice() -> None:
         ("left", "left"),
         ("inf", math.inf),
         ("none", None),
+        (".5", 0.5),
+        ("-5.", -5.0),
+        (".5e-3", 5e-4),
+        (".", "."),
         ("1.2.3", "1.2.3"),
     ],
 )

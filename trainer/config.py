@@ -9,6 +9,7 @@ Raises `ConfigError`, which names every wrong field with its value and what is a
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic.config import JsonDict
 
 Positive = Annotated[int, Field(ge=1)]
 LIVE: JsonDict = {"live": True}
+BARE_POINT = re.compile(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)  # a number, but not to TOML
 
 # Ways of saying one thing: giving one, in a preset or with `set`, takes the others back.
 ALTERNATIVES: tuple[tuple[str, ...], ...] = (
@@ -635,8 +637,10 @@ def _allowed(info: Any) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """A value as `--set` and `set` take it: as TOML has it; bare words are strings, none is None."""
+    """A value as `--set` and `set` take it: as TOML has it, or .5; bare words are strings, none is None."""
     text = text.strip()
+    if BARE_POINT.fullmatch(text):
+        return float(text)
     if text.lower() in ("none", "null"):
         return None
     try:
