@@ -37,6 +37,7 @@ CHECKPOINT = r"b\d+-s\d+[\w-]*"
 BY_CAUSE = {
     "schedule": "by schedule",
     "operator": "by the operator",
+    "watch": "by the watch",
     "rollback": "by roll back",
     "start": "at the start",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from stepwise_tui.cli import app
 from tests.tiny import tiny_config
 from trainer.analysis.rescue import NotLostError, rescue
-from trainer.config import Config, ScheduleConfig, WatchConfig
+from trainer.config import Config, ScheduleConfig, StopConfig, WatchConfig
 from trainer.control import parse
 from trainer.events import (
     At,
@@ -68,12 +69,26 @@ STORY: list[Event] = [
 def test_a_run_goes_back_to_where_it_was_well_and_on_more_slowly() -> None:
     found = rescue(STORY, CONFIG, THERE)
     assert found.commands == (
-        "rollback b1-s000140-stage2", "set schedule.steps_per_token 80", "set watch.mode auto",
+        "rollback b1-s000140-stage2", "set schedule.steps_per_token 80", "set stop.epochs 399",
+        "set watch.mode auto",
     )  # fmt: skip
     said = " ".join(found.evidence)
     assert "accuracy was 0.94 at stage 1" in said and "stage 1 35" in said and "is given 80" in said
     older = rescue(STORY, CONFIG, THERE[:2])
     assert older.back == THERE[1] and "is not kept" in " ".join(older.evidence)
+
+
+@pytest.mark.parametrize(
+    ("stop", "command"),
+    [
+        (StopConfig(steps=1_000), "set stop.steps 1860"),
+        (StopConfig(steps=100_000), "set stop.epochs 399"),
+        (StopConfig(epochs=math.inf), None),
+    ],
+)
+def test_who_goes_more_slowly_is_given_longer(stop: StopConfig, command: str | None) -> None:
+    commands = rescue(STORY, CONFIG.model_copy(update={"stop": stop}), THERE).commands
+    assert [c for c in commands if c.startswith("set stop")] == ([] if command is None else [command])
 
 
 def test_what_is_not_lost_is_left_alone_and_what_cannot_be_had_is_said() -> None:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_ty
 
 RunState = Literal["starting", "training", "paused", "evaluating", "finished", "interrupted", "crashed"]
 Split = Literal["valid", "test"]
-Cause = Literal["schedule", "operator", "rollback", "start"]
+Cause = Literal["schedule", "operator", "watch", "rollback", "start"]
 SaveCause = Literal["stage", "manual", "time", "best", "final", "stop"]
 
 

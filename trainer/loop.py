@@ -345,7 +345,7 @@ class Loop:
                     raise RefusedError(f"{reason}; it is tried again and again")
                 return f"saved {saved}"
             case Advance(stage):
-                self._enter_stage(stage, "operator")
+                self._enter_stage(stage, "watch" if command.source == automaton.SOURCE else "operator")
             case RollBack():
                 self._roll_back(effect)
             case Change(config, key):

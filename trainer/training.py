@@ -190,8 +190,8 @@ class Training:
         rank = Rank(config, parts, compute, self._world)
         loop = Loop(config, self._folder, rank, self._inbox, self, before.lineage)
         loop.take_up(before)
-        if loop.orders.repeating:
-            tip = max((e.at.step for e in before.events if e.at.branch == loop.branch), default=0)
+        tip = max((e.at.step for e in before.events if e.at.branch == loop.branch), default=0)
+        if loop.orders.repeating and tip > loop.at.step:
             self._news.append(
                 _warning(
                     f"what came after {before.place} is done again, up to step {tip:,}; what was told of it "

@@ -79,10 +79,25 @@ def rescue(events: Iterable[Event], config: Config, there: Sequence[CheckpointRe
     if config.schedule.kind in ("linear", "geometric"):
         commands.append(f"set schedule.steps_per_token {wanted}")
         evidence.append(f"a stage had {given:,} steps; it is given {wanted:,}")
+        if end := _later_end(config, back.step, wanted / given, an_epoch):
+            key, before, after = end
+            commands.append(f"set {key} {after}")
+            evidence.append(f"so all takes longer: {key} {before:,g} → {after:,}")
     if config.watch.mode != "auto":
         commands.append("set watch.mode auto")
         evidence.append("the watch is left to act: it holds each dip until it is over")
     return Rescue(tuple(evidence), back, tuple(commands))
+
+
+def _later_end(config: Config, step: int, slower: float, an_epoch: int) -> tuple[str, float, int] | None:
+    """The limit that ends the run first, what it is, and what gives `slower` × the steps from `step` on."""
+    steps, epochs = config.stop.steps or math.inf, config.stop.epochs
+    if math.isinf(min(steps, epochs)):
+        return None
+    if steps <= epochs * an_epoch:
+        return "stop.steps", steps, math.ceil(step + slower * (steps - step))
+    begun = step / an_epoch
+    return "stop.epochs", epochs, math.ceil(begun + slower * (epochs - begun))
 
 
 def _ruined(state: Watch, config: Config, lineage: Lineage, at: At) -> Rescue:

@@ -109,7 +109,7 @@ def learn(gate: Gate, event: Event, config: ScheduleConfig) -> Gate:
                 dipped = event.accuracy < gate.target(config)
             recent = (*gate.recent, event.accuracy)[-2 * max(config.probes, config.stall or 0) :]
             return replace(gate, recent=recent, dipped=dipped)
-        case StageEntered(cause="schedule" | "operator"):
+        case StageEntered(cause="schedule" | "operator" | "watch"):
             return _entered(gate, config)
         case RolledBack():
             return replace(gate, recent=(), dipped=None, chunk=1, easy=0, careful=CAREFUL)

@@ -164,7 +164,7 @@ def _is_effect(command: Command, event: Event) -> bool:
     match command.name, event:
         case (
             ("rollback", RolledBack())
-            | ("advance", StageEntered(cause="operator"))
+            | ("advance", StageEntered(cause="operator" | "watch"))
             | ("evaluate", Evaluated(cause="operator"))
             | ("set", SettingChanged())
             | ("save", CheckpointSaved(cause="manual"))

@@ -114,7 +114,7 @@ def watch(state: Watch, event: Event, around: Around) -> tuple[Watch, list[Told]
 
 def _take(state: Watch, event: Event, around: Around) -> tuple[Watch, list[Told]]:
     match event:
-        case StageEntered(cause="schedule" | "operator"):
+        case StageEntered(cause="schedule" | "operator" | "watch"):
             entered, measured = dips.enter(state.dips, event)
             return replace(state, dips=entered, spikes=Spikes()), [*measured]
         case RolledBack():
