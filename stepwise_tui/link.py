@@ -143,7 +143,7 @@ class SocketLink:
         try:
             self._connection.sendall(wire.command(command))
         except OSError:
-            self._say(f"not sent, since the run cannot be reached now: {command.text}")
+            self._say(f"{command.text} was not sent: {self._look().advice}")
 
     def _listen(self) -> None:
         while True:
