@@ -3,6 +3,7 @@ what it leaves needs nothing but transformers."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -170,3 +171,23 @@ def test_a_head_that_stays_costs_no_gradient_and_changes_none() -> None:
         gradients.append(rows_.grad)
         assert (weight.grad is not None) == learns
     assert torch.equal(gradients[0], gradients[1])
+
+
+FETCHING = """
+import sys, types
+from trainer import presets
+from trainer.parts import assemble
+
+kernels = types.ModuleType("kernels")
+kernels.get_kernel = lambda *asked, **more: print("fetched", *asked)
+sys.modules["kernels"] = kernels
+assemble(presets.resolve("mult2x2", {"model.lora_rank": 4, "data.train": 64, "device": "cpu"}))
+assert sys.modules["kernels"] is kernels
+"""
+
+
+def test_no_code_is_fetched_for_adapters_and_nobody_is_told_to_install_what_does() -> None:
+    """`peft` imports `bitsandbytes` where there is one, which asks `kernels` on CPUs that have bf16."""
+    said = subprocess.run([sys.executable, "-c", FETCHING], capture_output=True, text=True, check=True)
+    assert "fetched" not in said.stdout
+    assert "kernels" not in said.stderr

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import sys
 from collections.abc import Iterator
 
 from huggingface_hub import constants, get_session
@@ -30,3 +32,16 @@ def only_cached() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def no_kernels() -> Iterator[None]:
+    """Within it no library finds `kernels`; `bitsandbytes`, imported, would have it fetch code and run it."""
+    fetches = {"kernels": sys.modules.get("kernels")}
+    sys.modules["kernels"] = None  # type: ignore[assignment]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says that it could not
+    try:
+        yield
+    finally:
+        del sys.modules["kernels"]
+        sys.modules.update({name: module for name, module in fetches.items() if module is not None})

@@ -6,13 +6,12 @@ values. As there, tables of embeddings keep theirs in fp32 (section 2.3), and so
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trainer import hub
 from trainer.config import OptimConfig
 from trainer.methods.base import Model
 
@@ -74,18 +73,12 @@ def _tables(model: Model) -> set[Tensor]:
 
 
 def _bitsandbytes() -> Any:
-    """The library. It would fetch a kernel that nobody asked for from the hub, and run it, if it could."""
-    fetches = {"kernels": sys.modules.get("kernels")}
-    sys.modules["kernels"] = None  # type: ignore[assignment]
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # and says that it could not
     try:
-        import bitsandbytes
+        with hub.no_kernels():
+            import bitsandbytes
     except ImportError:
         raise ValueError(
             "optim.moments = \"8bit\" needs bitsandbytes: pip install 'stepwise-tui[memory]'; without it: "
             "--set optim.moments=full"
         ) from None
-    finally:
-        del sys.modules["kernels"]
-        sys.modules.update({name: module for name, module in fetches.items() if module is not None})
     return bitsandbytes

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from trainer import hub
 from trainer.config import Config
 from trainer.methods import tokens
 from trainer.methods.base import Model
@@ -37,7 +38,8 @@ def put_in(model: Model, config: Config) -> str:
     """
     rank = config.model.lora_rank
     try:
-        import peft
+        with hub.no_kernels():  # it imports bitsandbytes where there is one
+            import peft
     except ImportError:
         raise ValueError(
             f"model.lora_rank = {rank} needs peft: pip install 'stepwise-tui[lora]'; without adapters: --set "
