@@ -69,8 +69,8 @@ STORY: list[Event] = [
 def test_a_run_goes_back_to_where_it_was_well_and_on_more_slowly() -> None:
     found = rescue(STORY, CONFIG, THERE)
     assert found.commands == (
-        "rollback b1-s000140-stage2", "set schedule.steps_per_token 80", "set stop.epochs 399",
-        "set watch.mode auto",
+        "rollback b1-s000140-stage2", "set schedule.steps_per_token 80", "set watch.mode auto",
+        "set stop.epochs 796",
     )  # fmt: skip
     said = " ".join(found.evidence)
     assert "accuracy was 0.94 at stage 1" in said and "stage 1 35" in said and "is given 80" in said
@@ -81,8 +81,8 @@ def test_a_run_goes_back_to_where_it_was_well_and_on_more_slowly() -> None:
 @pytest.mark.parametrize(
     ("stop", "command"),
     [
-        (StopConfig(steps=1_000), "set stop.steps 1860"),
-        (StopConfig(steps=100_000), "set stop.epochs 399"),
+        (StopConfig(steps=1_000), "set stop.steps 3580"),
+        (StopConfig(steps=100_000), "set stop.epochs 796"),
         (StopConfig(epochs=math.inf), None),
     ],
 )

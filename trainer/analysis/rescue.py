@@ -18,6 +18,8 @@ SLOWER = 2
 """So many times as long as before a stage is given at least."""
 ROOM = 1.5
 """And so many times what the slowest recovery took."""
+HELD = 2
+"""So many times what stages are given may pass, since dips are held until they are over."""
 
 
 class NotLostError(ValueError):
@@ -75,17 +77,18 @@ def rescue(events: Iterable[Event], config: Config, there: Sequence[CheckpointRe
     given = schedule.pace(config.schedule, an_epoch).steps[0]
     slowest = max((dip.steps or 0 for dip in took), default=0)
     commands = [f"rollback {back.id}"]
-    wanted = max(SLOWER * given, math.ceil(ROOM * slowest))
+    wanted, slower = max(SLOWER * given, math.ceil(ROOM * slowest)), 1.0
     if config.schedule.kind in ("linear", "geometric"):
         commands.append(f"set schedule.steps_per_token {wanted}")
         evidence.append(f"a stage had {given:,} steps; it is given {wanted:,}")
-        if end := _later_end(config, back.step, wanted / given, an_epoch):
-            key, before, after = end
-            commands.append(f"set {key} {after}")
-            evidence.append(f"so all takes longer: {key} {before:,g} → {after:,}")
+        slower = wanted / given
     if config.watch.mode != "auto":
         commands.append("set watch.mode auto")
         evidence.append("the watch is left to act: it holds each dip until it is over")
+    if end := _later_end(config, back.step, HELD * slower, an_epoch):
+        key, before, after = end
+        commands.append(f"set {key} {after}")
+        evidence.append(f"so all takes longer: {key} {before:,g} → {after:,}")
     return Rescue(tuple(evidence), back, tuple(commands))
 
 
