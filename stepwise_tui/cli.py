@@ -128,18 +128,20 @@ def resume(
     gpus: Gpus = None,
     detach: Detach = False,
     paused: Annotated[bool, typer.Option("--paused", help="Wait before the first step.")] = False,
+    assignments: Set = None,
 ) -> None:
-    """Go on with a run from its last checkpoint."""
+    """Go on with a run from its last checkpoint; with other limits also one that came to its end."""
     with explained():
         from stepwise_tui import detached, session
         from trainer import presets, runs
 
-        folder = runs.find_ended(run, out)
+        folder = runs.find_ended(run, out, finished=bool(assignments))
         config = presets.configure(folder / runs.CONFIG_FILE, device=device, gpus=gpus)
+        first = session.changes(config, assignments or [])
         if detach:
-            detached.resume(config, folder, paused=paused)
+            detached.resume(config, folder, paused=paused, assignments=assignments or [])
         else:
-            session.train(config, folder, plain=plain, frugal=frugal, resume=True, paused=paused)
+            session.train(config, folder, plain=plain, frugal=frugal, resume=True, paused=paused, first=first)
 
 
 @app.command()

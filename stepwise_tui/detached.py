@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import typer
@@ -28,10 +29,11 @@ def start(config: Config, folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def resume(config: Config, folder: Path, *, paused: bool) -> None:
+def resume(config: Config, folder: Path, *, paused: bool, assignments: Iterable[str]) -> None:
     """Take up a run; return when it trains. Exits as it did when it could not."""
     where = ["--device", config.device, "--gpus", str(config.gpus)]
-    _launch(["resume", str(folder), *where, *(["--paused"] if paused else [])], folder)
+    changes = [word for text in assignments for word in ("--set", text)]
+    _launch(["resume", str(folder), *where, *changes, *(["--paused"] if paused else [])], folder)
 
 
 def rescue(folder: Path, device: str | None) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stepwise_tui.link import Link
     from stepwise_tui.settings import Settings
     from trainer.config import Config
+    from trainer.control import Command
     from trainer.events import RunState
     from trainer.run import Run
 
@@ -41,7 +42,7 @@ def train(
     frugal: bool = False,
     resume: bool = False,
     paused: bool = False,
-    first: Sequence[str] = (),
+    first: Sequence[Command] = (),
 ) -> None:
     """Train until the run ends or is told to. Exits 1 when training crashed. frugal: see `Cockpit`. first:
     commands to be done before the first step.
@@ -65,12 +66,10 @@ def train(
             download = "" if Path(config.model.init).is_dir() else "; the first time that is a download"
             typer.echo(f"loading {config.model.init} too{download} …", err=True)
         from trainer import registry
-        from trainer.control import parse
         from trainer.host import Host
         from trainer.run import Run
 
-        asked = [parse(text, source="rescue") for text in first]
-        run = Run(config, folder, resume=resume, paused=paused, first=asked)
+        run = Run(config, folder, resume=resume, paused=paused, first=first)
         run.start()
         registry.note(folder)
         signals.stop = lambda: _stop(run, terminal, signals)
@@ -81,6 +80,16 @@ def train(
     _say(_farewell(run), err=not isinstance(terminal, Borrowed))
     if run.state == "crashed":
         raise typer.Exit(FAILURE)
+
+
+def changes(config: Config, assignments: Sequence[str]) -> list[Command]:
+    """What `--set` asks of a run that is taken up. Raises `ConfigError` for what no longer can change."""
+    from trainer import config as configuration
+    from trainer.control import parse
+
+    for text in assignments:
+        config = configuration.changed(config, *configuration.parse_assignment(text))
+    return [parse(f"set {text.replace('=', ' ', 1)}", source="resume") for text in assignments]
 
 
 def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None = None) -> None:

@@ -22,7 +22,8 @@ from tests.processes import begin, wait_for
 from tests.tiny import tiny_config
 from trainer import config as configuration
 from trainer import presets, runs
-from trainer.record import lock
+from trainer.events import RunFinished
+from trainer.record import journal, lock
 from trainer.run import Run
 from trainer.saving import checkpoint
 
@@ -118,8 +119,8 @@ def test_eval_json_is_one_document_with_the_contract_keys(finished: Path) -> Non
 
 
 def test_eval_agrees_with_what_the_run_logged(finished: Path) -> None:
-    journal = (finished / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    (logged,) = [e for e in map(json.loads, journal) if e["event"] == "run_finished"]
+    lines = (finished / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    (logged,) = [e for e in map(json.loads, lines) if e["event"] == "run_finished"]
     assert json.loads(call("eval", finished, "--json").stdout)["accuracy"] == logged["accuracy"]
 
 
@@ -264,6 +265,16 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_again(tmp_path: Pat
     refused(call("eval", folder), 2, "has no checkpoint yet")
     assert call("resume", folder, "--plain").exit_code == 0
     assert call("eval", folder).exit_code == 0
+
+
+def test_a_run_at_its_end_goes_on_with_another_limit(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "done"
+    shutil.copytree(finished, folder)
+    refused(call("resume", folder, "--plain"), 2, "has finished", f"{folder} --set stop.steps=N` trains it")
+    refused(call("resume", folder, "--plain", "--set", "data.digits=3"), 2, "data.digits cannot change")
+    assert call("resume", folder, "--plain", "--set", "stop.steps=16").exit_code == 0
+    ends = [e for e in journal.read(folder) if isinstance(e, RunFinished)]
+    assert [e.at.step for e in ends] == [12, 16]
 
 
 def test_an_existing_name_is_refused_and_left_alone(finished: Path) -> None:

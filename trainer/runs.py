@@ -234,14 +234,17 @@ def lives(folder: Path) -> status.Status | None:
     return found if here or fresh else None
 
 
-def find_ended(run: str, out: Path) -> Path:
-    """As `find`, for a run that is to be taken up again. Raises `RunsError` also while it still runs."""
+def find_ended(run: str, out: Path, *, finished: bool = False) -> Path:
+    """As `find`, for a run that is to be taken up again. finished: also one that came to its end.
+
+    Raises `RunsError` also while it still runs.
+    """
     folder = find(run, out)
     found = status.read(folder)
-    if found is not None and found.state == "finished":
+    if found is not None and found.state == "finished" and not finished:
         raise RunsError(
             f"{folder.name} has finished; `stepwise chat {folder}` asks it, `stepwise eval {folder}` "
-            "measures it"
+            f"measures it, `stepwise resume {folder} --set stop.steps=N` trains it further, to step N"
         )
     until = time.monotonic() + DYING_SECONDS
     while (found := lives(folder)) is not None:

@@ -32,6 +32,7 @@ def rescue(
         from stepwise_tui import detached, session
         from trainer import presets, runs
         from trainer.analysis.rescue import rescue as find
+        from trainer.control import parse
         from trainer.record import journal
         from trainer.saving import checkpoint
 
@@ -43,13 +44,14 @@ def rescue(
             )
         config = presets.configure(folder / runs.CONFIG_FILE, device=device)
         plan = find(journal.read(folder), config, checkpoint.list_checkpoints(folder))
+        first = [parse(text, source="rescue") for text in plan.commands]
         for line in plan.evidence:
             output.say(line, err=True)
         _agree(f"Then: {', then '.join(plan.commands)}; and it trains on. Shall it?", yes)
         if detach:
             detached.rescue(folder, device)
         else:
-            session.train(config, folder, plain=plain, frugal=frugal, resume=True, first=plan.commands)
+            session.train(config, folder, plain=plain, frugal=frugal, resume=True, first=first)
 
 
 def restart(
