@@ -45,10 +45,23 @@ class TypingAhead(App[Result]):
 
     async def _give(self) -> None:
         while self._typed:
-            self._given = self._typed.popleft()
+            self._given = self._next()
             self.post_message(self._given)
             await self._settle()
         self._giver = None
+
+    def _next(self) -> Key:
+        """What was typed first. Escape and a key that are read at once come as the key with alt: two keys
+        all the same, where nothing is bound to that."""
+        key = self._typed.popleft()
+        plain = key.key.removeprefix("alt+")
+        if plain == key.key or key.character is None or self._is_bound(key.key):
+            return key
+        self._typed.appendleft(Key(plain, key.character))
+        return Key("escape", "\x1b")
+
+    def _is_bound(self, name: str) -> bool:
+        return not self.screen_stack or name in self.screen.active_bindings
 
     async def _settle(self) -> None:
         """Return when what a key has set in motion has come to rest.

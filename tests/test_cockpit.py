@@ -160,6 +160,7 @@ async def test_typing_in_the_chat_triggers_no_key() -> None:
         (["n", "7", "escape", "a", "escape", "n", "8", "enter"], ["run 8"]),
         (["t", "enter", "y", "s"], ["rollback b2-001600", "save"]),
         (["t", "escape", "x", "escape", "s"], ["save"]),
+        (["n", "7", "alt+s", "t", "alt+a", "y"], ["save", "advance"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -170,7 +171,7 @@ async def test_keys_typed_before_the_screen_follows_are_not_lost(
     app, link = cockpit(scripted.saved())
     async with app.run_test(size=(80, 24)) as pilot:
         for key in typed:
-            app.post_message(Key(key, key_to_character(key)))
+            app.post_message(Key(key, key_to_character(key.removeprefix("alt+"))))
         while len(link.sent) < len(commands):
             await pilot.pause(0.01)
         assert sent(link) == commands
