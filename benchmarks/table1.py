@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for table1.json and table1.md")
     parser.add_argument("--runs", type=Path, default=Path("runs/table1"), help="folder of the runs")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument(
@@ -177,7 +177,7 @@ def main() -> None:
     settings = dict(configuration.parse_assignment(text) for text in options.set)
     jobs = [
         (Cell(task, row, seed, tuple(settings.items())), options.runs)
-        for seed in range(options.seeds)
+        for seed in options.seeds
         for task in options.tasks
         for row in options.rows
     ]
