@@ -16,7 +16,7 @@ from stepwise_tui.charts.quantities import QUANTITIES
 from stepwise_tui.charts.view import SMOOTHINGS, WINDOWS, X_AXES, Extent, Span, View, frame
 from stepwise_tui.glyphs import UNICODE
 from stepwise_tui.looks import CHARTS, PANELS, TABS, Look
-from stepwise_tui.widgets.charts import Charts
+from stepwise_tui.widgets.charts import ChartPanel, Charts
 from tests import scripted
 from tests.scripted import ScriptedLink
 from tests.test_cockpit import text_of
@@ -187,3 +187,13 @@ async def test_a_large_chart_follows_the_terminal_and_the_tabs() -> None:
         await pilot.press("tab", "escape", "z")
         await pilot.pause()
         assert panels(app) == ["loss", "accuracy"]
+
+
+async def test_the_third_chart_has_its_curve_as_soon_as_there_is_room_for_it() -> None:
+    """Before, it said that there was no gradient yet, until the charts were drawn anew seconds later."""
+    app = Cockpit(ScriptedLink(scripted.training().events), glyphs=UNICODE, frugal=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.resize_terminal(*LARGE)
+        await pilot.pause()
+        gradient = app.main.query_one("#" + CHARTS[2], ChartPanel)
+        assert "step" in str(gradient.render()) and "gradient yet" not in str(gradient.render())

@@ -222,7 +222,10 @@ class Charts(Horizontal):
         self._leave_other()
 
     def on_resize(self) -> None:
-        self.set_class(self.size.width < THREE, "-two")
+        two = self.size.width < THREE
+        if two != self.has_class("-two"):
+            self.set_class(two, "-two")
+            self.show(self._history)  # the third was not told of anything while there was no room for it
 
     def show(self, history: History) -> None:
         """Take up the numbers as they are now, those of the other run too."""
