@@ -245,6 +245,19 @@ def test_what_computes_something_else_or_fails_is_not_taken() -> None:
     assert "graphs failed (KeyError)" in reason
 
 
+def test_a_pass_that_is_long_because_others_have_the_cores_is_tried_with_fewer_threads() -> None:
+    """On a busy machine a tiny model took 4 s a pass with two threads, and kept to them for good."""
+    two, one = Compute(threads=2), Compute(threads=1)
+    trials = {two: Trial(4.0, 2.8, served=0.2), one: Trial(0.03, 2.8, served=0.4)}
+    assert _fastest(two, [one], trials.__getitem__)[0] == one
+    served = {two: Trial(4.0, 2.8, served=0.95)}  # a large model's: nothing else is tried
+    assert _fastest(two, [one], served.__getitem__) == (two, f"computed in {two}: 4.0 s a pass")
+    eight, four = Compute(threads=8), Compute(threads=4)
+    large = {eight: Trial(4.0, 2.8, served=0.3), four: Trial(6.0, 2.8)}
+    chosen, reason = _fastest(eight, [four, one], large.__getitem__)
+    assert chosen == eight and "with 1" not in reason
+
+
 def test_a_batch_that_does_not_fit_is_computed_in_parts_from_then_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,10 @@ from trainer.methods.base import Batch, Method, Model
 TRIALS = 5
 """Timed passes of each candidate, after one that is not counted."""
 LONG_SECONDS = 1.0
-"""A pass that takes so long is a large model's, which all cores serve well."""
+"""A pass that takes so long is a large model's, which all cores serve well; or others have the cores."""
+SERVED = 0.5
+"""Share of its threads' time that a pass on a CPU gets where the cores serve it. With less, threads that wait
+for each other on cores that others use can take a hundred times as long as one alone."""
 WIDE = 128
 """Width from which a CPU's bf16 units pay: at 64 a step takes as long as in fp32 (docs/log.md)."""
 GAIN = 1.1
@@ -32,10 +35,12 @@ CLOSE = 0.1
 
 
 class Trial(NamedTuple):
-    """seconds: of a pass forward and backward. loss: of the last."""
+    """seconds: of a pass forward and backward. loss: of the last. served: share of its CPU threads' time that
+    the machine gave; 1 on a GPU."""
 
     seconds: float
     loss: float
+    served: float = 1.0
 
 
 def precision(device: torch.device, width: int) -> Precision:
@@ -78,8 +83,9 @@ def choose(
 def _fastest(
     default: Compute, others: list[Compute], tried: Callable[[Compute], Trial]
 ) -> tuple[Compute, str]:
-    best, (least, loss) = default, tried(default)
-    if default.path == "eager" and least > LONG_SECONDS and default.threads > 1:
+    best, (least, loss, served) = default, tried(default)
+    long = default.path == "eager" and least > LONG_SECONDS and default.threads > 1
+    if long and served > SERVED:
         return default, f"computed in {default}: {least:.1f} s a pass"
     told = [f"{least * 1e3:.1f} ms a pass"]
     for other in others:
@@ -95,6 +101,8 @@ def _fastest(
         told.append(f"{name} {trial.seconds * 1e3:.1f}")
         if trial.seconds * GAIN < least:
             best, least = other, trial.seconds
+        elif long:
+            break  # a large model after all: fewer threads still would take longer still
     return best, f"computed in {best}; tried: {default.path} with {default.threads} {', '.join(told)}"
 
 
@@ -103,6 +111,7 @@ def _try(compute: Compute, method: Method, model: Model, batch: Batch) -> Trial:
     torch.set_num_threads(compute.threads)
     passes = Passes(method, model, compute)
     times, loss = [], float("nan")
+    began, used = time.perf_counter(), time.process_time()
     try:
         for _ in range(TRIALS + 1):
             started = time.perf_counter()
@@ -113,4 +122,7 @@ def _try(compute: Compute, method: Method, model: Model, batch: Batch) -> Trial:
     finally:
         passes.clear()
         torch.set_num_threads(before)
-    return Trial(statistics.median(times[1:] or times), loss)
+    served = 1.0
+    if model.device.type == "cpu":
+        served = (time.process_time() - used) / (compute.threads * (time.perf_counter() - began))
+    return Trial(statistics.median(times[1:] or times), loss, served)
