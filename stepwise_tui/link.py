@@ -18,7 +18,17 @@ from trainer import config as configuration
 from trainer import runs, status, wire
 from trainer.config import Config
 from trainer.control import Command
-from trainer.events import DecodeError, Event, HistoryTold, Notice, ReachChanged, decode, decoded
+from trainer.events import (
+    DecodeError,
+    Event,
+    HistoryTold,
+    Notice,
+    ReachChanged,
+    RunFinished,
+    StateChanged,
+    decode,
+    decoded,
+)
 from trainer.record import journal, lock
 from trainer.record.digest import Digest
 
@@ -116,6 +126,7 @@ class SocketLink:
         self._connection: Connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # takes nothing
         reader = journal.Reader(self.folder)
         told, self._seq = _told(reader)
+        self._finished = False
         self._events: deque[Event] = deque(told)
         reader.close()
 
@@ -130,6 +141,7 @@ class SocketLink:
         self._lines = connection.makefile("rb")
         self._events = deque()
         self._seq = 0
+        self._finished = False
         with contextlib.suppress(OSError):  # closed already; why, it may have said
             self._connection.sendall(wire.hello(0 if history else None))
         if history:
@@ -151,7 +163,8 @@ class SocketLink:
                 for line in self._lines:
                     self._take(line)
             self._read_journal()  # it may have been left before it was told the end
-            self._say(self._lost)
+            if not self._finished:  # then its process went as it should
+                self._say(self._lost)
             self._seek()
 
     def _seek(self) -> None:
@@ -209,6 +222,9 @@ class SocketLink:
             if event.seq <= self._seq:
                 return
             self._seq = event.seq
+            self._finished = isinstance(event, RunFinished) or (
+                self._finished and isinstance(event, StateChanged)
+            )
         while len(self._events) >= MOST_WAITING:
             time.sleep(0.05)  # whoever drains them is behind; the rest waits where it is
         self._events.append(event)

@@ -27,6 +27,7 @@ from trainer.control import parse
 from trainer.events import (
     CommandAcknowledged,
     Evaluated,
+    Event,
     Metrics,
     Notice,
     ReachChanged,
@@ -185,6 +186,25 @@ def test_who_finds_no_free_place_is_told_so(run: Run) -> None:
             LinkError, match="64 are attached already; when one of them has left there is room"
         ):
             SocketLink(run.folder)
+
+
+def test_who_watches_a_run_to_its_end_is_not_told_that_its_process_is_lost(
+    tmp_path: Path, short: Path
+) -> None:
+    run = Run(tiny_config(stop__steps=1_000_000, stop__epochs=1e9), tmp_path / "run")
+    run.start()
+    events: list[Event] = []
+    with Host(run):
+        link = SocketLink(run.folder)
+        run.close()
+
+    def left() -> bool:
+        events.extend(link.drain())
+        return any(isinstance(e, ReachChanged) for e in events)
+
+    until(left)
+    assert any(isinstance(e, RunFinished) for e in events)
+    assert not [e.message for e in events if isinstance(e, Notice) and "looking for it" in e.message]
 
 
 def test_what_dead_runs_left_is_swept_away_when_one_starts(tmp_path: Path, short: Path) -> None:

@@ -57,6 +57,16 @@ async def test_the_log_follows_at_its_end_and_leaves_alone_who_reads_further_up(
         assert log.scroll_y == log.max_scroll_y
 
 
+async def test_what_the_window_itself_says_has_no_time_of_the_run() -> None:
+    app = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("tab")
+        await tell(app, pilot, Notice(message="the run is reached again", level="warning"))
+        await settled(pilot)
+        line = app.main.query_one(LogPanel).lines[-1].text
+        assert "the run is reached again" in line and ":00" not in line
+
+
 async def test_a_resize_keeps_the_place_in_the_log() -> None:
     app = cockpit(scripted.training())
     async with app.run_test(size=(80, 24)) as pilot:

@@ -88,7 +88,8 @@ class LogPanel(RichLog):
 
     def _line(self, line: LogLine) -> Text:
         """The time, then the text beside it."""
-        stamp = f"{clock(line.time)}  "
+        # What this window itself says has no time in the run.
+        stamp = f"{clock(line.time) if line.time else '':<8}  "
         text = Text(wrapped(stamp + line.text, self._width, len(stamp)))
         weight = {"error": "bold ", "faint": "dim "}.get(line.tone, "")
         text.stylize(theme_style(self.app, f"{weight}${COLOURS[line.tone]}"), len(stamp))
