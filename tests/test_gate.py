@@ -196,6 +196,12 @@ def test_the_gate_decides_in_a_run_and_a_resumed_one_ends_the_same(
     assert seen[0] == seen[1]
 
 
+def test_where_nothing_was_ever_right_the_reason_is_time_and_no_share_is_wanted() -> None:
+    """The log said "240 steps are the longest time; 1.2% right, 0.0% wanted"."""
+    why = gate.reason(Gate(best=0.0, recent=(0.01, 0.015)), 240, CONFIG)
+    assert why == "240 steps are the longest time; 1.2% right, none was before, so time decides"
+
+
 def test_what_is_not_learnt_goes_after_the_longest_time(driven: Callable[..., Driven]) -> None:
     one = driven(**GATED_RUN | {"schedule__ready": 1.0, "optim__lr": 1e-9})
     one.until(RunFinished)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from textual.widgets import Static
 
@@ -13,11 +15,12 @@ from stepwise_tui.widgets import lines
 from stepwise_tui.words import outcome
 from tests import scripted
 from tests.scripted import SCRIPTED, STAGES, Script, ScriptedLink
-from trainer.events import CommandAcknowledged, StateChanged
+from trainer.config import Config
+from trainer.events import CommandAcknowledged, Probed, StateChanged
 
 
-def history_of(script: Script) -> History:
-    history = History(config=SCRIPTED)
+def history_of(script: Script, config: Config = SCRIPTED) -> History:
+    history = History(config=config)
     for event in script.events:
         apply(history, event)
     return history
@@ -60,6 +63,19 @@ def test_nobody_waits_while_paused() -> None:
     assert "all gone in" in lines.status_line(history_of(scripted.training()), "otter", 120, UNICODE).plain
     paused = history_of(scripted.training().pause())
     assert "all gone in" not in lines.status_line(paused, "otter", 120, UNICODE).plain
+
+
+def test_a_gated_schedule_says_what_it_waits_for_and_in_steps_while_paused() -> None:
+    gated = SCRIPTED.model_copy(update={"schedule": SCRIPTED.schedule.model_copy(update={"kind": "gated"})})
+    script = scripted.training()
+    probe = Probed(at=script.at, accuracy=0.5, n=200, mean=0.5, target=0.9, at_once=1, careful=0, seconds=0.1)
+    script.say(probe)
+    script.pause()
+    line = lines.removal_line(history_of(script, gated), 110, UNICODE).plain
+    assert "next at .900, now .500   within" in line and "steps" in line.partition("within")[2]
+    script.say(replace(probe, target=0.0))
+    line = lines.removal_line(history_of(script, gated), 110, UNICODE).plain
+    assert "none right before, now .500" in line, "it goes by time; at any share it would have gone"
 
 
 def test_where_all_is_gone_no_alarm_offers_to_hold() -> None:

@@ -13,7 +13,7 @@ from textual.content import Content
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Tone, Turn
 from stepwise_tui.search import search_lines
-from stepwise_tui.text import accuracy, clean, clip, duration, loss, short, wrapped
+from stepwise_tui.text import DASH, accuracy, clean, clip, duration, loss, short, wrapped
 from stepwise_tui.words import by, key_name
 from trainer.config import GATED, LATENT, MethodConfig, ScheduleConfig
 from trainer.events import DISK, AlarmRaised, ChatAnswered, QuizTaken, RunState, ShownExample, Thought
@@ -149,19 +149,28 @@ def _next_removal(history: History) -> Content:
         probed = history.probed
         if probed is None:
             return _text("no probe yet", FAINT)
+        if not probed.target:  # then it goes by time, which stands beside this
+            return _text(f"none right before, now {accuracy(probed.mean)}")
         return _text(f"next at {accuracy(probed.target)}, now {accuracy(probed.mean)}")
-    steps, seconds = history.steps_to_next, seconds_to_next(history)
-    if steps is None:
-        return _text("next in –", FAINT)
+    seconds = seconds_to_next(history)
     if seconds is None or history.state == "paused":
-        return _text(f"next in {steps:,} step{'' if steps == 1 else 's'}", FAINT)
+        return _text(f"next in {_steps(history)}", FAINT)
     return _text(f"next in {duration(seconds)}")
 
 
 def _at_the_latest(history: History) -> list[Piece]:
     """When the next token goes though its stage is not learnt, where the schedule goes by that."""
     latest = seconds_to_next(history) if history.config.schedule.kind in GATED else None
-    return [] if latest is None else [Piece(_text(f"within {duration(latest)}"), 1)]
+    if latest is None:
+        return []
+    paused = history.state == "paused"
+    return [Piece(_text(f"within {_steps(history)}" if paused else f"within {duration(latest)}"), 1)]
+
+
+def _steps(history: History) -> str:
+    """Until the next removal."""
+    steps = history.steps_to_next
+    return DASH if steps is None else f"{steps:,} step{'' if steps == 1 else 's'}"
 
 
 def _pace(history: History) -> str:

@@ -152,7 +152,8 @@ def reason(gate: Gate, steps: int, config: ScheduleConfig) -> str:
     """Why a removal comes, after so many steps that count."""
     mean = gate.mean(config)
     found = "no probe" if mean is None else f"{mean:.1%} right"
-    wanted = f"{gate.target(config):.1%} wanted"
+    target = gate.target(config)
+    wanted = f"{target:.1%} wanted" if target else "none was before, so time decides"
     if gate.learnt(config):
         return f"{found} after {steps:,} steps, {wanted}"
     if gate.stalled(config):
