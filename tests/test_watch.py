@@ -8,6 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer import config as configuration
 from trainer.config import Config, ScheduleConfig, WatchConfig
 from trainer.events import (
     AlarmCleared,
@@ -201,6 +202,20 @@ def test_what_ruined_the_weights_is_named_and_what_was_before_it_is_offered() ->
     assert alarm.target == "b1-s000150-stage2-time"
     other = SettingChanged(at=At(step=160, stage=2), key="save.keep", old=1, new=2)
     assert "save.keep" not in str(run([other, left_out, *[trained(190, skipped=10)] * 2], CONFIG, lineage))
+
+
+def test_a_setting_that_a_roll_back_left_is_named_again() -> None:
+    """After the roll back that an alarm offered the next was silent on the learning rate, ruinous still."""
+    changed = SettingChanged(at=At(step=160, stage=2), key="optim.lr", old=0.002, new=1e30)
+    back = RolledBack(at=At(step=140, stage=2), checkpoint="x", parent=1, from_branch=1, from_step=190)
+    events = [changed, *[trained(180, 10)] * 2, back, *[trained(160, 10)] * 2]
+    for rate, named in ((1e30, True), (0.002, False)):  # or somebody took it back meanwhile
+        place = around()
+        place = place._replace(config=configuration.changed(place.config, "optim.lr", rate))
+        _, told = fold(Watch(), events, place)
+        first, second = (one for one in told if isinstance(one, AlarmRaised))
+        assert "optim.lr 0.002 → 1e+30 at step 160, which a roll back leaves as it is" in first.message
+        assert ("optim.lr 0.002 → 1e+30 at step 140" in second.message) is named
 
 
 def logged(step: int, loss: float, stage: int = 1, norm: float = 1.0) -> Metrics:

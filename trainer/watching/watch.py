@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from trainer import config as configuration
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
@@ -120,7 +121,8 @@ def _take(state: Watch, event: Event, around: Around) -> tuple[Watch, list[Told]
         case RolledBack():
             at = event.at
             again = dips.return_to(state.dips, at.stage, at.step)
-            cleared = replace(state, dips=again, spikes=Spikes(), skipped=0, changed=None)
+            changed = _still_so(state.changed, at, around)
+            cleared = replace(state, dips=again, spikes=Spikes(), skipped=0, changed=changed)
             return _clear(cleared, state.standing, "rolled back", at)
         case SettingChanged():
             return _change(state, event, around)
@@ -136,6 +138,13 @@ def _take(state: Watch, event: Event, around: Around) -> tuple[Watch, list[Told]
             after, more = _spike(after, event, around)
             return after, [*told, *more]
     return state, []
+
+
+def _still_so(changed: Change | None, at: At, around: Around) -> Change | None:
+    """The change after a roll back, which takes no setting back; None where somebody did."""
+    if changed is None or configuration.get(around.config, changed.key) != changed.new:
+        return None
+    return replace(changed, step=min(changed.step, at.step))
 
 
 def _change(state: Watch, event: SettingChanged, around: Around) -> tuple[Watch, list[Told]]:
@@ -251,6 +260,7 @@ def _not_finite(state: Watch, event: Metrics, around: Around) -> tuple[Watch, li
     sound = around.lineage.before(at.branch, step)
     why = f"{skipped:,} updates left out since step {state.since:,}"
     why += "" if suspect is None else f"; {_changed(suspect)}"
+    stays = "" if suspect is None else ", which a roll back leaves as it is"
     if auto:
         change = ("optim.lr", around.config.optim.lr / 2) if suspect is None else (suspect.key, suspect.old)
         acting = automaton.ruined(state.automaton, step, change, f"not finite: {why}", at, around)
@@ -258,7 +268,7 @@ def _not_finite(state: Watch, event: Metrics, around: Around) -> tuple[Watch, li
     alarm = AlarmRaised(
         at=at,
         kind="not finite",
-        message=f"loss or gradient not finite: {why}" + ("" if auto else "; training waits"),
+        message=f"loss or gradient not finite: {why}" + ("" if auto else f"{stays}; training waits"),
         remedy=f"roll back to {sound.id}, from before" if sound else f"roll back to stage {at.stage}",
         key="r",
         target=sound.id if sound else str(at.stage),
