@@ -192,6 +192,7 @@ def test_the_page_goes_where_it_is_asked_to(tmp_path: Path) -> None:
     assert all(path.read_bytes().startswith(b"\x89PNG\r\n") for path in paths[1:])
     assert not (run / "report").exists()
     refused(call("report", run, "--out", run / "config.toml"), "is a file", "a folder is wanted")
+    refused(call("report", run, "--out", run.parent), "runs live there")
     refused(call("report", tmp_path / "nothing"), "there is no run")
 
 

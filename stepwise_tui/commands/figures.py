@@ -148,7 +148,7 @@ def paper(
 
 
 def report(
-    run: AnyRun,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name.")],
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="Where to; `report` in the run's if not given."),
@@ -167,6 +167,8 @@ def report(
         to = folder / pages.FOLDER if out is None else out
         if to.exists() and not to.is_dir():
             raise ValueError(f"--out {to}: is a file, and a folder is wanted")
+        if to.resolve() == folder.resolve().parent:  # what --out means to the other commands
+            raise ValueError(f"--out {to}: runs live there; the page wants a folder of its own")
         written = [str(path) for path in pages.write(pages.read(folder), to)]
         output.document(written) if as_json else output.block("\n".join(written))
 
