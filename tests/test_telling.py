@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from textual.widgets import Static
@@ -11,12 +12,12 @@ from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
 from stepwise_tui.history import History, apply
 from stepwise_tui.keymap import KEYS, names
-from stepwise_tui.widgets import lines
+from stepwise_tui.widgets import closing, lines
 from stepwise_tui.words import outcome
 from tests import scripted
 from tests.scripted import SCRIPTED, STAGES, Script, ScriptedLink
 from trainer.config import Config
-from trainer.events import CommandAcknowledged, Probed, StateChanged
+from trainer.events import CommandAcknowledged, Probed, ReachChanged, StateChanged
 
 
 def history_of(script: Script, config: Config = SCRIPTED) -> History:
@@ -76,6 +77,16 @@ def test_a_gated_schedule_says_what_it_waits_for_and_in_steps_while_paused() -> 
     script.say(replace(probe, target=0.0))
     line = lines.removal_line(history_of(script, gated), 110, UNICODE).plain
     assert "none right before, now .500" in line, "it goes by time; at any share it would have gone"
+
+
+def test_a_run_whose_process_went_with_its_end_is_not_offered_to_be_asked_here() -> None:
+    script = scripted.finished()
+    folder = Path("runs/brisk-otter")
+    there = closing.closing(history_of(script), folder, names(KEYS))
+    script.say(ReachChanged(gone="crashed", advice="its process is gone"))
+    left = closing.closing(history_of(script), folder, names(KEYS))
+    assert there is not None and "here and now" in there.plain
+    assert left is not None and "here and now" not in left.plain and "stepwise chat" in left.plain
 
 
 def test_where_all_is_gone_no_alarm_offers_to_hold() -> None:

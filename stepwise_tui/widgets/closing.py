@@ -22,7 +22,8 @@ def closing(history: History, folder: Path, names: Mapping[str, str]) -> Content
     finished = history.crashed is None and history.state == "finished"
     head = _end(history) if history.crashed is None else _crash(history)
     following = _following(history.config.title)
-    rows = _next(folder, saved=end.checkpoint, finished=finished, following=following, chat=names["chat"])
+    chat = names["chat"] if history.gone is None else ""
+    rows = _next(folder, saved=end.checkpoint, finished=finished, following=following, chat=chat)
     if history.crashed is not None:
         rows.insert(
             0,
@@ -67,8 +68,9 @@ def _crash(history: History) -> list[Content]:
 
 
 def _next(folder: Path, *, saved: str, finished: bool, following: str, chat: str) -> list[tuple[str, str]]:
+    """chat: the key that asks the run's process, "" where that is gone."""
     run = shlex.quote(shortest(folder))
-    rows = [(chat, "ask it something, here and now")] if finished else []
+    rows = [(chat, "ask it something, here and now")] if finished and chat else []
     if not finished and saved:
         rows.append(("go on", f"stepwise resume {run}"))
     if saved:
