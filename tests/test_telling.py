@@ -17,7 +17,14 @@ from stepwise_tui.words import outcome
 from tests import scripted
 from tests.scripted import SCRIPTED, STAGES, Script, ScriptedLink
 from trainer.config import Config
-from trainer.events import CommandAcknowledged, Probed, ReachChanged, StateChanged
+from trainer.events import (
+    AlarmRaised,
+    CommandAcknowledged,
+    Probed,
+    ReachChanged,
+    StateChanged,
+    WatchPlanned,
+)
 
 
 def history_of(script: Script, config: Config = SCRIPTED) -> History:
@@ -87,6 +94,21 @@ def test_a_run_whose_process_went_with_its_end_is_not_offered_to_be_asked_here()
     left = closing.closing(history_of(script), folder, names(KEYS))
     assert there is not None and "here and now" in there.plain
     assert left is not None and "here and now" not in left.plain and "stepwise chat" in left.plain
+
+
+async def test_in_80_columns_all_is_seen_of_an_alarm_and_of_what_the_watch_will_do() -> None:
+    script = scripted.lost()
+    raised = next(e for e in script.events if isinstance(e, AlarmRaised))
+    script.say(replace(raised, remedy="roll back to the entry of stage 2, from before"))
+    script.command("hold", "the schedule is held at stage 3")
+    plan = "waits for accuracy 0.80; not better after 2 evaluations more: back to stage 2 (4 roll backs left)"
+    script.say(WatchPlanned(at=script.at, plan=plan))
+    app = Cockpit(ScriptedLink(script.events), glyphs=UNICODE)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        bar = lines.alarm(app.history, 78, UNICODE, names(KEYS))
+        assert bar is not None and "(4 roll backs left)" in " ".join(bar.plain.split())
+        assert app.main.query_one("#alarm").size.height == len(bar.plain.splitlines()) == 6
 
 
 def test_where_all_is_gone_no_alarm_offers_to_hold() -> None:

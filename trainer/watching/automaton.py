@@ -140,7 +140,7 @@ def plan(automaton: Automaton, dips: Dips, at: At, around: Around) -> str:
     if not dips.low and not automaton.holding:
         return ""
     if automaton.stands_down:
-        return f"leaves it to you for {automaton.stands_down} evaluations"
+        return f"leaves it to you for {_number(automaton.stands_down, 'evaluation')}"
     wanted = SETTLED * dips.wanted if automaton.holding else around.config.watch.recovered * dips.wanted
     waits = f"waits for accuracy {wanted:.2f}"
     if left <= 0:
@@ -152,9 +152,12 @@ def plan(automaton: Automaton, dips: Dips, at: At, around: Around) -> str:
     rest = max(1, patience - (automaton.waited if automaton.waited else dips.low))
     first = at.stage if dips.entered is None else dips.entered
     target = max(0, first - automaton.depth)
-    return (
-        f"{waits}; not better after {rest} evaluations more: back to stage {target} ({left} roll backs left)"
-    )
+    more, backs = _number(rest, "evaluation"), _number(left, "roll back")
+    return f"{waits}; not better after {more} more: back to stage {target} ({backs} left)"
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _go_on(automaton: Automaton, dips: Dips, event: Evaluated, around: Around) -> Automaton:
