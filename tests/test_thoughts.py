@@ -170,6 +170,17 @@ def test_the_command_shows_writes_and_draws_what_was_measured(run: Path, tmp_pat
         assert 0 < sum(c["probability"] for c in frontier["candidates"]) <= 1.001
 
 
+def test_more_thoughts_than_there_are_positions_for_are_refused_with_how_many_fit(run: Path) -> None:
+    """It thought as often as it could, and wrote an empty answer without a word."""
+    loaded = inspection.open_checkpoint(str(run), None, run.parent)
+    turn = inspection.ask(loaded, "1", thoughts=900)
+    assert not turn.understood and "900 thoughts do not fit" in turn.note
+    most = int(turn.note.split()[-1])
+    fits = inspection.ask(loaded, "1", thoughts=most)
+    assert fits.understood and len(fits.thoughts) == most
+    assert not inspection.ask(loaded, "1", thoughts=most + 1).understood
+
+
 def test_what_has_no_thoughts_is_refused(run: Path) -> None:
     loaded = inspection.open_checkpoint(str(run), None, run.parent)
     with pytest.raises(ThoughtsError, match="--example 13: the test examples are 1 to 12"):

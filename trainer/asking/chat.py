@@ -39,6 +39,9 @@ SHOWN_ASKED = 100
 CANDIDATES = 5
 """Of a thought."""
 
+AROUND_THOUGHTS = 3
+"""Positions beside the question's and the thoughts': of the two markers, and of a token of the answer."""
+
 CUT_SHORT = "cut short"
 """Under an answer that was interrupted."""
 
@@ -152,6 +155,10 @@ def answer_question(
         question = encode_question(problem.question, tokenizer)
     except ValueError as reason:  # a symbol that its vocabulary lacks
         return ChatAnswered(at=at, id=id, asked=text, understood=False, note=str(reason))
+    fit = max(0, parts.model.config.max_position_embeddings - len(question) - AROUND_THOUGHTS)
+    if thoughts is not None and thoughts > fit:
+        note = f"{thoughts:,} thoughts do not fit: after this question the model has positions for {fit:,}"
+        return ChatAnswered(at=at, id=id, asked=text, understood=False, note=note)
     separator = set(separator_ids(tokenizer))
     part: Part = "cot"
 
