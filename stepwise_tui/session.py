@@ -136,6 +136,7 @@ def chat(
     typer.echo("loading torch …", err=True)
     from stepwise_tui import glyphs
     from stepwise_tui.search import search_lines
+    from trainer import control
     from trainer.asking import inspection
 
     loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset)
@@ -145,10 +146,20 @@ def chat(
         complain(caveat)
     prompt = sys.stdin.isatty()
     if prompt:
-        block(f"{inspection.greeting(loaded)} (Ctrl-D ends)", err=True)
+        other = "; /thoughts 3: answer after so many" if loaded.parts.method.thinks else ""
+        block(f"{inspection.greeting(loaded)}{other} (Ctrl-D ends)", err=True)
     signs = glyphs.detect()
     per_step = loaded.config.method.thoughts_per_step if loaded.config else 1
     for question in _questions(prompt):
+        word, _, number = question.partition(" ")
+        if word == "/thoughts":  # as in the cockpit
+            try:
+                wanted = control.thoughts(number.strip()) if number else None
+                inspection.check_thoughts(loaded, wanted)
+                thoughts = wanted
+            except ValueError as error:
+                complain(str(error))
+            continue
         answered = inspection.ask(loaded, question, explicit=explicit, thoughts=thoughts)
         typer.echo(turn(answered))
         if prompt:

@@ -181,6 +181,13 @@ def test_more_thoughts_than_there_are_positions_for_are_refused_with_how_many_fi
     assert not inspection.ask(loaded, "1", thoughts=most + 1).understood
 
 
+def test_a_chat_in_the_shell_changes_the_number_of_thoughts_as_the_cockpit_does(run: Path) -> None:
+    asked = call("chat", str(run), text="/thoughts 900\n1\n/thoughts x\n/thoughts\n1\n")
+    refused, answered = asked.stdout.splitlines()
+    assert "900 thoughts do not fit" in refused and "→" in answered
+    assert "'x' thoughts: a whole number" in asked.stderr
+
+
 def test_what_has_no_thoughts_is_refused(run: Path) -> None:
     loaded = inspection.open_checkpoint(str(run), None, run.parent)
     with pytest.raises(ThoughtsError, match="--example 13: the test examples are 1 to 12"):
