@@ -22,6 +22,7 @@ from trainer.events import (
     CommandAcknowledged,
     Probed,
     ReachChanged,
+    RunFinished,
     StateChanged,
     WatchPlanned,
 )
@@ -94,6 +95,19 @@ def test_a_run_whose_process_went_with_its_end_is_not_offered_to_be_asked_here()
     left = closing.closing(history_of(script), folder, names(KEYS))
     assert there is not None and "here and now" in there.plain
     assert left is not None and "here and now" not in left.plain and "stepwise chat" in left.plain
+
+
+def test_where_a_limit_ended_a_run_before_all_was_removed_the_end_says_how_it_goes_on() -> None:
+    script = scripted.training()
+    script.finish()
+    end = script.events[-2]
+    assert isinstance(end, RunFinished)
+    script.events[-2] = replace(end, reason="1,340 steps (stop.steps)")
+    shown = closing.closing(history_of(script), Path("runs/brisk-otter"), names(KEYS))
+    assert shown is not None
+    assert f"at stage {end.at.stage} of {STAGES}, after" in shown.plain
+    assert "go on    stepwise resume runs/brisk-otter --set stop.steps=N" in shown.plain
+    assert "next " not in shown.plain
 
 
 async def test_in_80_columns_all_is_seen_of_an_alarm_and_of_what_the_watch_will_do() -> None:
