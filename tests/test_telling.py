@@ -125,6 +125,15 @@ async def test_in_80_columns_all_is_seen_of_an_alarm_and_of_what_the_watch_will_
         assert app.main.query_one("#alarm").size.height == len(bar.plain.splitlines()) == 6
 
 
+def test_a_limit_that_ends_the_run_before_all_is_gone_is_told_while_it_trains() -> None:
+    """It promised "all gone in 13m49s" of a run that `stop.epochs` was to end in two minutes."""
+    stop = SCRIPTED.stop.model_copy(update={"steps": 1_400})
+    script = scripted.training()
+    soon = history_of(script, SCRIPTED.model_copy(update={"stop": stop}))
+    line = lines.status_line(soon, "otter", 80, UNICODE).plain
+    assert "ends in " in line and "not all gone" in line and "all gone in" not in line
+
+
 def test_where_all_is_gone_no_alarm_offers_to_hold() -> None:
     script = scripted.lost()
     before = lines.alarm(history_of(script), 78, UNICODE, names(KEYS))

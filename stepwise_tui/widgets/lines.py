@@ -86,7 +86,9 @@ def status_line(
     if machine is not None:
         pieces.append(Piece(machine, 4 if history.sampled.gpus else 7))
     remaining = seconds_to_none(history)
-    if remaining is not None and history.state != "paused":
+    if (end := _seconds_to_end(history)) is not None and history.state != "paused":
+        pieces.append(Piece(_text(f"ends in {duration(end)}, not all gone", "$warning"), 2))
+    elif remaining is not None and history.state != "paused":
         when = "within" if history.config.schedule.kind in GATED else "in"
         pieces.append(Piece(_text(f"all gone {when} {duration(remaining)}"), 2))
     return fit(pieces, width)
@@ -100,6 +102,14 @@ def seconds_to_next(history: History) -> float | None:
 def seconds_to_none(history: History) -> float | None:
     """Until the last token goes, if the pace stays."""
     return _seconds(history.steps_to_none, history)
+
+
+def _seconds_to_end(history: History) -> float | None:
+    """Until `[stop]` ends the run, where that is known to come before the last token goes."""
+    steps, end = history.steps_to_none, history.steps_to_end
+    if steps is None or end is None or not 0 < end < steps or history.config.schedule.kind in GATED:
+        return None
+    return _seconds(round(end), history)
 
 
 def _seconds(steps: int | None, history: History) -> float | None:
