@@ -24,7 +24,7 @@ from tests.tiny import tiny_config
 from trainer.answering.evaluate import evaluate
 from trainer.asking import inspection
 from trainer.asking.chat import beside, respond, summary, take_quiz
-from trainer.control import Answer, Ask, CommandError, Control, Examine, Facts, Inbox, Quiz, decide, parse
+from trainer.control import Ask, CommandError, Control, Examine, Facts, Quiz, decide, parse
 from trainer.events import (
     At,
     ChatAnswered,
@@ -37,6 +37,7 @@ from trainer.events import (
     decode,
     encode,
 )
+from trainer.inbox import Answer, Inbox
 from trainer.parts import Parts, assemble
 from trainer.record import journal
 from trainer.record.lineage import Lineage

@@ -14,20 +14,19 @@ from trainer.config import Config
 from trainer.control import (
     COMMANDS,
     Advance,
-    Answer,
     Ask,
     Change,
     Command,
     CommandError,
     Control,
     Facts,
-    Inbox,
     RollBack,
     decide,
     parse,
     replay,
 )
 from trainer.events import At, CommandAcknowledged
+from trainer.inbox import Answer, Inbox
 from trainer.record.lineage import CheckpointRef, Fork, Lineage
 
 CONFIG = configuration.build({"model": {"init": "scratch", "vocab": "task"}})

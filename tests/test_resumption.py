@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.control import Command, Control, Inbox, parse
+from trainer.control import Command, Control, parse
 from trainer.events import (
     At,
     CommandAcknowledged,
@@ -23,6 +23,7 @@ from trainer.events import (
     StageEntered,
     StateChanged,
 )
+from trainer.inbox import Inbox
 from trainer.orders import Orders
 from trainer.saving.resumption import Deed, Place, Plan, Retold, plan
 

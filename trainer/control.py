@@ -3,21 +3,15 @@
 `COMMANDS` is the only list of commands; keys, palette, help and `send` are made from it. `parse` turns a
 line into a `Command`; `decide` turns a command into a new `Control` and effects for the loop to carry
 out, or into the reason why not. Neither touches a model, a file or a clock, so both are property-tested.
-
-`Inbox` is the one door between threads: the cockpit puts commands in, the loop takes them out between
-two optimiser steps, and a command whose id was answered before gets that first answer again.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-import queue
 import shlex
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -469,109 +463,3 @@ def _targets(facts: Facts) -> str:
     stages = sorted({c.stage for c in lineage.past(facts.at.branch) if c.is_entry})
     ids = ", ".join(c.id for c in lineage.checkpoints[-8:])
     return f"Stages: {', '.join(map(str, stages)) or 'none'}. Latest checkpoints: {ids}"
-
-
-def acknowledgement(command: Command, at: At, answer: Answer) -> CommandAcknowledged:
-    """The event that tells how a command was answered."""
-    return CommandAcknowledged(
-        at=at,
-        id=command.id,
-        command=command.text,
-        source=command.source,
-        ok=answer.ok,
-        message=answer.message,
-    )
-
-
-class Answer(NamedTuple):
-    """How a command was acknowledged."""
-
-    ok: bool
-    message: str
-    step: int
-
-
-class Inbox:
-    """Commands on their way to the loop. Safe to use from several threads.
-
-    All answers are remembered, for those who ask again: 100,000 of them take about 35 MB, and that is a
-    command every second for more than a day.
-    """
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._answers: dict[str, Answer] = {}
-        self._seen: set[str] = set()
-        self._lock = threading.Lock()
-        self._arrived = threading.Event()
-        self._stop_asked = threading.Event()
-        self._interrupting: set[str] = set()
-        self.closing = threading.Event()
-        """Set when the run is to be left: whoever serves the commands ends."""
-        self.deadline = math.inf
-        """When, by `time.monotonic`, a run that was asked to end waits for no disk any more."""
-
-    def put(self, command: Command, before: Callable[[], None] = lambda: None) -> bool:
-        """Take a command in; False when its id was taken in before, and nothing is done.
-
-        before: done first, where it is taken in.
-        """
-        with self._lock:
-            if command.id in self._seen:
-                return False
-            self._seen.add(command.id)
-            if command.name == "interrupt":
-                self._interrupting.add(command.id)
-        before()
-        self._queue.put(command)
-        if command.name == "stop":
-            self.deadline = min(self.deadline, time.monotonic() + command.within)
-            self._stop_asked.set()
-        self._arrived.set()
-        return True
-
-    def stop_asked(self) -> bool:
-        """Whether a stop is on its way; evaluation and generation look at it between chunks."""
-        return self._stop_asked.is_set()
-
-    def interrupted(self) -> bool:
-        """Whether an answer shall end here: a stop is on its way, or one that is not served yet."""
-        return bool(self._interrupting) or self._stop_asked.is_set()
-
-    def stop_served(self) -> None:
-        """The stop has had its effect; what is asked from now on is not interrupted."""
-        self._stop_asked.clear()
-
-    def take(self) -> list[Command]:
-        """All commands that have arrived, in order, without waiting."""
-        self._arrived.clear()
-        commands = []
-        while True:
-            try:
-                commands.append(self._queue.get_nowait())
-            except queue.Empty:
-                return commands
-
-    def waiting(self) -> int:
-        """How many commands have arrived and were not taken yet."""
-        return self._queue.qsize()
-
-    def wake(self) -> None:
-        """Let whoever waits look around, though no command came."""
-        self._arrived.set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until a command arrives, at most so long; whether one did."""
-        return self._arrived.wait(seconds)
-
-    def answer(self, id: str) -> Answer | None:
-        """The answer a command got, if it was answered before."""
-        with self._lock:
-            return self._answers.get(id)
-
-    def answered(self, id: str, answer: Answer) -> None:
-        """Remember an answer, of now or of an earlier process."""
-        with self._lock:
-            self._seen.add(id)
-            self._interrupting.discard(id)
-            self._answers.setdefault(id, answer)

@@ -31,7 +31,6 @@ from trainer.control import (
     Evaluate,
     Examine,
     Facts,
-    Inbox,
     Quiz,
     RollBack,
     Save,
@@ -60,6 +59,7 @@ from trainer.events import (
     StateChanged,
 )
 from trainer.files import PATIENCE
+from trainer.inbox import Inbox
 from trainer.orders import Orders, Record
 from trainer.pacing import caution, gate, schedule
 from trainer.pacing.schedule import Progress

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from trainer.control import HARMLESS, Answer, Command, Control, Inbox, acknowledgement
+from trainer.control import HARMLESS, Command, Control
 from trainer.events import At, CommandReceived, Event, Notice
 from trainer.files import Trouble
+from trainer.inbox import Answer, Inbox, acknowledgement
 from trainer.saving.resumption import Deed, Place, Plan
 
 AT_ONCE = ("stop", "pause", "resume", *HARMLESS)

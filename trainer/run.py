@@ -30,7 +30,7 @@ from trainer import config as configuration
 from trainer import control, runs, status
 from trainer.computing.heap import keep_memory
 from trainer.config import Config
-from trainer.control import Answer, Command, Inbox
+from trainer.control import Command
 from trainer.distributed.ranks import Ranks
 from trainer.events import (
     At,
@@ -47,6 +47,7 @@ from trainer.events import (
     StateChanged,
 )
 from trainer.files import replace_text, sync_folder
+from trainer.inbox import Answer, Inbox, acknowledgement
 from trainer.loop import Loop
 from trainer.record import journal
 from trainer.record.recorder import Recorder
@@ -396,7 +397,7 @@ class Run:
     def _answer(self, command: Command, ok: bool, message: str) -> None:
         answer = Answer(ok, message, self._at.step)
         self._inbox.answered(command.id, answer)
-        self.tell(control.acknowledgement(command, self._at, answer))
+        self.tell(acknowledgement(command, self._at, answer))
 
     # What is told ------------------------------------------------------------------------------------------
 

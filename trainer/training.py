@@ -21,10 +21,11 @@ from trainer.computing.choosing import choose
 from trainer.computing.compute import Compute
 from trainer.computing.world import World
 from trainer.config import Config
-from trainer.control import Answer, Command, Inbox
+from trainer.control import Command
 from trainer.data import sources
 from trainer.events import At, CommandAcknowledged, Evaluated, Event, Notice, RunStarted
 from trainer.files import Trouble
+from trainer.inbox import Answer, Inbox
 from trainer.loop import Loop
 from trainer.memory import available, estimate
 from trainer.parts import Parts, assemble

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 
 from trainer import wire
 from trainer.config import Config
-from trainer.control import Command, Inbox
+from trainer.control import Command
 from trainer.distributed.signs import Sign
 from trainer.events import Event
 from trainer.files import Trouble
+from trainer.inbox import Inbox
 from trainer.system import Needs
 from trainer.training import Begun
 

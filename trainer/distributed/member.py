@@ -22,9 +22,9 @@ from trainer.computing.compute import Compute
 from trainer.computing.heap import keep_memory
 from trainer.computing.world import World
 from trainer.config import Config
-from trainer.control import Inbox
 from trainer.distributed.channel import Closed, Crashed, Failed, HostEnd, State, Stop
 from trainer.distributed.signs import SECONDS, Sign, sign
+from trainer.inbox import Inbox
 from trainer.parts import assemble
 from trainer.rank import Rank
 from trainer.training import Training, explain

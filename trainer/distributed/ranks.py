@@ -27,7 +27,7 @@ import psutil
 import torch
 
 from trainer.config import Config
-from trainer.control import Answer, Command, Inbox
+from trainer.control import Command
 from trainer.distributed import channel
 from trainer.distributed.channel import (
     CONNECT_SECONDS,
@@ -45,6 +45,7 @@ from trainer.distributed.channel import (
 )
 from trainer.distributed.signs import SILENT_SECONDS, Sign, Vigil
 from trainer.events import At, CommandAcknowledged
+from trainer.inbox import Answer, Inbox
 from trainer.saving import checkpoint
 from trainer.system import Needs
 from trainer.training import Begun, Journal, RanksError, RunError
