@@ -10,19 +10,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIGHT = (
-    "events", "control", "config", "lineage", "presets", "runs", "status", "journal", "recorder", "digest",
-    "story", "wire", "doctor", "watch",
+    "events", "control", "inbox", "config", "presets", "runs", "status", "wire", "doctor",
+    "record.lineage", "record.journal", "record.recorder", "record.digest", "record.story", "watching.watch",
 )  # fmt: skip
 
 
-def loaded_by(code: str, cwd: Path = ROOT) -> set[str]:
-    """Top-level modules that are loaded in a fresh interpreter after running `code`."""
+def loaded_by(code: str, cwd: Path = ROOT, *, ends: int = 0) -> set[str]:
+    """Top-level modules that are loaded in a fresh interpreter after running `code`, which ends with that."""
     report = "import sys; print('LOADED', *sorted({m.split('.')[0] for m in sys.modules}))"
     program = f"import atexit; atexit.register(lambda: exec({report!r})); {code}"
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
+    assert done.returncode == ends, done.stderr
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith("LOADED"), done.stderr
     return set(last.split()[1:])
@@ -66,8 +67,9 @@ def test_looking_around_loads_neither_torch_nor_textual(arguments: tuple[str, ..
 
 
 def test_a_mistake_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
-    assert "torch" not in loaded_by(command("run", "preset", "mult2x2", "--set", "optim.lr=fast"), tmp_path)
-    assert "torch" not in loaded_by(command("resume", "nowhere"), tmp_path)
+    mistaken = command("run", "preset", "mult2x2", "--set", "optim.lr=fast")
+    assert "torch" not in loaded_by(mistaken, tmp_path, ends=2)
+    assert "torch" not in loaded_by(command("resume", "nowhere"), tmp_path, ends=2)
 
 
 def test_training_from_scratch_loads_no_datasets() -> None:
