@@ -80,7 +80,7 @@ def test_a_run_that_was_steered_is_told_while_it_goes_on(driven: Callable[..., D
     loop = one.run.loop
     assert loop is not None
     with torch.no_grad():
-        next(loop.model.parameters()).fill_(float("nan"))
+        next(loop.rank.model.parameters()).fill_(float("nan"))
     one.do("resume")
     alarm = one.until(AlarmRaised)
     assert one.do(f"rollback {alarm.target}").ok

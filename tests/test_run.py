@@ -401,7 +401,7 @@ def test_a_loss_that_is_not_finite_is_left_out(driven: Callable[..., Driven]) ->
     one = driven(**FOREVER, log__every=1)
     one.do("pause")
     with torch.no_grad():
-        parameter = next(one.run.loop.model.parameters())
+        parameter = next(one.run.loop.rank.model.parameters())
         kept = parameter.clone()
         parameter.fill_(float("nan"))
     one.do("run 2")
@@ -421,7 +421,7 @@ def test_many_updates_that_are_not_finite_pause_the_run_and_offer_a_roll_back(
     loop = one.run.loop
     assert loop is not None
     with torch.no_grad():
-        next(loop.model.parameters()).fill_(float("nan"))
+        next(loop.rank.model.parameters()).fill_(float("nan"))
     start = one.do("resume").at.step
     alarm = one.until(AlarmRaised)
     assert (alarm.kind, alarm.key, alarm.pauses) == ("not finite", "r", True)

@@ -116,8 +116,8 @@ class Loop:
         self._record = record
         self._during = ""
 
-        self.model, self.method = parts.model, parts.method
-        self.train, self.order, self.updater = rank.train, rank.order, rank.updater
+        self.method = parts.method
+        self.order, self.updater = rank.order, rank.updater
         rank.interrupted = inbox.stop_asked
         self.pace = self._pace(config)
         self.meter = Meter()

@@ -57,7 +57,6 @@ from trainer.system import Needs
 from trainer.training import Begun, RanksError, RunError, Training, explain
 from trainer.watching.automaton import SOURCE
 
-CONFIG = "config.toml"
 HEARTBEAT_SECONDS = 1.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 NEEDS_LOCKS = "without that two processes could train one run; give --out on a disk that has locks"
@@ -115,9 +114,9 @@ class Run:
         """Set when what the run has on the disk was deleted, and written again."""
         self._config_text = configuration.dumps(config)
         if resume:
-            if not (folder / CONFIG).is_file():
-                raise RunError(f"{folder} is not a run: it has no {CONFIG}")
-            self._config_text = (folder / CONFIG).read_text(encoding="utf-8")
+            if not runs.is_run(folder):
+                raise RunError(f"{folder} is not a run: it has no {runs.CONFIG_FILE}")
+            self._config_text = (folder / runs.CONFIG_FILE).read_text(encoding="utf-8")
         else:
             self._make_folder()
 
@@ -300,12 +299,12 @@ class Run:
             raise RunError(f"{self.folder} cannot be written: {error.strerror}") from None
 
     def _write_config(self) -> None:
-        replace_text(self.folder / CONFIG, self._config_text, durable=True)
+        replace_text(self.folder / runs.CONFIG_FILE, self._config_text, durable=True)
 
     def _make_again(self) -> None:
         """Someone deleted what the run has on the disk. Called by the journal, which is lost otherwise."""
         (self.folder / checkpoint.FOLDER).mkdir(parents=True, exist_ok=True)
-        if not (self.folder / CONFIG).exists():
+        if not (self.folder / runs.CONFIG_FILE).exists():
             self._write_config()
         self._deleted.set()
 
@@ -378,7 +377,7 @@ class Run:
         while not self._ended.is_set():
             if self._deleted.is_set():
                 self._deleted.clear()
-                self.tell(replace(_warning(DELETED), at=self._at))
+                self.tell(Notice(at=self._at, level="warning", message=DELETED))
             self._write_status()
             self._changed.wait(HEARTBEAT_SECONDS)
             self._changed.clear()
@@ -466,7 +465,3 @@ class Run:
             # A full disk is told by the journal; the next beat tries again.
             return
         self._state_written = current.state
-
-
-def _warning(message: str) -> Notice:
-    return Notice(level="warning", message=message)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 
-from trainer import status
+from trainer import runs, status
 from trainer.computing import moments
 from trainer.computing.choosing import choose
 from trainer.computing.compute import Compute
@@ -185,7 +185,7 @@ class Training:
             raise RunError(
                 f"{parts.changed}. What was held out may be among what it would train on now: put the "
                 "file back as it was, or begin anew with `stepwise run config "
-                f"{self._folder / 'config.toml'}`"
+                f"{self._folder / runs.CONFIG_FILE}`"
             )
         compute = self._world.same(self._compute(config, parts, before))
         rank = Rank(config, parts, compute, self._world)
@@ -248,7 +248,7 @@ class Training:
                 model=loop.config.model.init,
                 device=str(parts.device),
                 parameters=parts.parameters,
-                train_examples=len(loop.train),
+                train_examples=len(loop.rank.train),
                 stages=loop.method.stages,
                 steps_per_epoch=loop.order.steps_per_epoch,
                 checkpoint=origin.id if origin else None,

@@ -92,7 +92,7 @@ def ours(cell: Cell, job: dict[str, Any], folder: Path) -> Timed:
         run.start(on_event=events.append)
         run.wait()
         assert run.loop is not None
-        timed.symbols = run.loop.model.get_input_embeddings().num_embeddings
+        timed.symbols = run.loop.rank.model.get_input_embeddings().num_embeddings
         run.close()
     for event in events:
         if isinstance(event, RunCrashed):
