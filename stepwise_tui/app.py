@@ -3,69 +3,59 @@
 It holds a link and a history, nothing of the trainer. Four times a second it takes what the link has,
 folds it into the history, and lets each widget look whether it reads differently now. A key sends a
 command; what came of it arrives as an event like any other.
+
+Here are the tick, its rhythm, the screens and leaving. Other parts of the cockpit have rooms of their own:
+`Looking`, what the keys of the charts do; `Steering`, commands; `OnTerminal`, the terminal, and below it
+`TypingAhead`, the order of the keys.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import time
-from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from rich.console import RenderableType
-from textual._compositor import CompositorUpdate
 from textual.app import SystemCommand
 from textual.binding import BindingType
-from textual.events import Resize
-from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input
 from textual.widgets.input import Selection
 
 from stepwise_tui import keymap
-from stepwise_tui.driver import Driver
 from stepwise_tui.glyphs import Glyphs, detect
-from stepwise_tui.history import History, Tone, apply
+from stepwise_tui.history import History, apply
 from stepwise_tui.link import Link
 from stepwise_tui.looking import Looking
 from stepwise_tui.looks import Look, Tab
-from stepwise_tui.painting import Painting
+from stepwise_tui.on_terminal import Departure, OnTerminal
 from stepwise_tui.screens.main import Main
 from stepwise_tui.screens.page import Page
 from stepwise_tui.settings import Settings, remember_theme
+from stepwise_tui.steering import Steering
 from stepwise_tui.terminal import Terminal
 from stepwise_tui.text import shortest
 from stepwise_tui.themes import DESCRIPTIONS, dress
-from stepwise_tui.typing_ahead import TypingAhead
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
-from stepwise_tui.words import outcome
-from trainer.control import ONE_WAY, Command, CommandError, decide, parse
+from trainer.control import ONE_WAY, parse
 from trainer.events import (
-    AlarmCleared,
     CheckpointRemoved,
     CheckpointSaved,
-    CommandAcknowledged,
-    CommandReceived,
     Evaluated,
     Event,
     ExamplesShown,
     Metrics,
-    Notice,
     Probed,
     StateChanged,
     SystemSampled,
 )
-from trainer.record.digest import is_question
 
 if TYPE_CHECKING:
     from stepwise_tui.screens.examples import Examples
     from stepwise_tui.screens.timeline import Timeline
-    from trainer.record.lineage import CheckpointRef
 
 SILENCE_SECONDS = 10.0
 """After which what was heard of the machine that trains says nothing of it any more."""
@@ -94,15 +84,8 @@ class Rhythm(NamedTuple):
 
 USUAL, FRUGAL = Rhythm(0.25, 1.0, 2.0), Rhythm(2.0, 2.0, 10.0)
 
-Departure = Literal["stop", "leave"]
-"""How a cockpit ended: the run shall end too, or go on without it."""
 
-
-class _TerminalLostError(Exception):
-    """It did not come back after a stop."""
-
-
-class Cockpit(Looking, TypingAhead[Departure]):
+class Cockpit(Looking, OnTerminal, Steering):
     """A run's screen. Ends when the person leaves; what becomes of the run is the caller's matter."""
 
     CSS_PATH = "styles.tcss"
@@ -129,17 +112,14 @@ class Cockpit(Looking, TypingAhead[Departure]):
         self.page_keys = tuple(key for key in table if key.page)
         self.key_names = keymap.names(self.keys)
         self.COMMAND_PALETTE_BINDING = self.key_of("command_palette").key  # type: ignore[misc]
-        super().__init__(driver_class=Driver if terminal is not None else None)
+        super().__init__(terminal)
         self.set_keymap({key.action: key.key for key in table if key.action in settings.keys})
-        self._terminal = terminal
-        self._asked: deque[Departure | Literal["suspend", "redraw"]] = deque()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (120, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-short"), (34, "-tall")]
         self.link = link
         self.history = History(config=link.config, names=self.key_names)
         self.glyphs = glyphs or detect()
         dress(self, settings, self.glyphs)
-        self.painting = Painting()
         self._rhythm = FRUGAL if frugal else USUAL
         self.look = look or Look()
         """As it was at first; after the end, as it was then."""
@@ -147,13 +127,10 @@ class Cockpit(Looking, TypingAhead[Departure]):
             link.name, link.folder, self.glyphs, self.keys, self.look, beside, hints=look is None
         )
         self._opening = contextlib.ExitStack()
-        self._titled = ""
         self._leaving = False
         self._shown = self._charts_shown = 0.0
         self._stale = False
         self._sampled = 0.0
-        self._questions: set[str] = set()
-        """Ids of those that were asked from here."""
 
     def get_default_screen(self) -> Screen[None]:
         return self.main
@@ -175,24 +152,12 @@ class Cockpit(Looking, TypingAhead[Departure]):
             self.take(self.link.drain(), answer=False)
         self.set_interval(self._rhythm.tick, self.tick)
 
-    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
-        """Textual's, for each update of the screen: send what differs, not what was drawn anew."""
-        if isinstance(renderable, CompositorUpdate):
-            renderable = self.painting.only_changes(renderable, self.size)
-        super()._display(screen, renderable)
-
-    # Down: events -------------------------------------------------------------------------------------
+    # Events -------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Take in what has happened since the last time."""
-        if not self._stands:
+        if not self._stands or not self.attend():
             return
-        if self._asked:
-            self._obey(self._asked.popleft())
-        if self._terminal is not None and not self._terminal.there:
-            self._abandon()
-            return
-        self._follow_terminal()
         events = self.link.drain()
         heard = self.history.sampled != SystemSampled()
         silent = heard and time.monotonic() - self._sampled > SILENCE_SECONDS
@@ -208,13 +173,10 @@ class Cockpit(Looking, TypingAhead[Departure]):
         if self._charts_due():
             self.show_charts()
 
-    def _follow_terminal(self) -> None:
-        """Take up the terminal's size where the signal of a resize was lost, as it is on a busy machine."""
-        if self.is_headless or sys.__stdout__ is None or not sys.__stdout__.isatty():
-            return
-        size = Size(*os.get_terminal_size(sys.__stdout__.fileno()))
-        if size != self.size:
-            self.post_message(Resize(size, size))
+    def keep_up(self) -> None:
+        """Fold what has happened into the history, while nothing is drawn."""
+        for event in self.link.drain():
+            apply(self.history, event)
 
     def take(self, events: list[Event], *, answer: bool = True) -> None:
         """Fold events into the history and show what has changed. answer: say what came of requests."""
@@ -228,9 +190,9 @@ class Cockpit(Looking, TypingAhead[Departure]):
         for event in events:
             apply(self.history, event)
             if answer:
-                self._answer(event)
+                self.tell(event)
         if self.history.alarm is not None and self.history.alarm is not alarm:
-            self._call(self.history.alarm.message)
+            self.call(f"stepwise, {self.link.name}: {self.history.alarm.message}")
         self._stale = self._stale or bool(events)
 
     def _show(self) -> None:
@@ -245,20 +207,11 @@ class Cockpit(Looking, TypingAhead[Departure]):
         if self.history.ended and self._leaving:
             self.exit("stop")
 
-    def _call(self, message: str) -> None:
-        """Get the person's attention, who may be looking elsewhere."""
-        self.bell()
-        if isinstance(self._driver, Driver):
-            self._driver.notify(f"stepwise, {self.link.name}: {message}")
-
     def _retitle(self) -> None:
         """Have the terminal's window, or its tab, say how the run is."""
         alarm = None if self.history.ended else self.history.alarm
         state = f"{self.glyphs.alarm} {alarm.message}" if alarm is not None else self.history.state
-        title = f"{state}, {self.link.name}"
-        if title != self._titled and isinstance(self._driver, Driver):
-            self._titled = title
-            self._driver.title(title)
+        self.name_window(f"{state}, {self.link.name}")
 
     def _charts_due(self) -> bool:
         return time.monotonic() - self._charts_shown >= self._rhythm.charts
@@ -267,149 +220,6 @@ class Cockpit(Looking, TypingAhead[Departure]):
         """Draw the charts anew, where there is anything new."""
         self._charts_shown = time.monotonic()
         self.main.show_charts(self.history)
-
-    def _answer(self, event: Event) -> None:
-        match event:
-            case CommandReceived() | CommandAcknowledged(ok=True) if is_question(event):
-                return
-            case CommandReceived():
-                self.say(f"requested: {event.command}", "faint")
-            case CommandAcknowledged():
-                self.say(outcome(event), "good" if event.ok else "warning")
-            case AlarmCleared():  # what was refused on its account is not so any more
-                self.say(f"alarm over: {event.message}", "good")
-            case Notice(level="warning" | "error"):
-                self.say(event.message, "warning")
-
-    def say(self, text: str, tone: Tone) -> None:
-        """An answer to the person, on the page that lies over the cockpit, too."""
-        self.main.say(text, tone)
-        if isinstance(self.screen, Page):
-            self.screen.say(text, tone)
-
-    # Up: commands -------------------------------------------------------------------------------------
-
-    def request(self, text: str) -> Command | None:
-        """Send a command; say so at once, or say why it cannot be sent. The command, where it was."""
-        if not self._may(text):
-            return None
-        try:
-            command = parse(text)
-        except CommandError as problem:
-            self.say(str(problem), "warning")
-            return None
-        self.say(f"requested: {text}", "faint")
-        self.link.send(command)
-        self.tick()
-        return command
-
-    def _may(self, text: str) -> bool:
-        """Whether there is a run to ask; before its first event there is none."""
-        if self.history.started is None:
-            self.say("the run is still starting", "warning")
-        return self.history.started is not None
-
-    def _outlook(self, text: str) -> str | None:
-        """What a command would do, by the function that will decide it; None, and a word, when it cannot."""
-        if not self._may(text):
-            return None
-        decision = decide(self.history.control, parse(text), self.history.facts)
-        if not decision.ok:
-            self.say(f"{text}: {decision.message}", "warning")
-            return None
-        return decision.message
-
-    def action_pause_or_resume(self) -> None:
-        self.request("resume" if self.history.state in ("paused", "crashed") else "pause")
-
-    def action_save(self) -> None:
-        self.request("save")
-
-    def action_evaluate(self) -> None:
-        self.request("evaluate")
-
-    def action_hold_or_release(self) -> None:
-        self.request("release" if self.history.control.held else "hold")
-
-    def action_advance(self) -> None:
-        outlook = self._outlook("advance")
-        if outlook is None:
-            return
-        from stepwise_tui.screens.dialogs import Confirm
-
-        method = self.history.config.method
-        goes = "CoT token" if method.counted == "token" else "step of the CoT"
-        reset = " The optimiser is reset." if method.reset_optimizer else ""
-        text = (
-            f"The next {goes} goes now, before its time: {outlook}.{reset}\n"
-            f"Accuracy will dip; {self.key_names['roll_back']} brings this stage back."
-        )
-        self._ask(Confirm("advance", text, "advance"), "advance")
-
-    def action_roll_back(self) -> None:
-        alarm = self.history.alarm
-        preferred = alarm.target if alarm is not None else ""
-        if self._outlook("rollback") is None:
-            return
-        from stepwise_tui.screens.dialogs import ChooseRollback
-
-        self.push_screen(ChooseRollback(self.history, preferred), self._send)
-
-    def roll_back_to(self, checkpoint: CheckpointRef) -> None:
-        """Ask whether to return to a checkpoint, and do it."""
-        command = f"rollback {checkpoint.id}"
-        outlook = self._outlook(command)
-        if outlook is not None:
-            from stepwise_tui.screens.dialogs import Confirm
-
-            self._ask(Confirm("roll back", f"{outlook[0].upper()}{outlook[1:]}.", "roll back"), command)
-
-    def action_restart(self) -> None:
-        """Ask whether to begin the same anew with another seed; another process does it."""
-        from stepwise_tui import detached
-        from stepwise_tui.screens.dialogs import Confirm
-
-        folder = self.link.folder
-        if not self.link.local:
-            self.say(f"on its own machine `stepwise restart {folder} --seed fresh` does that", "warning")
-            return
-        stops = "" if self.history.ended else "This run is saved and stopped. "
-        text = (
-            f"{stops}The same begins anew with another seed, in a run of its own; `stepwise runs` lists it."
-        )
-
-        def begin(yes: bool | None) -> None:
-            if yes:
-                log = detached.restart(folder)
-                self.say(f"the run is begun anew: {shortest(log)} has its first lines", "good")
-
-        self.push_screen(Confirm("other seed", text, "begin anew"), begin)
-
-    def action_run_steps(self) -> None:
-        if self._outlook("run 1") is not None:
-            from stepwise_tui.screens.dialogs import RunSteps
-
-            self.push_screen(RunSteps(), self._send)
-
-    def action_change_setting(self) -> None:
-        if self._may("set"):
-            from stepwise_tui.screens.dialogs import ChangeSetting
-
-            self.push_screen(ChangeSetting(self.history), self._send)
-
-    def _ask(self, question: Screen[bool], command: str) -> None:
-        """Send the command if the answer is yes."""
-        self.push_screen(question, lambda yes: self._send(command if yes else None))
-
-    def _send(self, text: str | None) -> None:
-        if text is not None:
-            self.request(text)
-
-    def on_chat_panel_asked(self, message: ChatPanel.Asked) -> None:
-        sent = [self.request(command) for command in message.commands]
-        self._questions.update(command.id for command in sent if command is not None)
-        if None in sent:
-            self.main.query_one(ChatPanel).give_back(message.text)
 
     # Looking ------------------------------------------------------------------------------------------
 
@@ -427,15 +237,6 @@ class Cockpit(Looking, TypingAhead[Departure]):
 
         dialog = ChooseWeights(self.history, "whom to ask", "asks this one", both=True)
         self.push_screen(dialog, self.main.query_one(ChatPanel).ask_of)
-
-    def action_leave_chat(self) -> None:
-        """Cut short the answer to this person that is being written; leave the chat where none is."""
-        streams = any(turn.streams and turn.id in self._questions for turn in self.history.chat)
-        self._questions.clear()
-        if streams:
-            self.request("interrupt")
-        else:
-            self.main.leave_chat()
 
     def action_open(self, tab: Tab) -> None:
         self.main.open(tab)
@@ -546,47 +347,6 @@ class Cockpit(Looking, TypingAhead[Departure]):
         if self._stands:
             self.look = self.main.look
         super().exit(result, return_code, message)
-
-    def ask(self, what: Departure | Literal["suspend", "redraw"]) -> None:
-        """For signals and other threads: to be done at the next tick."""
-        self._asked.append(what)
-
-    def _obey(self, what: Departure | Literal["suspend", "redraw"]) -> None:
-        match what:
-            case "suspend":
-                self.action_suspend()
-            case "redraw" if isinstance(self._driver, Driver):
-                self._driver.redraw()
-                self.painting.forget()
-                self.refresh(layout=True)
-            case "stop" | "leave":
-                self.exit(what)
-
-    def action_suspend(self) -> None:
-        """Give the shell back for a while, as ctrl+z does everywhere; the run goes on meanwhile."""
-        if self._terminal is None:
-            return
-        with contextlib.suppress(_TerminalLostError), self.suspend():
-            if not self._terminal.stop(self._keep_up):
-                self._abandon()
-                raise _TerminalLostError  # so that nothing is drawn again
-        self.painting.forget()
-        if self._asked and self._asked[0] == "redraw":
-            self._asked.popleft()  # that was the signal which brought it back
-
-    def _abandon(self) -> None:
-        """End without the terminal, which is gone or the shell's."""
-        assert self._terminal is not None
-        assert isinstance(self._driver, Driver)
-        self._terminal.give_up()
-        self._driver.abandon()
-        self.exit("stop" if "stop" in self._asked else "leave")
-
-    def _keep_up(self) -> bool:
-        """Take in what happens while nothing is drawn; False when the cockpit shall end."""
-        for event in self.link.drain():
-            apply(self.history, event)
-        return not {"stop", "leave"}.intersection(self._asked)
 
     def action_detach(self) -> None:
         """Leave the run to itself."""

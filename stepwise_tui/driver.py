@@ -16,13 +16,13 @@ from textual.drivers.linux_driver import LinuxDriver
 from stepwise_tui.text import clean
 
 if TYPE_CHECKING:
-    from stepwise_tui.app import Cockpit
+    from stepwise_tui.on_terminal import OnTerminal
 
 
 class Driver(LinuxDriver):
     """Draws on stderr, reads stdin."""
 
-    def __init__(self, app: Cockpit, **options: Any) -> None:
+    def __init__(self, app: OnTerminal, **options: Any) -> None:
         super().__init__(app, **options)
         self._file: Any = _Patient(self._file)
         signal.signal(signal.SIGTSTP, lambda *_: app.ask("suspend"))

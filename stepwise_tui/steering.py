@@ -1,0 +1,198 @@
+"""Commands, as a part of the cockpit: asking first, sending them, telling what became of them.
+
+What a key, a dialog or the chat wants of the run goes through `Steering.request`; the answer comes as an
+event, and `Steering.tell` says it. What only looks at the run is not here, nor is leaving it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from textual.app import App
+from textual.driver import Driver
+from textual.screen import Screen
+
+from stepwise_tui.history import History, Tone
+from stepwise_tui.link import Link
+from stepwise_tui.on_terminal import Departure
+from stepwise_tui.screens.page import Page
+from stepwise_tui.text import shortest
+from stepwise_tui.widgets.chat import ChatPanel
+from stepwise_tui.words import outcome
+from trainer.control import Command, CommandError, decide, parse
+from trainer.events import AlarmCleared, CommandAcknowledged, CommandReceived, Event, Notice
+from trainer.record.digest import is_question
+
+if TYPE_CHECKING:
+    from stepwise_tui.screens.main import Main
+    from trainer.record.lineage import CheckpointRef
+
+
+class Steering(App[Departure]):
+    """Actions upon the run; each says that it was asked for, or why it cannot be."""
+
+    link: Link
+    history: History
+    main: Main
+    key_names: Mapping[str, str]
+
+    def __init__(self, driver_class: type[Driver] | None = None) -> None:
+        super().__init__(driver_class=driver_class)
+        self._questions: set[str] = set()
+        """Ids of those that were asked from here."""
+
+    def tick(self) -> None:
+        """Take in what has happened since the last time."""
+        raise NotImplementedError
+
+    def request(self, text: str) -> Command | None:
+        """Send a command; say so at once, or say why it cannot be sent. The command, where it was."""
+        if not self._may(text):
+            return None
+        try:
+            command = parse(text)
+        except CommandError as problem:
+            self.say(str(problem), "warning")
+            return None
+        self.say(f"requested: {text}", "faint")
+        self.link.send(command)
+        self.tick()
+        return command
+
+    def _may(self, text: str) -> bool:
+        """Whether there is a run to ask; before its first event there is none."""
+        if self.history.started is None:
+            self.say("the run is still starting", "warning")
+        return self.history.started is not None
+
+    def _outlook(self, text: str) -> str | None:
+        """What a command would do, by the function that will decide it; None, and a word, when it cannot."""
+        if not self._may(text):
+            return None
+        decision = decide(self.history.control, parse(text), self.history.facts)
+        if not decision.ok:
+            self.say(f"{text}: {decision.message}", "warning")
+            return None
+        return decision.message
+
+    def action_pause_or_resume(self) -> None:
+        self.request("resume" if self.history.state in ("paused", "crashed") else "pause")
+
+    def action_save(self) -> None:
+        self.request("save")
+
+    def action_evaluate(self) -> None:
+        self.request("evaluate")
+
+    def action_hold_or_release(self) -> None:
+        self.request("release" if self.history.control.held else "hold")
+
+    def action_advance(self) -> None:
+        outlook = self._outlook("advance")
+        if outlook is None:
+            return
+        from stepwise_tui.screens.dialogs import Confirm
+
+        method = self.history.config.method
+        goes = "CoT token" if method.counted == "token" else "step of the CoT"
+        reset = " The optimiser is reset." if method.reset_optimizer else ""
+        text = (
+            f"The next {goes} goes now, before its time: {outlook}.{reset}\n"
+            f"Accuracy will dip; {self.key_names['roll_back']} brings this stage back."
+        )
+        self._confirm(Confirm("advance", text, "advance"), "advance")
+
+    def action_roll_back(self) -> None:
+        alarm = self.history.alarm
+        preferred = alarm.target if alarm is not None else ""
+        if self._outlook("rollback") is None:
+            return
+        from stepwise_tui.screens.dialogs import ChooseRollback
+
+        self.push_screen(ChooseRollback(self.history, preferred), self._send)
+
+    def roll_back_to(self, checkpoint: CheckpointRef) -> None:
+        """Ask whether to return to a checkpoint, and do it."""
+        command = f"rollback {checkpoint.id}"
+        outlook = self._outlook(command)
+        if outlook is not None:
+            from stepwise_tui.screens.dialogs import Confirm
+
+            self._confirm(Confirm("roll back", f"{outlook[0].upper()}{outlook[1:]}.", "roll back"), command)
+
+    def action_restart(self) -> None:
+        """Ask whether to begin the same anew with another seed; another process does it."""
+        from stepwise_tui import detached
+        from stepwise_tui.screens.dialogs import Confirm
+
+        folder = self.link.folder
+        if not self.link.local:
+            self.say(f"on its own machine `stepwise restart {folder} --seed fresh` does that", "warning")
+            return
+        stops = "" if self.history.ended else "This run is saved and stopped. "
+        text = (
+            f"{stops}The same begins anew with another seed, in a run of its own; `stepwise runs` lists it."
+        )
+
+        def begin(yes: bool | None) -> None:
+            if yes:
+                log = detached.restart(folder)
+                self.say(f"the run is begun anew: {shortest(log)} has its first lines", "good")
+
+        self.push_screen(Confirm("other seed", text, "begin anew"), begin)
+
+    def action_run_steps(self) -> None:
+        if self._outlook("run 1") is not None:
+            from stepwise_tui.screens.dialogs import RunSteps
+
+            self.push_screen(RunSteps(), self._send)
+
+    def action_change_setting(self) -> None:
+        if self._may("set"):
+            from stepwise_tui.screens.dialogs import ChangeSetting
+
+            self.push_screen(ChangeSetting(self.history), self._send)
+
+    def _confirm(self, question: Screen[bool], command: str) -> None:
+        """Send the command if the answer is yes."""
+        self.push_screen(question, lambda yes: self._send(command if yes else None))
+
+    def _send(self, text: str | None) -> None:
+        if text is not None:
+            self.request(text)
+
+    def on_chat_panel_asked(self, message: ChatPanel.Asked) -> None:
+        sent = [self.request(command) for command in message.commands]
+        self._questions.update(command.id for command in sent if command is not None)
+        if None in sent:
+            self.main.query_one(ChatPanel).give_back(message.text)
+
+    def action_leave_chat(self) -> None:
+        """Cut short the answer to this person that is being written; leave the chat where none is."""
+        streams = any(turn.streams and turn.id in self._questions for turn in self.history.chat)
+        self._questions.clear()
+        if streams:
+            self.request("interrupt")
+        else:
+            self.main.leave_chat()
+
+    def tell(self, event: Event) -> None:
+        """Say what an event answers to the person, if it does."""
+        match event:
+            case CommandReceived() | CommandAcknowledged(ok=True) if is_question(event):
+                return
+            case CommandReceived():
+                self.say(f"requested: {event.command}", "faint")
+            case CommandAcknowledged():
+                self.say(outcome(event), "good" if event.ok else "warning")
+            case AlarmCleared():  # what was refused on its account is not so any more
+                self.say(f"alarm over: {event.message}", "good")
+            case Notice(level="warning" | "error"):
+                self.say(event.message, "warning")
+
+    def say(self, text: str, tone: Tone) -> None:
+        """An answer to the person, on the page that lies over the cockpit, too."""
+        self.main.say(text, tone)
+        if isinstance(self.screen, Page):
+            self.screen.say(text, tone)
