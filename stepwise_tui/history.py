@@ -12,12 +12,11 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
+from stepwise_tui.log import LogLine, log_lines
 from stepwise_tui.series import Branch, Kept
-from stepwise_tui.text import accuracy, clean
+from stepwise_tui.text import clean
 from stepwise_tui.timeline import Happening, happening, with_saves
-from stepwise_tui.words import words
 from trainer import config as configuration
 from trainer.config import Config, ConfigError
 from trainer.control import Control, Facts, parse
@@ -31,14 +30,12 @@ from trainer.events import (
     CheckpointSaved,
     CommandAcknowledged,
     CommandReceived,
-    DipMeasured,
     Evaluated,
     Event,
     ExamplesAnswered,
     ExamplesShown,
     HistoryTold,
     Metrics,
-    Notice,
     Probed,
     QuizTaken,
     ReachChanged,
@@ -56,25 +53,14 @@ from trainer.events import (
 )
 from trainer.pacing import caution, schedule
 from trainer.pacing.schedule import Pace, Progress
-from trainer.record.digest import LINES, TURNS, is_question, said
+from trainer.record.digest import LINES, TURNS, is_question
 from trainer.record.lineage import CheckpointRef, Fork, Lineage
-
-Tone = Literal["plain", "faint", "stage", "operator", "good", "warning", "error"]
 
 ANSWERED = 6
 """Weights of which the answers to the held-out examples are kept."""
 
 LOADS = 150
 """Of the machine that trains: five minutes, at a look every two seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of the operator log. time: seconds since the epoch."""
-
-    time: float
-    text: str
-    tone: Tone
 
 
 @dataclass(slots=True)
@@ -324,7 +310,8 @@ def apply(history: History, event: Event) -> None:
         case HistoryTold():
             history.log_total += event.lines
             history.chat_total += event.turns
-    _log(history, event)
+    for line in log_lines(event, history.names, history.evaluated):
+        _write(history, line)
     if (row := happening(event, history.names)) is not None:
         history.happenings.append(row)
         history.drawn += 1
@@ -442,46 +429,6 @@ def _turn(history: History, id: str) -> Turn | None:
     return next((turn for turn in reversed(history.chat) if turn.id == id), None)
 
 
-def _log(history: History, event: Event) -> None:
-    if not said(event):
-        return
-    text = words(event, history.names) or ""
-    if isinstance(event, StageEntered) and history.evaluated is not None:
-        text += f"; accuracy was {accuracy(history.evaluated.accuracy)}"
-    _write(history, LogLine(event.at.time, text, _tone(event)))
-    if isinstance(event, RunCrashed):
-        for line in event.traceback.splitlines():
-            _write(history, LogLine(event.at.time, clean(line), "faint"))
-
-
 def _write(history: History, line: LogLine) -> None:
     history.log.append(line)
     history.log_total += 1
-
-
-def _tone(event: Event) -> Tone:
-    """How an event stands in the log."""
-    match event:
-        case CommandReceived() | CheckpointSaved():
-            return "faint"
-        case CommandAcknowledged():
-            return "operator" if event.ok else "warning"
-        case RolledBack():
-            return "operator"
-        case StageEntered():
-            return "stage"
-        case Notice():
-            return NOTICE_TONES[event.level]
-        case Metrics():
-            return "warning"
-        case AlarmRaised() | RunCrashed():
-            return "error"
-        case DipMeasured():
-            return "warning" if event.steps is None else "faint"
-        case AlarmCleared() | RunFinished() | Evaluated():
-            return "good"
-        case _:
-            return "plain"
-
-
-NOTICE_TONES: dict[str, Tone] = {"info": "faint", "warning": "warning", "error": "error"}

@@ -13,8 +13,9 @@ from textual.app import App
 from textual.driver import Driver
 from textual.screen import Screen
 
-from stepwise_tui.history import History, Tone
+from stepwise_tui.history import History
 from stepwise_tui.link import Link
+from stepwise_tui.log import Tone
 from stepwise_tui.on_terminal import Departure
 from stepwise_tui.screens.page import Page
 from stepwise_tui.text import shortest

@@ -21,7 +21,7 @@ from stepwise_tui.render.screen import Screen
 from stepwise_tui.screens.dialogs import ChooseRollback
 from stepwise_tui.screens.timeline import Timeline
 from stepwise_tui.widgets import answers as drawn
-from stepwise_tui.widgets import closing, lines, system
+from stepwise_tui.widgets import closing, lines, replies, system
 from stepwise_tui.words import words
 from tests.scripted import SCRIPTED, ScriptedLink
 from trainer import presets, runs
@@ -95,11 +95,11 @@ def test_all_that_the_screen_is_made_of_is_harmless() -> None:
         drawn.closer(pair, [side.name for side in sides], 300, UNICODE),
         lines.pending(replay(events(RunStarted, CommandReceived), SCRIPTED), 1e12),
         lines.status_line(history, EVIL, 300, UNICODE),
-        lines.example_line(history, 300, UNICODE),
+        replies.example_line(history, 300, UNICODE),
         lines.alarm(history, 80, UNICODE, NAMES),
         system.panel(history, 300, UNICODE),
         system.brief(history) or Content(""),
-        *(lines.turn(turn, MethodConfig(), 80, UNICODE) for turn in history.chat),
+        *(replies.turn(turn, MethodConfig(), 80, UNICODE) for turn in history.chat),
         closing.closing(replay([*told, *events(RunCrashed)], SCRIPTED), Path("runs") / EVIL, NAMES),
         closing.closing(replay([*told, *events(RunFinished)], SCRIPTED), Path("runs") / EVIL, NAMES),
     ):

@@ -12,7 +12,7 @@ from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
 from stepwise_tui.history import History, apply
 from stepwise_tui.keymap import KEYS, names
-from stepwise_tui.widgets import closing, lines
+from stepwise_tui.widgets import closing, lines, replies
 from stepwise_tui.words import outcome
 from tests import scripted
 from tests.scripted import SCRIPTED, STAGES, Script, ScriptedLink
@@ -65,7 +65,7 @@ def test_before_a_speed_is_known_steps_are_told_and_the_next_evaluation() -> Non
     assert history.metrics is None
     assert "next in " in lines.removal_line(history, 80, UNICODE).plain
     assert " steps" in lines.removal_line(history, 80, UNICODE).plain
-    assert "at step 1,000" in lines.example_line(history, 80, UNICODE).plain
+    assert "at step 1,000" in replies.example_line(history, 80, UNICODE).plain
 
 
 def test_nobody_waits_while_paused() -> None:

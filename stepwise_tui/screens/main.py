@@ -18,11 +18,12 @@ from textual.widgets import Static
 
 from stepwise_tui import keymap
 from stepwise_tui.glyphs import Glyphs
-from stepwise_tui.history import History, Tone
+from stepwise_tui.history import History
 from stepwise_tui.keymap import Key
+from stepwise_tui.log import Tone
 from stepwise_tui.looks import CHARTS, PANELS, TABS, Look, Tab
 from stepwise_tui.text import clean
-from stepwise_tui.widgets import closing, lines, system
+from stepwise_tui.widgets import closing, lines, replies, system
 from stepwise_tui.widgets.charts import ChartPanel, Charts
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from stepwise_tui.widgets.lines import MESSAGE_STYLES
@@ -74,7 +75,7 @@ class Main(Screen[None]):
         with Vertical(id="cockpit"):
             yield Readout(self._status, id="status")
             yield Readout(lambda h, w: lines.removal_line(h, w, glyphs), id="removal")
-            yield Readout(lambda h, w: lines.example_line(h, w, glyphs), id="example")
+            yield Readout(lambda h, w: replies.example_line(h, w, glyphs), id="example")
             yield Readout(lambda h, w: lines.alarm(h, w, glyphs, names), id="alarm")
             yield Static(id="tabs", classes="clickable")
             with Horizontal(id="body"):

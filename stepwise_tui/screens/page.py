@@ -11,8 +11,9 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from stepwise_tui import keymap
-from stepwise_tui.history import History, Tone
+from stepwise_tui.history import History
 from stepwise_tui.keymap import Key
+from stepwise_tui.log import Tone
 from stepwise_tui.text import clean
 from stepwise_tui.widgets.lines import MESSAGE_STYLES
 

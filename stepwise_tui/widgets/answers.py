@@ -11,7 +11,8 @@ from textual.content import Content
 from stepwise_tui.answers import Answers, Cell, Pair, aligned, by_place, table
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.text import accuracy, clean, clip, wrapped
-from stepwise_tui.widgets.lines import FAINT, GONE, Piece, fit, thought_of
+from stepwise_tui.widgets.lines import FAINT, GONE, Piece, fit
+from stepwise_tui.widgets.replies import thought_of
 from stepwise_tui.widgets.system import sparkline
 from trainer.events import ShownExample
 

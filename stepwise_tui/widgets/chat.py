@@ -14,7 +14,8 @@ from textual.widgets import Input, Static
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Turn
 from stepwise_tui.text import wrapped
-from stepwise_tui.widgets import lines
+from stepwise_tui.widgets import replies
+from stepwise_tui.widgets.lines import FAINT
 from stepwise_tui.widgets.readouts import same
 from trainer.config import LATENT
 from trainer.control import THOUGHTLESS, CommandError, thoughts
@@ -141,12 +142,12 @@ class ChatPanel(Vertical):
         recent = list(history.chat)[-SHOWN_TURNS:]
         parts = []
         if earlier := history.chat_total - len(recent):
-            parts += [Content.styled(f"… {earlier:,} earlier turns are in journal.jsonl", lines.FAINT)]
+            parts += [Content.styled(f"… {earlier:,} earlier turns are in journal.jsonl", FAINT)]
         before: Turn | None = None
         for turn in recent:
             # The same question to others stands under the first answer.
             again = before is not None and before.asked == turn.asked and before.checkpoint != turn.checkpoint
-            written = lines.turn(turn, method, width, self._glyphs, again=again)
+            written = replies.turn(turn, method, width, self._glyphs, again=again)
             if again:
                 parts[-1] = Content("\n").join([parts[-1], written])
             else:
@@ -174,10 +175,10 @@ class ChatPanel(Vertical):
             keys.insert(3, ("/thoughts 3", "answer after so many; without a number, as the stage has"))
         answer = "The weights of this moment answer at the next step, also while paused."
         text = f"{self._asking[1]} {answer}"
-        rows = [Content.styled(wrapped(text, width), lines.FAINT), Content("")]
+        rows = [Content.styled(wrapped(text, width), FAINT), Content("")]
         for key, meaning in keys:
             row = wrapped(f"{key:<12}{meaning}", width, 12)
-            rows.append(Content.styled(row, lines.FAINT).stylize("bold", 0, len(key)))
+            rows.append(Content.styled(row, FAINT).stylize("bold", 0, len(key)))
         return Content("\n").join(rows)
 
     def action_page(self, direction: Literal[-1, 1]) -> None:

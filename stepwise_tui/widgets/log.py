@@ -13,7 +13,8 @@ from textual.theme import Theme
 from textual.widgets import RichLog
 
 from stepwise_tui.glyphs import Glyphs
-from stepwise_tui.history import History, LogLine, Tone
+from stepwise_tui.history import History
+from stepwise_tui.log import LogLine, Tone
 from stepwise_tui.text import clock, wrapped
 from stepwise_tui.themes import theme_style
 
