@@ -83,6 +83,9 @@ class ChartPanel(Static, can_focus=True):
     def on_mount(self) -> None:
         self._retitle()
 
+    def on_resize(self) -> None:
+        self._retitle()  # how much of it fits
+
     def show(self, history: History, view: View, beside: Beside | None) -> None:
         """Take up the numbers as they are now."""
         self._history, self._view, self._beside = history, view, beside
