@@ -13,6 +13,7 @@ from textual.app import App
 from textual.driver import Driver
 from textual.screen import Screen
 
+from stepwise_tui import returns
 from stepwise_tui.history import History
 from stepwise_tui.link import Link
 from stepwise_tui.log import Tone
@@ -98,11 +99,13 @@ class Steering(App[Departure]):
         method = self.history.config.method
         goes = "CoT token" if method.counted == "token" else "step of the CoT"
         reset = " The optimiser is reset." if method.reset_optimizer else ""
-        text = (
-            f"The next {goes} goes now, before its time: {outlook}.{reset}\n"
-            f"Accuracy will dip; {self.key_names['roll_back']} brings this stage back."
-        )
-        self._confirm(Confirm("advance", text, "advance"), "advance")
+        text = f"The next {goes} goes now, before its time: {outlook}.{reset}\nAccuracy will dip"
+        for entry in returns.targets(self.history.facts)[:1]:
+            text += (
+                f"; {self.key_names['roll_back']} brings this stage back as it was at step "
+                f"{entry.step:,}, or, with k there, with what was learnt since"
+            )
+        self._confirm(Confirm("advance", f"{text}.", "advance"), "advance")
 
     def action_roll_back(self) -> None:
         alarm = self.history.alarm
