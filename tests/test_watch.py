@@ -133,6 +133,19 @@ def test_the_alarm_says_what_the_schedule_does() -> None:
     assert all(name in message for name, message in said.items())
 
 
+def test_tokens_that_go_before_anything_is_learnt_are_an_alarm() -> None:
+    """A dip needs something that was: a run that began too soon ended at .05, and nobody was told."""
+    blank = [measured(0.01 * (i % 3), stage=1) for i in range(3)]
+    raised, *more = run([measured(0.02), removal(1), *blank, *blank, removal(2), *blank])
+    assert isinstance(raised, AlarmRaised) and not more
+    assert (raised.kind, raised.key, raised.target) == ("unlearnt", "r", "0")
+    assert "accuracy 0.02 at best" in raised.message and "stage 1 of 9" in raised.message
+    _, cleared = run([removal(1), *blank, measured(0.2, stage=1)])
+    assert isinstance(cleared, AlarmCleared) and cleared.kind == "unlearnt"
+    assert not run([measured(0.0), *blank[:2], measured(0.12, stage=1), removal(2), *blank[:2]])
+    assert not run([measured(0.0, stage=0)] * 9)  # learning slowly before any removal is no trouble
+
+
 def test_what_a_removal_did_is_measured_once() -> None:
     events = [
         measured(0.9), removal(1, 100), measured(0.2, 1, 120), measured(0.5, 1, 140), measured(0.88, 1, 160),

@@ -4,6 +4,8 @@
 
 *trend*: each recovery took longer than the one before, and the last most of the time that a stage is given.
 
+*unlearnt*: tokens go, and nothing was ever right (`UNLEARNT`), so that no dip can be seen.
+
 *spike*: loss or gradient norm that jumped though nothing was removed (`spikes`).
 
 *not finite*: an update whose loss or gradient is not finite is left out. One may be an accident; `skipped` of
@@ -49,6 +51,10 @@ MOST = 0.5
 """Of the time that a stage is given: a recovery that takes more, and longer each time, is a trend."""
 
 
+UNLEARNT = 0.1
+"""Of all examples: with fewer right at best, there is nothing yet that could be internalised."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A setting that updates depend on was changed."""
@@ -63,7 +69,8 @@ class Change:
 class Watch:
     """skipped: updates left out since the last log interval without any, or since the alarm; since: the step
     whose update was the first of these. changed: the last change of a setting that updates depend on, None
-    before. standing: kinds of the alarms that stand. plan: what it will do by itself, as it was told last.
+    before. blank: evaluations since the first removal, in a run that has learnt nothing. standing: kinds of
+    the alarms that stand. plan: what it will do by itself, as it was told last.
     """
 
     dips: Dips = field(default_factory=Dips)
@@ -72,6 +79,7 @@ class Watch:
     skipped: int = 0
     since: int = 0
     changed: Change | None = None
+    blank: int = 0
     standing: tuple[str, ...] = ()
     plan: str = ""
 
@@ -122,7 +130,7 @@ def _take(state: Watch, event: Event, around: Around) -> tuple[Watch, list[Told]
             at = event.at
             again = dips.return_to(state.dips, at.stage, at.step)
             changed = _still_so(state.changed, at, around)
-            cleared = replace(state, dips=again, spikes=Spikes(), skipped=0, changed=changed)
+            cleared = replace(state, dips=again, spikes=Spikes(), skipped=0, changed=changed, blank=0)
             return _clear(cleared, state.standing, "rolled back", at)
         case SettingChanged():
             return _change(state, event, around)
@@ -154,17 +162,20 @@ def _change(state: Watch, event: SettingChanged, around: Around) -> tuple[Watch,
     if event.key == "watch.mode":
         state = replace(state, automaton=replace(state.automaton, wanted=(), stands_down=0))
     if event.key == "watch.mode" and around.config.watch.mode == "off":
-        return _clear(state, ("dip", "trend", "spike"), "the watch is off", at)
+        return _clear(state, ("dip", "trend", "unlearnt", "spike"), "the watch is off", at)
     return state, []
 
 
 def _evaluated(state: Watch, event: Evaluated, around: Around) -> tuple[Watch, list[Told]]:
     config, at = around.config.watch, event.at
     seen, measured = dips.measure(state.dips, event, config)
-    state = replace(state, dips=seen)
+    blank = state.blank + 1 if at.stage and seen.healthy < UNLEARNT else 0
+    state = replace(state, dips=seen, blank=blank)
     told: list[Told] = [*measured]
     if config.mode == "off":
         return state, told
+    state, unlearnt = _unlearnt(state, event, around)
+    told += unlearnt
     if not seen.low:
         state, cleared = _clear(state, ("dip",), f"accuracy is back at {event.accuracy:.3f}", at)
         told += cleared
@@ -196,6 +207,26 @@ def _dip(seen: Dips, event: Evaluated, around: Around) -> AlarmRaised:
         key="r",
         target=str(target),
     )
+
+
+def _unlearnt(state: Watch, event: Evaluated, around: Around) -> tuple[Watch, list[Told]]:
+    at = event.at
+    if not state.blank:
+        return _clear(state, ("unlearnt",), f"accuracy is at {event.accuracy:.3f}", at)
+    if state.blank < around.config.watch.patience or "unlearnt" in state.standing:
+        return state, []
+    alarm = AlarmRaised(
+        at=at,
+        kind="unlearnt",
+        message=(
+            f"nothing is learnt yet, accuracy {state.dips.healthy:.2f} at best, and at stage {at.stage} of "
+            f"{around.stages} parts of the CoT are gone; {around.goes_on(at)}"
+        ),
+        remedy="roll back to stage 0, where the CoT is whole",
+        key="r",
+        target="0",
+    )
+    return replace(state, standing=(*state.standing, "unlearnt")), [alarm]
 
 
 def _trend(state: Watch, at: At, around: Around) -> tuple[Watch, list[Told]]:
