@@ -20,8 +20,8 @@ FADES = 0.9
 """What is asked for after a removal, of what was before it."""
 BACK = 0.95
 """Of the accuracy before a removal: from there on a stage counts as recovered."""
-REMEMBERED = 3
-"""Stages whose recovery is remembered, for the trend."""
+REMEMBERED = 4
+"""Stages whose recovery is remembered, for the trend. Of three, one in six is in that order by chance."""
 GOING, GONE = 2, 3
 """Times `watch.patience`: a dip that several removals made is told after that long at the latest, while
 tokens go on going and when all have gone."""
