@@ -195,9 +195,11 @@ def test_no_command_waits_for_the_end_of_a_repetition_that_is_paused(batches: li
     assert run.answers["save"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1_000)
 def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """Real processes, killed at random instants; `benchmarks/kills.py` says what is compared."""
     command = [sys.executable, ROOT / "benchmarks/kills.py", "--kills", "6", "--folder", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ": 0 differences" in done.stdout.splitlines()[-1]
