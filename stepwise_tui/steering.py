@@ -100,10 +100,10 @@ class Steering(App[Departure]):
         goes = "CoT token" if method.counted == "token" else "step of the CoT"
         reset = " The optimiser is reset." if method.reset_optimizer else ""
         text = f"The next {goes} goes now, before its time: {outlook}.{reset}\nAccuracy will dip"
-        for entry in returns.targets(self.history.facts)[:1]:
+        if entries := returns.targets(self.history.facts):
             text += (
                 f"; {self.key_names['roll_back']} brings this stage back as it was at step "
-                f"{entry.step:,}, or, with k there, with what was learnt since"
+                f"{entries[0].step:,}, or, with k there, with what was learnt since"
             )
         self._confirm(Confirm("advance", f"{text}.", "advance"), "advance")
 
