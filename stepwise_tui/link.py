@@ -288,7 +288,7 @@ def connect(folder: Path) -> socket.socket:
     try:
         # Where the run says it is: its temporary folder need not be ours.
         address = found.socket if found is not None else None
-        connection.connect(address or str(wire.address(folder)))
+        connection.connect(address or str(wire.address(folder, make=False)))
     except OSError as error:
         connection.close()
         if found is not None and lives:

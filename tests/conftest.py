@@ -57,7 +57,7 @@ def driven(tmp_path: Path) -> Iterator[Callable[..., Driven]]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A temporary folder of its own whose path leaves room for a socket's."""
-    # A link of an earlier test that still looks for its run makes the folder for sockets anew.
+    # A detached run of an earlier test may still be writing its log there as it ends.
     with tempfile.TemporaryDirectory(prefix="s", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setattr("tempfile.tempdir", folder)
         yield Path(folder)

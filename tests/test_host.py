@@ -110,6 +110,12 @@ def test_a_run_without_a_socket_trains_all_the_same(tmp_path: Path, short: Path)
     assert run.state == "finished" and sum("nobody can attach" in message for message in notices) == 1
 
 
+def test_who_looks_for_a_run_leaves_nothing_in_the_temporary_folder(tmp_path: Path, short: Path) -> None:
+    with pytest.raises(LinkError):
+        connect(tmp_path / "gone")
+    assert not list(short.iterdir())
+
+
 def test_a_run_that_is_gone_says_so(run: Run) -> None:
     run.close()
     wire.address(run.folder).unlink()

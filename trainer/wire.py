@@ -47,22 +47,27 @@ class Hello:
     after: int | None
 
 
-def address(run: Path) -> Path:
-    """Where the socket of a run lies. Raises OSError where its folder is not ours alone."""
+def address(run: Path, *, make: bool = True) -> Path:
+    """Where the socket of a run lies. Raises OSError where its folder is not ours alone.
+
+    make: whether the folder is made if need be; whoever only looks for a run has no use for an empty one.
+    """
     name = hashlib.blake2b(os.fsencode(run.resolve()), digest_size=10).hexdigest()
-    return private_folder() / f"{name}.sock"
+    return private_folder(make=make) / f"{name}.sock"
 
 
-def private_folder() -> Path:
-    """This user's folder for sockets, made if need be.
+def private_folder(*, make: bool = True) -> Path:
+    """This user's folder for sockets.
 
-    Raises OSError when what lies there is a link, belongs to another user or is open to others.
+    Raises OSError when what lies there is a link, belongs to another user or is open to others, and when
+    nothing does and it is not to be made.
     """
     name = f"stepwise-{os.getuid()}"
     folder = Path(tempfile.gettempdir()) / name
     if len(os.fsencode(folder)) > LONGEST_PATH - 30:  # room for a socket's name
         folder = Path("/tmp") / name
-    folder.mkdir(mode=0o700, exist_ok=True)
+    if make:
+        folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise PermissionError(
