@@ -196,10 +196,10 @@ def explanation(text: str) -> str:
 
 
 def _wrapped(text: str, out: TextIO, first: str, rest: str) -> str:
-    """In lines of `WIDTH` on a terminal; whole elsewhere, for a script to search."""
+    """In lines that a terminal has room for, of `WIDTH` at most; elsewhere whole, for a script to search."""
     return textwrap.fill(
         text,
-        WIDTH if out.isatty() else sys.maxsize,
+        min(WIDTH, shutil.get_terminal_size().columns) if out.isatty() else sys.maxsize,
         initial_indent=first,
         subsequent_indent=rest,
         break_long_words=False,

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from typing import TextIO
 
 from stepwise_tui.link import Link
+from stepwise_tui.text import wrapped
 from stepwise_tui.words import words
 from trainer.events import Event, RunCrashed, RunFinished, RunStarted
 
 POLL_SECONDS = 0.1
+
+INDENT = len("step       1  stage  0  ")
+"""The column in which it is said what happened."""
 
 
 def line(event: Event) -> str | None:
@@ -48,8 +53,10 @@ def follow(link: Link, out: TextIO, *, sleep: Callable[[float], None] = time.sle
 
 
 def _print(text: str, out: TextIO) -> bool:
-    """Whether the line could be written."""
+    """Whether the line could be written. A terminal gets it broken between words, a log whole."""
     try:
+        if out.isatty():
+            text = wrapped(text, shutil.get_terminal_size().columns, INDENT)
         print(text, file=out, flush=True)
     except OSError:
         # What is left in the buffer has to go somewhere, or the interpreter complains about it at its end.

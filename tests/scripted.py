@@ -264,6 +264,7 @@ class Script:
             RunFinished(
                 at=self.at,
                 reason="accuracy held 0.98 for 3 evaluations (stop.accuracy)",
+                limit="stop.accuracy",
                 state="finished",
                 accuracy=0.994,
                 n=500,

@@ -31,6 +31,24 @@ def test_each_event_is_one_line_of_printable_text() -> None:
             assert text is None or text.isprintable()
 
 
+class Screen(io.StringIO):
+    """A terminal to write to."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_lines_that_it_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    out = Screen()
+    plain.follow(ScriptedLink(scripted.finished().events), out)
+    _, whole = printed(scripted.finished())
+    lines = out.getvalue().splitlines()
+    assert max(map(len, whole)) > 60 >= max(map(len, lines))
+    assert " ".join(out.getvalue().split()) == " ".join(" ".join(whole).split())
+    assert all(text[:4] == "step" or not text[: plain.INDENT].strip() for text in lines)
+
+
 def test_a_step_reads_well() -> None:
     event = Metrics(
         at=At(1_200, 1, 3, 3, 3, 1.0),

@@ -46,7 +46,7 @@ def test_a_whole_run_tells_its_story(driven: Callable[..., Driven], tmp_path: Pa
     assert one.run.wait(30)
     end = one.until(RunFinished)
     one.run.close()
-    assert (end.state, end.n) == ("finished", 40)
+    assert (end.state, end.limit, end.n) == ("finished", "stop.steps", 40)
     assert end.accuracy is not None
     stages = [e.at.stage for e in one.all(StageEntered)]
     assert stages == list(range(10))

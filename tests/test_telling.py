@@ -102,7 +102,7 @@ def test_where_a_limit_ended_a_run_before_all_was_removed_the_end_says_how_it_go
     script.finish()
     end = script.events[-2]
     assert isinstance(end, RunFinished)
-    script.events[-2] = replace(end, reason="1,340 steps (stop.steps)")
+    script.events[-2] = replace(end, reason="1,340 steps (stop.steps)", limit="stop.steps")
     shown = closing.closing(history_of(script), Path("runs/brisk-otter"), names(KEYS))
     assert shown is not None
     assert f"at stage {end.at.stage} of {STAGES}, after" in shown.plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainer.config import StopConfig
 from trainer.events import Evaluated, Event, RolledBack
@@ -31,16 +32,24 @@ def learn(standing: Standing, event: Event, config: StopConfig, stages: int) -> 
     return Standing(max(standing.best, event.accuracy), standing.held + 1 if holds else 0)
 
 
-def reason_to_end(
+class Limit(NamedTuple):
+    """What ended a run. key: of the configuration. reached: in words."""
+
+    key: str
+    reached: str
+
+
+def limit(
     config: StopConfig, standing: Standing, *, step: int, epochs: float, seconds: float
-) -> str | None:
-    """Why a run ends here; None while it goes on. seconds: of training."""
+) -> Limit | None:
+    """What ends a run here; None while it goes on. seconds: of training."""
     if config.steps is not None and step >= config.steps:
-        return f"{step:,} steps (stop.steps)"
+        return Limit("stop.steps", f"{step:,} steps")
     if epochs >= config.epochs:
-        return f"{config.epochs:g} epochs (stop.epochs)"
+        return Limit("stop.epochs", f"{config.epochs:g} epochs")
     if seconds >= config.hours * 3600:
-        return f"{config.hours:g} hours (stop.hours)"
+        return Limit("stop.hours", f"{config.hours:g} hours")
     if config.accuracy is not None and standing.held >= config.patience:
-        return f"accuracy held {config.accuracy:g} for {config.patience} evaluations (stop.accuracy)"
+        held = f"accuracy held {config.accuracy:g} for {config.patience} evaluations"
+        return Limit("stop.accuracy", held)
     return None

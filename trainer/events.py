@@ -515,7 +515,8 @@ class ReachChanged(Event):
 class RunFinished(Event):
     """The run came to its end. accuracy: on the test split, with n problems; None when not measured.
 
-    unsaved: why the end could not be saved, "" where it was; `checkpoint` then is the one that stands.
+    limit: the setting that ended it, as `stop.steps`; "" where somebody did. unsaved: why the end could not
+    be saved, "" where it was; `checkpoint` then is the one that stands.
     """
 
     reason: str
@@ -524,6 +525,7 @@ class RunFinished(Event):
     n: int
     seconds: float
     checkpoint: str
+    limit: str = ""
     unsaved: str = ""
 
 

@@ -150,9 +150,9 @@ class Loop:
     def _run(self) -> None:
         if not self.keeper.lineage.checkpoints:
             self._enter_stage(self.method.start, "start")
-        if self._reason_to_end() is not None:
+        if self._limit() is not None:
             self.orders.serve(at_the_end=True)  # a roll back takes it back from there
-        while (reason := self._reason_to_end()) is None:
+        while (limit := self._limit()) is None:
             self.orders.serve()
             if self.control.stopping:
                 return self._finish("stopped by the operator", "interrupted")
@@ -176,7 +176,7 @@ class Loop:
             self._save_when_due()
             self._pause_when_due()
         self._evaluate_when_owed()  # a stop may have interrupted the one of the last step
-        return self._finish(reason, "finished")
+        return self._finish(f"{limit.reached} ({limit.key})", "finished", limit.key)
 
     def _act(self) -> bool:
         """Give the commands that the watch wants; whether one of them was a roll back.
@@ -268,13 +268,13 @@ class Loop:
         if self.control.pause_at is not None and self.step >= self.control.pause_at:
             self.control = replace(self.control, paused=True, pause_at=None)
 
-    def _reason_to_end(self) -> str | None:
+    def _limit(self) -> ending.Limit | None:
         epochs = self.step / self.order.steps_per_epoch
-        return ending.reason_to_end(
+        return ending.limit(
             self.config.stop, self.standing, step=self.step, epochs=epochs, seconds=self.seconds
         )
 
-    def _finish(self, reason: str, state: Literal["finished", "interrupted"]) -> None:
+    def _finish(self, reason: str, state: Literal["finished", "interrupted"], limit: str = "") -> None:
         """Save, measure the test split where the run is complete, and stay to answer until closed."""
         saved = self._save("final" if state == "finished" else "stop")
         self.ended = True
@@ -291,6 +291,7 @@ class Loop:
             RunFinished(
                 at=self.at,
                 reason=reason,
+                limit=limit,
                 state=state,
                 accuracy=result.accuracy if result else None,
                 n=result.n if result else 0,

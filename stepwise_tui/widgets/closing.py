@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from stepwise_tui.history import History
 from stepwise_tui.text import accuracy, clean, duration, shortest
 from stepwise_tui.widgets.lines import FAINT
 from trainer import presets
-from trainer.events import RunCrashed, RunFinished
+from trainer.events import RunFinished
 
 
 def closing(history: History, folder: Path, names: Mapping[str, str]) -> Content | None:
@@ -26,20 +25,14 @@ def closing(history: History, folder: Path, names: Mapping[str, str]) -> Content
     following = _following(history.config.title)
     chat = names["chat"] if history.gone is None else ""
     rows = _next(folder, saved=end.checkpoint, finished=finished, following=following, chat=chat)
-    if finished and history.at.stage < history.stages and (limit := _limit(end)):
-        rows[-1] = ("go on", f"stepwise resume {shlex.quote(shortest(folder))} --set {limit}=N")
+    if finished and isinstance(end, RunFinished) and history.at.stage < history.stages:
+        rows[-1] = ("go on", f"stepwise resume {shlex.quote(shortest(folder))} --set {end.limit}=N")
     if history.crashed is not None:
         rows.insert(
             0,
             (names["pause_or_resume"], f"take it up again here, from {clean(end.checkpoint) or 'the start'}"),
         )
     return _rows(head, rows)
-
-
-def _limit(end: RunFinished | RunCrashed) -> str:
-    """The limit that ended a run before all was removed; "" where none did."""
-    found = re.search(r"\((stop\.\w+)\)", end.reason) if isinstance(end, RunFinished) else None
-    return found[1] if found else ""
 
 
 def title(history: History) -> str:

@@ -60,7 +60,10 @@ def rescue(events: Iterable[Event], config: Config, there: Sequence[CheckpointRe
     if last is None or dips.low < config.watch.patience:
         known = "it was never evaluated" if last is None else f"accuracy is {last.accuracy:.2f}"
         was = f", of {dips.healthy:.2f} before" if last is not None else ""
-        raise NotLostError(f"it is not lost: {known}{was}. `rollback` returns to any stage all the same")
+        raise NotLostError(
+            f"it is not lost: {known}{was}. `stepwise resume --paused` opens it where it stopped; `rollback` "
+            "there returns to any stage"
+        )
     first = at.stage if dips.entered is None else dips.entered
     back = _there(lineage.entry(at.branch, first), first)
     evidence = [
