@@ -176,39 +176,6 @@ class MethodConfig(Section):
     unit: Literal["token", "step"] = Field(
         "token", description="what stepwise removes at a time: a token of CoT, or a whole step of it"
     )
-    thoughts_per_step: int = Field(
-        1, ge=0, description="for coconut and pause: thoughts in the place of each step (Coconut's c)"
-    )
-    max_latent_stage: int | None = Field(
-        None,
-        ge=1,
-        description="for coconut and pause: most steps that thoughts stand for; then the others go at once "
-        "(Coconut's code); as many as the longest CoT has when not given",
-    )
-    pad_latent_to_max: bool = Field(
-        True,
-        description="for coconut and pause: at the end every example has the thoughts of max_latent_stage, "
-        "also one of fewer steps (Coconut's code)",
-    )
-    uniform_prob: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        json_schema_extra=LIVE,
-        description="for coconut and pause: share of examples at a stage drawn at random (Coconut's code)",
-    )
-    curriculum: bool = Field(
-        True,
-        description="for coconut and pause: a step more at each stage; false: the last stage from the start",
-    )
-    no_thought: bool = Field(
-        False, description="for coconut: the stages without anything in the place of steps (ablation)"
-    )
-    latent_end: Literal["fixed", "classifier"] = Field(
-        "fixed",
-        description="for coconut: as many thoughts as the stage has, or until a classifier on the thought, "
-        "two rows of the head, says that it was the last (Coconut, section 3)",
-    )
     side: Literal["left", "right"] = Field("left", description="end of the CoT that tokens are taken from")
     smoothing: float = Field(
         4.0,
@@ -248,6 +215,39 @@ class MethodConfig(Section):
         lt=1,
         description="share of examples that keep all CoT, marked by a control token: one model answers both "
         "ways (future work of the paper)",
+    )
+    thoughts_per_step: int = Field(
+        1, ge=0, description="for coconut and pause: thoughts in the place of each step (Coconut's c)"
+    )
+    max_latent_stage: int | None = Field(
+        None,
+        ge=1,
+        description="for coconut and pause: most steps that thoughts stand for; then the others go at once "
+        "(Coconut's code); as many as the longest CoT has when not given",
+    )
+    pad_latent_to_max: bool = Field(
+        True,
+        description="for coconut and pause: at the end every example has the thoughts of max_latent_stage, "
+        "also one of fewer steps (Coconut's code)",
+    )
+    uniform_prob: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        json_schema_extra=LIVE,
+        description="for coconut and pause: share of examples at a stage drawn at random (Coconut's code)",
+    )
+    curriculum: bool = Field(
+        True,
+        description="for coconut and pause: a step more at each stage; false: the last stage from the start",
+    )
+    no_thought: bool = Field(
+        False, description="for coconut: the stages without anything in the place of steps (ablation)"
+    )
+    latent_end: Literal["fixed", "classifier"] = Field(
+        "fixed",
+        description="for coconut: as many thoughts as the stage has, or until a classifier on the thought, "
+        "two rows of the head, says that it was the last (Coconut, section 3)",
     )
 
     @property
