@@ -108,13 +108,15 @@ class Steering(App[Departure]):
         self._confirm(Confirm("advance", f"{text}.", "advance"), "advance")
 
     def action_roll_back(self) -> None:
-        alarm = self.history.alarm
-        preferred = alarm.target if alarm is not None else ""
         if self._outlook("rollback") is None:
             return
         from stepwise_tui.screens.dialogs import ChooseRollback
 
-        self.push_screen(ChooseRollback(self.history, preferred), self._send)
+        def send(commands: tuple[str, ...] | None) -> None:
+            for command in commands or ():
+                self.request(command)
+
+        self.push_screen(ChooseRollback(self.history), send)
 
     def roll_back_to(self, checkpoint: CheckpointRef) -> None:
         """Ask whether to return to a checkpoint, and do it."""

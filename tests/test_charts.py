@@ -172,6 +172,14 @@ def test_an_abandoned_branch_is_dim_and_stays() -> None:
     assert dim in {span.style for span in after.spans}
 
 
+def test_what_was_abandoned_high_above_does_not_flatten_the_live_line() -> None:
+    x = np.arange(60.0)
+    gone, live = Line(x, 600.0 + x, "dim", behind=True), Line(x, 2.0 - x / 60, "bright")
+    shown = draw([gone, live], [], (60, 14), Axes(steady=True)).plain
+    assert {text.split("┤")[0].strip() for text in shown.split("\n") if "┤" in text} == {"1.0", "1.5", "2.0"}
+    assert "600" in draw([gone], [], (60, 14), Axes(steady=True)).plain  # alone it is all there is
+
+
 def test_before_the_first_number_a_chart_says_so() -> None:
     assert "no loss yet" in loss_chart(History(), (40, 10), View()).plain
     assert "not evaluated yet" in accuracy_chart(History(), (40, 10), View()).plain

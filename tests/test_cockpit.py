@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,23 @@ async def test_after_an_alarm_roll_back_offers_what_the_alarm_names() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("r", "enter")
         assert sent(link) == ["rollback b1-001000"], "stage 3, while the run is at 5"
+
+
+async def test_a_setting_that_an_alarm_suspects_is_taken_back_with_it_unless_one_says_no() -> None:
+    script = scripted.lost()
+    raised = next(e for e in script.events if isinstance(e, AlarmRaised))
+    script.say(replace(raised, undo="set optim.lr 0.002"))
+    for presses, commands in (
+        (["r", "enter"], ["rollback b1-001000", "set optim.lr 0.002"]),
+        (["r", "t", "enter"], ["rollback b1-001000"]),
+    ):
+        app, link = cockpit(script)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.press(*presses[:-1])
+            shown = str(app.screen.query_one("#undo", Static).render())
+            assert shown.startswith("[t] set optim.lr 0.002, as it was: ")
+            await pilot.press(presses[-1])
+            assert sent(link) == commands
 
 
 async def test_roll_back_can_keep_the_weights() -> None:

@@ -118,7 +118,7 @@ async def test_names_of_checkpoints_are_harmless_in_timeline_and_dialog() -> Non
         await pilot.pause()
         table = app.screen.query_one(DataTable)
         cells = [str(cell) for row in table.rows for cell in table.get_row(row)]
-        app.push_screen(ChooseRollback(app.history, ""))
+        app.push_screen(ChooseRollback(app.history))
         await pilot.pause()
         cells += [str(option.prompt) for option in app.screen.query_one(OptionList).options]
         cells += [str(app.screen.query_one("#outlook", Static).content)]

@@ -227,8 +227,17 @@ def test_a_setting_that_a_roll_back_left_is_named_again() -> None:
         place = place._replace(config=configuration.changed(place.config, "optim.lr", rate))
         _, told = fold(Watch(), events, place)
         first, second = (one for one in told if isinstance(one, AlarmRaised))
-        assert "optim.lr 0.002 → 1e+30 at step 160, which a roll back leaves as it is" in first.message
+        assert "optim.lr 0.002 → 1e+30 at step 160" in first.message
+        assert first.remedy.endswith(", with optim.lr 0.002")
+        assert first.undo == "set optim.lr 0.002"
         assert ("optim.lr 0.002 → 1e+30 at step 140" in second.message) is named
+
+
+def test_a_setting_that_somebody_has_taken_back_is_not_suspected() -> None:
+    there = SettingChanged(at=At(step=160), key="optim.lr", old=0.002, new=1e30)
+    back = SettingChanged(at=At(step=170), key="optim.lr", old=1e30, new=0.002)
+    (alarm,) = run([there, back, *[trained(190, skipped=10)] * 2])
+    assert isinstance(alarm, AlarmRaised) and alarm.undo == "" and "optim.lr" not in alarm.message
 
 
 def logged(step: int, loss: float, stage: int = 1, norm: float = 1.0) -> Metrics:
@@ -255,6 +264,23 @@ def test_a_jump_of_the_loss_is_an_alarm_unless_something_was_removed() -> None:
     changed = SettingChanged(at=At(step=step), key="optim.lr", old=1e-3, new=1.0)
     (alarm,) = run([*calm, changed, *up])
     assert isinstance(alarm, AlarmRaised) and "optim.lr 0.001 → 1.0" in alarm.message
+
+
+def test_a_loss_that_the_run_never_had_is_an_alarm_at_once_also_after_a_removal() -> None:
+    """As a learning rate of 3, set shortly after a removal, did: 0.62, then 1,396, and no alarm for long."""
+    begun = [logged(10, 9.0, 0), *[logged(10 * i, 0.5, 0) for i in range(2, 9)]]
+    removed = [removal(1, 80), *[logged(80 + 10 * i, 12.0) for i in range(1, IN_A_ROW + 1)]]
+    assert run([*begun, *removed]) == []  # twice what it had: it may be the method
+    changed = SettingChanged(at=At(step=125), key="optim.lr", old=1e-3, new=3.0)  # within an interval
+    up = [logged(120 + 10 * i, 400.0 - i) for i in range(1, IN_A_ROW + 1)]
+    (alarm,) = run([*begun, *removed, changed, *up], lineage=LINEAGE)
+    assert isinstance(alarm, AlarmRaised) and alarm.kind == "spike"
+    assert "loss 396 since step 120, 12 at most before (optim.lr 0.001 → 3.0 at step 125)" in alarm.message
+    assert alarm.target == "b1-s000100-stage1"
+    more = [removal(2, 170), logged(180, 300.0, 2)]  # a removal makes it no better
+    assert len(run([*begun, *removed, changed, *up, *more])) == 1
+    over = run([*begun, *removed, changed, *up, *more, logged(190, 1.0, 2)])
+    assert [type(a) for a in over] == [AlarmRaised, AlarmCleared]
 
 
 def entry(stage: int, step: int) -> CheckpointRef:

@@ -329,7 +329,8 @@ class AlarmRaised(Event):
 
     Where no key can answer it (`key` is ""), `remedy` says what the person can do.
 
-    pauses: whether training waits for the answer.
+    target: what a roll back should return to. undo: the command that takes back the setting which may be why,
+    since no roll back does; "" where none was changed. pauses: whether training waits for the answer.
     """
 
     kind: str
@@ -337,6 +338,7 @@ class AlarmRaised(Event):
     remedy: str
     key: str
     target: str = ""
+    undo: str = ""
     pauses: bool = False
 
 

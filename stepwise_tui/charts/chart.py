@@ -33,6 +33,7 @@ class Line:
     """One line. x rises; style: Textual's, with the theme's names; sign: where there is no braille.
 
     equal: where it meets the equal lines beside it in the list they take turns, and none hides another.
+    behind: the others alone, where there are any, say which values are shown; it may leave the chart.
     """
 
     x: Floats
@@ -40,6 +41,7 @@ class Line:
     style: str
     sign: str = "*"
     equal: bool = False
+    behind: bool = False
 
 
 class Mark(NamedTuple):
@@ -147,7 +149,8 @@ def picture(
         marks = [mark for mark in marks if axes.x_range[0] <= mark.x <= axes.x_range[1]]
         signs = [sign for sign in signs if axes.x_range[0] <= sign.x <= axes.x_range[1]]
     x_range = _range([line.x for line in (*lines, points)])
-    y_range = axes.y_range or _range([line.y for line in (*lines, points)])
+    before = [line.y for line in (*lines, points) if not line.behind]
+    y_range = axes.y_range or _range(before) or _range([line.y for line in lines])
     if x_range is None or y_range is None:
         return Picture(_message(empty, size))
     places = [mark.x for mark in marks]

@@ -1,7 +1,8 @@
 """The charts of a run: which lines of which branches, over which x, with a mark for each stage and a sign for
 what happened.
 
-The live line of history is bright; what a roll back abandoned stays, dim, behind it.
+The live line of history is bright; what a roll back abandoned stays, dim, behind it. A loss that went to
+hundreds there must not flatten what came after: the live line alone says how high the chart is.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def chart(
     limits = traces.live(history)
     main = quantity.curves[-1]
     lines = [
-        Line(traces.along(history, number, left, view.x_axis), left.value, ABANDONED, "'")
+        Line(traces.along(history, number, left, view.x_axis), left.value, ABANDONED, "'", behind=True)
         for number, left in traces.abandoned(history, main, limits)
     ]
     if beside is not None:

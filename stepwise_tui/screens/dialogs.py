@@ -106,17 +106,24 @@ class RunSteps(ModalScreen[str]):
             self.dismiss(text)
 
 
-class ChooseRollback(ModalScreen[str]):
+class ChooseRollback(ModalScreen[tuple[str, ...]]):
     """Where to return to. Lists the entries of stages on this line of history; says what each would do.
 
-    One is chosen at first, and the reason said; digits choose a stage.
+    One is chosen at first, and the reason said; digits choose a stage. An alarm that suspects a setting has
+    it taken back, too, unless the person says no. The result: commands, one after the other.
     """
 
-    BINDINGS: ClassVar = [("escape", "dismiss", "cancel"), ("k", "toggle_weights", "keep the weights")]
+    BINDINGS: ClassVar = [
+        ("escape", "dismiss", "cancel"),
+        ("k", "toggle_weights", "keep the weights"),
+        ("t", "toggle_undo", "take the setting back"),
+    ]
 
-    def __init__(self, history: History, preferred: str) -> None:
-        """preferred: what an alarm names, "" without one."""
+    def __init__(self, history: History) -> None:
         super().__init__()
+        alarm = history.alarm
+        preferred, self._undo = (alarm.target, alarm.undo) if alarm is not None else ("", "")
+        self._take_back = bool(self._undo)
         self._history = history
         self._facts = history.facts
         self._entries = returns.targets(self._facts, preferred)
@@ -133,6 +140,8 @@ class ChooseRollback(ModalScreen[str]):
             )
             yield Static(id="outlook", markup=False)
             yield Static(id="keep", markup=False)
+            if self._undo:
+                yield Static(id="undo", markup=False)
             yield Label("enter rolls back, a number goes to that stage, escape cancels", classes="hint")
 
     def on_mount(self) -> None:
@@ -160,6 +169,10 @@ class ChooseRollback(ModalScreen[str]):
         self._keep = not self._keep
         self._look_ahead()
 
+    def action_toggle_undo(self) -> None:
+        self._take_back = bool(self._undo) and not self._take_back
+        self._look_ahead()
+
     def on_option_list_option_highlighted(self) -> None:
         self._look_ahead()
 
@@ -174,10 +187,14 @@ class ChooseRollback(ModalScreen[str]):
             self.query_one("#outlook", Static).update(outlook)
             kept = "yes, only the CoT comes back" if self._keep else "no, those of the checkpoint"
             self.query_one("#keep", Static).update(f"[k] keep the present weights: {kept}")
+        if self._undo:
+            taken = "yes" if self._take_back else "no, it stays as it is"
+            self.query_one("#undo", Static).update(f"[t] {clean(self._undo)}, as it was: {taken}")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         keep = " --keep-weights" if self._keep else ""
-        self.dismiss(f"rollback {event.option.id}{keep}")
+        undo = (self._undo,) if self._take_back else ()
+        self.dismiss((f"rollback {event.option.id}{keep}", *undo))
 
 
 class ChooseWeights(ModalScreen[tuple[str, ...]]):

@@ -3,7 +3,8 @@
 A jump right after a removal, a roll back, a new optimiser or the beginning of smoothing is the method at
 work. So each of these clears the windows and begins a time of grace. After it, a value is a spike where it
 stands out of the window's median by many times its median deviation; one alone may be an odd batch, so
-several intervals in a row make an alarm.
+several intervals in a row make an alarm. While a cleared window cannot say what is usual, a loss is a spike
+where it is above anything the run has had: no removal does that for several intervals.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from statistics import median
 from trainer.events import Metrics
 
 GRACE = 10
-"""Intervals of `log.every` after a removal that are not looked at."""
+"""Intervals of `log.every` after a removal that are not compared with each other."""
 WINDOW, LEAST = 40, 12
 """Intervals that a window holds at most, and from which on it says anything."""
 DEVIATIONS = 8.0
@@ -25,17 +26,21 @@ TIMES = 2.0
 LOSS_FLOOR, NORM_FLOOR = 0.1, 1.0
 """And it is so much above the median: a loss of .002 that is .06 for a while (nats), or a gradient that
 hardly needs to be clipped, is no trouble."""
+GUESS = 3.0
+"""Nats, about what a guess among twenty characters costs: a loss that was never higher may be so high."""
 IN_A_ROW = 4
 """Intervals that spike one after the other before it is trouble."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The last values that were no spikes. floor: what is no more above their median is none. over: intervals
-    in a row that were; since: the step of the first; last: the value of the last.
+    """The last values that were no spikes. floor: what is no more above their median is none. ceiling: what
+    is above it is one while there are too few to say. over: intervals in a row that were; since: the step of
+    the first; last: the value of the last.
     """
 
     floor: float = 0.0
+    ceiling: float = math.inf
     values: tuple[float, ...] = ()
     over: int = 0
     since: int = 0
@@ -43,32 +48,39 @@ class Window:
 
     @property
     def middle(self) -> float:
-        """The median; NaN without values."""
-        return median(self.values) if self.values else math.nan
+        """The median of what there is."""
+        return median(self.values)
 
     @property
     def limit(self) -> float:
-        """What lies above is a spike; inf while there are too few values."""
+        """What lies above is a spike."""
         if len(self.values) < LEAST:
-            return math.inf
+            return self.ceiling
         middle = self.middle
         deviation = median(abs(value - middle) for value in self.values)
         return max(middle + DEVIATIONS * 1.4826 * deviation, TIMES * middle, middle + self.floor)
 
-    def add(self, value: float, step: int) -> Window:
-        """With the next value, which is not NaN."""
+    def add(self, value: float, step: int, *, keep: bool = True) -> Window:
+        """With the next value, which is not NaN. keep: it tells what is usual."""
         if value > self.limit:
             return replace(self, over=self.over + 1, since=self.since if self.over else step, last=value)
-        return Window(self.floor, (*self.values[-WINDOW + 1 :], value))
+        values = (*self.values[-WINDOW + 1 :], value) if keep else self.values
+        return Window(self.floor, self.ceiling, values)
 
 
 @dataclass(frozen=True, slots=True)
 class Spikes:
-    """grace: intervals still to be passed over."""
+    """grace: intervals that are not usual yet. highest: loss of the run in an interval that was no spike."""
 
     loss: Window = field(default_factory=lambda: Window(LOSS_FLOOR))
     grad_norm: Window = field(default_factory=lambda: Window(NORM_FLOOR))
     grace: int = GRACE
+    highest: float = 0.0
+
+    def cleared(self) -> Spikes:
+        """After what makes the loss jump by itself."""
+        ceiling = TIMES * max(GUESS, self.highest)
+        return Spikes(loss=Window(LOSS_FLOOR, ceiling), highest=self.highest)
 
     @property
     def jumped(self) -> tuple[str, Window] | None:
@@ -86,13 +98,10 @@ class Spikes:
 
 def look(spikes: Spikes, event: Metrics) -> Spikes:
     """With the next interval. What is not finite is the matter of another alarm."""
-    if spikes.grace:
-        return replace(spikes, grace=spikes.grace - 1)
+    grace, step = max(0, spikes.grace - 1), event.at.step - event.steps
     if not (math.isfinite(event.loss) and math.isfinite(event.grad_norm)):
-        return spikes
-    step = event.at.step - event.steps
-    return replace(
-        spikes,
-        loss=spikes.loss.add(event.loss_answer, step),
-        grad_norm=spikes.grad_norm.add(event.grad_norm, step),
-    )
+        return replace(spikes, grace=grace)
+    loss = spikes.loss.add(event.loss_answer, step, keep=not spikes.grace)
+    norm = spikes.grad_norm if spikes.grace else spikes.grad_norm.add(event.grad_norm, step)
+    highest = spikes.highest if loss.over else max(spikes.highest, event.loss_answer)
+    return Spikes(loss, norm, grace, highest)

@@ -125,12 +125,13 @@ def _take(state: Watch, event: Event, around: Around) -> tuple[Watch, list[Told]
     match event:
         case StageEntered(cause="schedule" | "operator" | "watch"):
             entered, measured = dips.enter(state.dips, event)
-            return replace(state, dips=entered, spikes=Spikes()), [*measured]
+            return replace(state, dips=entered, spikes=state.spikes.cleared()), [*measured]
         case RolledBack():
             at = event.at
             again = dips.return_to(state.dips, at.stage, at.step)
             changed = _still_so(state.changed, at, around)
-            cleared = replace(state, dips=again, spikes=Spikes(), skipped=0, changed=changed, blank=0)
+            calm = state.spikes.cleared()
+            cleared = replace(state, dips=again, spikes=calm, skipped=0, changed=changed, blank=0)
             return _clear(cleared, state.standing, "rolled back", at)
         case SettingChanged():
             return _change(state, event, around)
@@ -139,7 +140,7 @@ def _take(state: Watch, event: Event, around: Around) -> tuple[Watch, list[Told]
         case Metrics():
             after = replace(state, dips=dips.log(state.dips, event))
             if around.smoothing_began(event):
-                after = replace(after, spikes=Spikes())
+                after = replace(after, spikes=after.spikes.cleared())
             after, told = _not_finite(after, event, around)
             if "not finite" in after.standing:
                 return after, told
@@ -158,7 +159,9 @@ def _still_so(changed: Change | None, at: At, around: Around) -> Change | None:
 def _change(state: Watch, event: SettingChanged, around: Around) -> tuple[Watch, list[Told]]:
     at = event.at
     if event.key.startswith(SUSPECT) and state.sound_step is None:
-        state = replace(state, changed=Change(event.key, event.old, event.new, at.step))
+        before, change = state.changed, Change(event.key, event.old, event.new, at.step)
+        taken_back = before is not None and (before.key, before.old) == (change.key, change.new)
+        state = replace(state, changed=None if taken_back else change)
     if event.key == "watch.mode":
         state = replace(state, automaton=replace(state.automaton, wanted=(), stands_down=0))
     if event.key == "watch.mode" and around.config.watch.mode == "off":
@@ -255,23 +258,27 @@ def _spike(state: Watch, event: Metrics, around: Around) -> tuple[Watch, list[To
     if around.config.watch.mode == "off":
         return state, []
     if seen.quiet:
-        return _clear(state, ("spike",), "loss and gradient are as before", at)
+        return _clear(state, ("spike",), "loss and gradient stand out no more", at)
     if seen.jumped is None or "spike" in state.standing:
         return state, []
     name, window = seen.jumped
-    suspect = state.suspect(window.since)
-    why = "nothing was removed" if suspect is None else _changed(suspect)
+    suspect = state.suspect(window.since + event.steps - 1)  # the last update of the first interval
+    why = "" if suspect is None else f" ({_changed(suspect)})"
+    last = _number(window.last)
+    if window.values:
+        what = f"{name} {_number(window.middle)} → {last} since step {window.since:,}"
+        why = why or " (nothing was removed)"
+    else:
+        what = f"{name} {last} since step {window.since:,}, {_number(seen.highest)} at most before"
     target = _entry_before(window.since if suspect is None else min(window.since, suspect.step), at, around)
     alarm = AlarmRaised(
         at=at,
         kind="spike",
-        message=(
-            f"{name} {window.middle:.2g} → {window.last:.2g} since step {window.since:,} ({why}), "
-            f"{window.over} log intervals; {around.goes_on(at)}"
-        ),
-        remedy=f"roll back to {target}, from before",
+        message=f"{what}{why}, {window.over} log intervals; {around.goes_on(at)}",
+        remedy=f"roll back to {target}, from before{_with_it_taken_back(suspect)}",
         key="r",
         target=target,
+        undo=_undo(suspect),
     )
     return replace(state, standing=(*state.standing, "spike")), [alarm]
 
@@ -291,18 +298,19 @@ def _not_finite(state: Watch, event: Metrics, around: Around) -> tuple[Watch, li
     sound = around.lineage.before(at.branch, step)
     why = f"{skipped:,} updates left out since step {state.since:,}"
     why += "" if suspect is None else f"; {_changed(suspect)}"
-    stays = "" if suspect is None else ", which a roll back leaves as it is"
     if auto:
         change = ("optim.lr", around.config.optim.lr / 2) if suspect is None else (suspect.key, suspect.old)
         acting = automaton.ruined(state.automaton, step, change, f"not finite: {why}", at, around)
         auto, state = acting is not state.automaton, replace(state, automaton=acting)
+    to = f"{sound.id}, from before" if sound else f"stage {at.stage}"
     alarm = AlarmRaised(
         at=at,
         kind="not finite",
-        message=f"loss or gradient not finite: {why}" + ("" if auto else f"{stays}; training waits"),
-        remedy=f"roll back to {sound.id}, from before" if sound else f"roll back to stage {at.stage}",
+        message=f"loss or gradient not finite: {why}" + ("" if auto else "; training waits"),
+        remedy=f"roll back to {to}{_with_it_taken_back(suspect)}",
         key="r",
         target=sound.id if sound else str(at.stage),
+        undo=_undo(suspect),
         pauses=not auto,
     )
     standing = state.standing if stands else (*state.standing, "not finite")
@@ -311,6 +319,18 @@ def _not_finite(state: Watch, event: Metrics, around: Around) -> tuple[Watch, li
 
 def _changed(suspect: Change) -> str:
     return f"{suspect.key} {suspect.old} → {suspect.new} at step {suspect.step:,}"
+
+
+def _with_it_taken_back(suspect: Change | None) -> str:
+    return "" if suspect is None else f", with {suspect.key} {automaton.typed(suspect.old)}"
+
+
+def _undo(suspect: Change | None) -> str:
+    return "" if suspect is None else f"set {suspect.key} {automaton.typed(suspect.old)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _entry_before(step: int, at: At, around: Around) -> str:
