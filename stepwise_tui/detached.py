@@ -41,12 +41,18 @@ def rescue(folder: Path, device: str | None) -> None:
     _launch(["rescue", str(folder), "--yes", *(["--device", device] if device else [])], folder)
 
 
-def restart(folder: Path) -> Path:
-    """Begin a run anew with another seed, once it is stopped, without waiting; where that is told."""
+def restart(folder: Path, name: str) -> Path:
+    """Begin a run anew with another seed, once it is stopped, without waiting; where that is told.
+
+    name: of the new run.
+    """
     log = wire.address(folder).with_suffix(".restart.log")
     with log.open("wb") as out:
         subprocess.Popen(
-            [sys.executable, "-m", "stepwise_tui", "restart", str(folder), "--yes", "--detach"],
+            [
+                *(sys.executable, "-m", "stepwise_tui", "restart", str(folder)),
+                *("--name", name, "--yes", "--detach"),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -6,6 +6,7 @@ event, and `Steering.tell` says it. What only looks at the run is not here, nor 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from stepwise_tui.screens.page import Page
 from stepwise_tui.text import shortest
 from stepwise_tui.widgets.chat import ChatPanel
 from stepwise_tui.words import outcome
+from trainer import runs
 from trainer.control import Command, CommandError, decide, parse
 from trainer.events import AlarmCleared, CommandAcknowledged, CommandReceived, Event, Notice
 from trainer.record.digest import is_question
@@ -136,15 +138,17 @@ class Steering(App[Departure]):
         if not self.link.local:
             self.say(f"on its own machine `stepwise restart {folder} --seed fresh` does that", "warning")
             return
+        new = runs.new_folder(folder.parent, None, folder.name)
         stops = "" if self.history.ended else "This run is saved and stopped. "
         text = (
-            f"{stops}The same begins anew with another seed, in a run of its own; `stepwise runs` lists it."
+            f"{stops}{new.name} begins the same anew with another seed; in a minute\n"
+            f"stepwise attach {shlex.quote(shortest(new))}\nshows it."
         )
 
         def begin(yes: bool | None) -> None:
             if yes:
-                log = detached.restart(folder)
-                self.say(f"the run is begun anew: {shortest(log)} has its first lines", "good")
+                log = detached.restart(folder, new.name)
+                self.say(f"{new.name} begins: {shortest(log)}", "good")
 
         self.push_screen(Confirm("other seed", text, "begin anew"), begin)
 

@@ -272,6 +272,25 @@ async def test_a_setting_that_an_alarm_suspects_is_taken_back_with_it_unless_one
             assert sent(link) == commands
 
 
+async def test_a_run_with_another_seed_is_named_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def restart(folder: Path, name: str) -> Path:
+        begun.append(name)
+        return Path("restart.log")
+
+    monkeypatch.setattr("stepwise_tui.detached.restart", restart)
+    app, _ = cockpit(scripted.lost())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("f")
+        text = str(app.screen.query_one(Static).render())
+        await pilot.press("escape")
+        assert begun == []
+        await pilot.press("f", "y")
+        assert begun and "stepwise attach" in text and "is saved and stopped" in text
+        assert f"{begun[0]} begins: restart.log" in str(app.main.query_one("#message").render())
+
+
 async def test_roll_back_can_keep_the_weights() -> None:
     app, link = cockpit(scripted.training())
     async with app.run_test(size=(80, 24)) as pilot:
