@@ -298,6 +298,20 @@ def done(state: Watch) -> Watch:
     return replace(state, automaton=replace(state.automaton, wanted=()))
 
 
+def test_auto_goes_back_before_a_loss_that_the_run_never_had_and_changes_what_did_it() -> None:
+    calm = [measured(0.9), *[logged(10 * i, 0.5, 0) for i in range(1, 10)], removal(1, 100), logged(110, 1.0)]
+    up = [logged(110 + 10 * i, 400.0) for i in range(1, IN_A_ROW + 1)]
+    for changes, cure in (
+        ([], "set optim.lr 2.5e-05"),  # nobody changed anything: half of what it is
+        ([SettingChanged(at=At(step=111), key="optim.lr", old=1e-3, new=3.0)], "set optim.lr 0.001"),
+    ):
+        state, told = fold(Watch(), [*calm, *changes, *up], around(AUTO, LINEAGE))
+        assert texts(state) == [cure, "hold", "rollback b1-s000100-stage1"]
+        assert [one.kind for one in told if isinstance(one, AlarmRaised)] == ["spike"]
+        state, _ = fold(Watch(), [*calm, *changes, *up], around(lineage=LINEAGE))
+        assert texts(state) == []  # in `suggest` it only tells
+
+
 def test_auto_holds_waits_and_goes_on() -> None:
     place = around(AUTO, LINEAGE)
     state, told = fold(Watch(), [measured(0.9), removal(1, 100), measured(0.1, 1, 110)], place)

@@ -77,10 +77,14 @@ class Spikes:
     grace: int = GRACE
     highest: float = 0.0
 
+    @property
+    def ceiling(self) -> float:
+        """A loss above has nothing to do with the method."""
+        return TIMES * max(GUESS, self.highest)
+
     def cleared(self) -> Spikes:
         """After what makes the loss jump by itself."""
-        ceiling = TIMES * max(GUESS, self.highest)
-        return Spikes(loss=Window(LOSS_FLOOR, ceiling), highest=self.highest)
+        return Spikes(loss=Window(LOSS_FLOOR, self.ceiling), highest=self.highest)
 
     @property
     def jumped(self) -> tuple[str, Window] | None:
@@ -89,6 +93,11 @@ class Spikes:
             if window.over >= IN_A_ROW:
                 return name, window
         return None
+
+    @property
+    def blown_up(self) -> bool:
+        """Whether the last interval had a loss that no jump explains."""
+        return self.loss.last > self.ceiling
 
     @property
     def quiet(self) -> bool:

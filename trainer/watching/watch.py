@@ -270,7 +270,12 @@ def _spike(state: Watch, event: Metrics, around: Around) -> tuple[Watch, list[To
         why = why or " (nothing was removed)"
     else:
         what = f"{name} {last} since step {window.since:,}, {_number(seen.highest)} at most before"
-    target = _entry_before(window.since if suspect is None else min(window.since, suspect.step), at, around)
+    sound = window.since if suspect is None else min(window.since, suspect.step)
+    if around.config.watch.mode == "auto" and seen.blown_up:
+        change = _cure(suspect, around)
+        acting = automaton.ruined(state.automaton, sound, change, f"{what}{why}", at, around)
+        state = replace(state, automaton=acting)
+    target = _entry_before(sound, at, around)
     alarm = AlarmRaised(
         at=at,
         kind="spike",
@@ -299,7 +304,7 @@ def _not_finite(state: Watch, event: Metrics, around: Around) -> tuple[Watch, li
     why = f"{skipped:,} updates left out since step {state.since:,}"
     why += "" if suspect is None else f"; {_changed(suspect)}"
     if auto:
-        change = ("optim.lr", around.config.optim.lr / 2) if suspect is None else (suspect.key, suspect.old)
+        change = _cure(suspect, around)
         acting = automaton.ruined(state.automaton, step, change, f"not finite: {why}", at, around)
         auto, state = acting is not state.automaton, replace(state, automaton=acting)
     to = f"{sound.id}, from before" if sound else f"stage {at.stage}"
@@ -319,6 +324,11 @@ def _not_finite(state: Watch, event: Metrics, around: Around) -> tuple[Watch, li
 
 def _changed(suspect: Change) -> str:
     return f"{suspect.key} {suspect.old} → {suspect.new} at step {suspect.step:,}"
+
+
+def _cure(suspect: Change | None, around: Around) -> tuple[str, Any]:
+    """The setting to change where updates blow up, and its value: what it was, or half the learning rate."""
+    return ("optim.lr", around.config.optim.lr / 2) if suspect is None else (suspect.key, suspect.old)
 
 
 def _with_it_taken_back(suspect: Change | None) -> str:
