@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,12 +16,13 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MistralConfig
 
 from tests import small_pretrained
+from tests.driven import FOREVER, Driven
 from tests.tiny import tiny_config
 from trainer.computing.choosing import Trial, _fastest, choose
 from trainer.computing.compute import Compute
 from trainer.computing.passes import Passes
 from trainer.config import ComputeConfig
-from trainer.events import Event, Notice
+from trainer.events import Event, Notice, RunFinished, RunStarted
 from trainer.methods import cross_entropy
 from trainer.methods.base import Batch, Losses
 from trainer.methods.cross_entropy import IGNORED, linear_cross_entropy, plain_head
@@ -293,3 +296,32 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts_from_then_on(
     notices = [e.message for e in resumed if isinstance(e, Notice)]
     assert any(m.startswith("computed as before") and "in 2 parts" in m for m in notices)
     assert not any("do not fit" in m for m in notices)
+
+
+def test_threads_can_be_set_and_are_kept(driven: Callable[..., Driven]) -> None:
+    one = driven(compute__threads=1, **FOREVER)
+    assert one.do("set compute.threads 2").ok
+    one.do("stop")
+    one.until(RunFinished)
+    one.run.close()
+    two = driven(resume=True, **FOREVER)
+    two.until(RunStarted)
+    assert "computed as before: float32, eager, 2 CPU threads" in [e.message for e in two.all(Notice)]
+
+
+def test_on_another_kind_of_device_it_is_chosen_anew(driven: Callable[..., Driven]) -> None:
+    """Captured graphs are of no use on a CPU, nor its one thread on a GPU."""
+
+    def of_a_gpu(*asked: Any) -> tuple[Compute, str]:
+        compute, reason = choose(*asked)
+        return replace(compute, device="cuda"), reason
+
+    with patch("trainer.training.choose", of_a_gpu):
+        one = driven(stop__steps=5)
+        one.until(RunFinished)
+        one.run.close()
+    two = driven(resume=True, stop__steps=10)
+    two.until(RunFinished, lambda end: end.at.step == 10)
+    notices = [e.message for e in two.all(Notice)]
+    assert any(m.startswith("computed in") for m in notices)
+    assert not any(m.startswith("computed as before") for m in notices)

@@ -424,7 +424,9 @@ class ComputeConfig(Section):
     threads: int | None = Field(
         None,
         ge=1,
-        description="CPU threads; none: $OMP_NUM_THREADS, else what proves fastest at the first start",
+        json_schema_extra=LIVE,
+        description="CPU threads; none: $OMP_NUM_THREADS, else what proves fastest at the first start; when "
+        "resumed a run keeps to its number until it is set",
     )
     parts: Positive = Field(
         1,

@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from trainer import ending
 from trainer.answering import evaluate, foretelling
 from trainer.asking.chat import respond, summary
@@ -140,7 +138,6 @@ class Loop:
 
     def run(self) -> None:
         """Train to the end, then answer questions until closed. However it ends, what is being saved is."""
-        torch.set_num_threads(self.rank.compute.threads)
         try:
             self._run()
         finally:

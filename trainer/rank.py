@@ -151,6 +151,7 @@ class Rank:
 
     def use(self, compute: Compute) -> None:
         """Compute so from now on."""
+        torch.set_num_threads(compute.threads)
         self.compute = compute
         self.passes = Passes(self.method, self.model, compute, self._objective)
 
@@ -162,6 +163,9 @@ class Rank:
 
     def configure(self, config: Config) -> None:
         """Take up settings that changed."""
+        threads = config.compute.threads
+        if threads is not None and threads != self.compute.threads:
+            self.use(replace(self.compute, threads=threads))
         self._config = config
         self.method.configure(config.method)
         self.updater.configure(config.optim)

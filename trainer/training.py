@@ -217,7 +217,7 @@ class Training:
 
     def _compute(self, config: Config, parts: Parts, before: Past) -> Compute:
         """How steps are computed: as they were, or as is best here, found out before the first."""
-        if before.state is not None:
+        if before.state is not None and before.state.compute.device == parts.device.type:
             self._news.append(Notice(message=f"computed as before: {before.state.compute}"))
             return before.state.compute
         rows = parts.splits["train"][: config.optim.batch // config.optim.accumulate]

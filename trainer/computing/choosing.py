@@ -68,7 +68,7 @@ def choose(
         wanted = "bfloat16" if model.dtype == torch.bfloat16 else precision(device, width)
     path: Path = "eager" if config.path == "auto" else config.path
     threads = config.threads or torch.get_num_threads()
-    chosen = Compute(path, wanted, threads, config.parts)
+    chosen = Compute(path, wanted, threads, config.parts, device.type)
     given = config.threads is not None or "OMP_NUM_THREADS" in os.environ
     others: list[Compute] = []
     if device.type == "cuda" and config.path == "auto" and method.one_pass:

@@ -1,6 +1,7 @@
 """How a step is computed on a machine. None of it changes what is computed but for rounding; it changes bits.
 
-So a checkpoint says what was chosen (`TrainState.compute`), and a resumed run keeps to it.
+So a checkpoint says what was chosen (`TrainState.compute`), and a resumed run keeps to it on the same kind of
+device.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ Precision = Literal["float32", "bfloat16"]
 class Compute:
     """path: eager, through torch.compile, or as captured CUDA graphs. precision: of matrix products.
 
-    threads: of the CPU. parts: that each batch is computed in.
+    threads: of the CPU. parts: that each batch is computed in. device: the kind that all this is for.
     """
 
     path: Path = "eager"
     precision: Precision = "float32"
     threads: int = 1
     parts: int = 1
+    device: str = "cpu"
 
     def __str__(self) -> str:
         parts = f", batches in {self.parts} parts" if self.parts > 1 else ""

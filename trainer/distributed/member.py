@@ -137,7 +137,6 @@ def follow(world: World) -> None:
     config: Config
     config, saved = world.given()
     compute: Compute = world.given()
-    torch.set_num_threads(compute.threads)
     world.sharded = config.compute.parallel == "fsdp"
     Rank(config, assemble(config, saved), compute, world).follow()
 
