@@ -24,7 +24,7 @@ from stepwise_tui.text import shortest
 from stepwise_tui.widgets.chat import ChatPanel
 from stepwise_tui.words import outcome
 from trainer import runs
-from trainer.control import Command, CommandError, decide, parse
+from trainer.control import QUESTIONS, Command, CommandError, decide, parse
 from trainer.events import AlarmCleared, CommandAcknowledged, CommandReceived, Event, Notice
 from trainer.record.digest import is_question
 
@@ -59,7 +59,8 @@ class Steering(App[Departure]):
         except CommandError as problem:
             self.say(str(problem), "warning")
             return None
-        self.say(f"requested: {text}", "faint")
+        if command.name not in QUESTIONS:  # which the chat shows
+            self.say(f"requested: {text}", "faint")
         self.link.send(command)
         self.tick()
         return command

@@ -198,6 +198,7 @@ async def test_a_question_goes_up_as_typed_and_the_answer_appears() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("c", *"12*34", "enter")
         assert sent(link) == ["ask 12*34"]
+        assert "requested" not in text_of(app, "#message"), "the chat shows it"
         assert app.main.query_one(ChatInput).value == ""
         await pilot.press("enter")
         assert sent(link) == ["ask 12*34"], "an empty question is no question"
