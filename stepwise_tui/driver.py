@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import termios
 from typing import TYPE_CHECKING, Any, TextIO
 
 from textual.drivers.linux_driver import LinuxDriver
@@ -19,16 +20,30 @@ if TYPE_CHECKING:
     from stepwise_tui.on_terminal import OnTerminal
 
 
+UNKNOWN_SIZE = (24, 80)
+"""Lines and columns."""
+
+
 class Driver(LinuxDriver):
     """Draws on stderr, reads stdin."""
 
     def __init__(self, app: OnTerminal, **options: Any) -> None:
         super().__init__(app, **options)
         self._file: Any = _Patient(self._file)
+        self._settle_size()
         signal.signal(signal.SIGTSTP, lambda *_: app.ask("suspend"))
         signal.signal(signal.SIGCONT, lambda *_: app.ask("redraw"))
 
     _abandoned = False
+
+    def _settle_size(self) -> None:
+        """Tell a console that does not know its size, as a serial one or a container's, the usual one.
+
+        Else Textual takes it to have 24 lines in one place and 25 in another, and never stops resizing.
+        """
+        with contextlib.suppress(OSError, termios.error):
+            if 0 in termios.tcgetwinsize(self.fileno):
+                termios.tcsetwinsize(self.fileno, UNKNOWN_SIZE)
 
     def start_application_mode(self) -> None:
         super().start_application_mode()  # type: ignore[no-untyped-call]

@@ -73,6 +73,10 @@ class Terminal:
         self.screen.resize(rows, columns)
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
+    def forget_size(self) -> None:
+        """As a serial console, or a container's, that was never told its size."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+
     @property
     def text(self) -> str:
         return "\n".join(self.screen.display)

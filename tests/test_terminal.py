@@ -186,6 +186,19 @@ def test_resizing_is_survived_and_too_small_is_said(start: Callable[..., Termina
     assert terminal.leave() == 0
 
 
+def test_a_console_that_does_not_know_its_size_is_drawn_on_all_the_same(
+    start: Callable[..., Terminal],
+) -> None:
+    """It was laid out with 24 lines, and with 25, and with 24, and so on, and never drawn."""
+    terminal = start()
+    terminal.forget_size()
+    terminal.until("TRAINING")
+    terminal.press("space")
+    terminal.until("PAUSED")
+    terminal.resize(100, 30)  # it has learnt it
+    terminal.until(lambda shown: "q quit" in shown.splitlines()[29])
+
+
 def test_it_stays_when_the_run_ends_and_says_what_can_be_done(start: Callable[..., Terminal]) -> None:
     terminal = start(columns=100, rows=30, stop__steps=40, schedule__steps_per_token=3)
     terminal.until("FINISHED")
