@@ -240,6 +240,9 @@ class _Plot:
             joined = []
             for _, line in equal:
                 x, y = reduced(line.x, line.y, self.plot.columns)
+                if line.behind:  # it goes to the edge, and not along it
+                    outside = (y < low) | (y > high)
+                    y = np.where(outside & np.concatenate(([False], outside[:-1])), np.nan, y)
                 rows = (high - y) / (high - low) * (self.plot.rows - 1)
                 rows = np.clip(rows, 0, self.plot.rows - 1)
                 joined.append(Joined(self._x(x), rows, line.style, line.sign))
