@@ -361,6 +361,8 @@ class Cockpit(Looking, OnTerminal, Steering):
 
         if self.history.ended or self._leaving:
             self.exit("stop")
+        elif self.history.gone:
+            self.exit("leave")  # nobody is there who could stop it
         elif isinstance(self.screen, Leave):
             self.screen.dismiss("leave")
         else:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from stepwise_tui.settings import Settings
     from trainer.config import Config
     from trainer.control import Command
-    from trainer.events import RunState
     from trainer.run import Run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -113,8 +112,9 @@ def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None 
         signals.stop = signals.hang_up = lambda: app.ask("leave")
         app.run()
     looks.save(link.name, link.folder, app.look)
-    if app.history.ended:
-        _say(f"{app.history.state}: {link.name}\nstepwise {_next(app.history.state)} {link.name}")
+    state = app.history.standing
+    if app.history.ended or state == "crashed":
+        _say(f"{state}: {link.name}\nstepwise {_next(state)} {link.name}")
     elif app.history.gone is None:
         _say(f"{link.name} goes on without this window; the same command comes back to it")
 
@@ -265,7 +265,7 @@ def _farewell(run: Run) -> str:
     return f"{unsaved}{run.state}: {folder}\nstepwise {action} {folder}"
 
 
-def _next(state: RunState) -> str:
+def _next(state: str) -> str:
     """The command that makes the most of a run that has ended so."""
     return "chat" if state == "finished" else "resume"
 

@@ -557,10 +557,21 @@ async def test_a_run_that_is_gone_is_not_said_to_train_until_it_is_back() -> Non
         assert "tok/s" not in text_of(app, "#status") and "all gone in" not in text_of(app, "#status")
         assert "next in" not in text_of(app, "#removal")
         assert advice in text_of(app, "#alarm")
+        assert "pause" not in text_of(app, "#keys") and "quit" in text_of(app, "#keys")
         await tell(app, pilot, ReachChanged())
+        assert "pause" in text_of(app, "#keys")
         assert "TRAINING" in text_of(app, "#status")
         assert "next in" in text_of(app, "#removal")
         assert app.main.query_one("#alarm").display is False
+
+
+async def test_a_run_that_is_gone_is_left_without_a_question() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await tell(app, pilot, ReachChanged(gone="crashed", advice="its process is gone"))
+        await pilot.press("q")
+        await pilot.pause()
+    assert app.return_value == "leave" and sent(link) == []
 
 
 async def test_roll_back_offers_what_the_alarm_names_whatever_was_saved_there() -> None:

@@ -259,11 +259,13 @@ class Main(Screen[None]):
             "hold_or_release": "release" if history.control.held else "hold",
         }
         typing, table = self.query_one(ChatInput).has_focus, self._table
-        if history.ended:  # what would be refused is not offered
+        if history.ended or history.gone:  # what would be refused is not offered
             useful = {"evaluate", *(["pause_or_resume"] if history.state == "crashed" else [])}
+            useful = set() if history.gone else useful
             table = [key for key in table if key.group != "steer" or key.action in useful]
             labels["pause_or_resume"] = "take up again"
-        if (key := (self.size.width, typing, history.ended, *labels.values())) != self._keys:
+        key = (self.size.width, typing, history.ended, history.gone is None, *labels.values())
+        if key != self._keys:
             self._keys = key
             self.query_one("#keys", Static).update(
                 keymap.typing_footer() if typing else keymap.footer(self.size.width - 1, labels, table)
