@@ -50,6 +50,7 @@ from trainer.events import (
     Metrics,
     Probed,
     StateChanged,
+    StepsRepeated,
     SystemSampled,
 )
 
@@ -65,7 +66,8 @@ EARLY = ("leave", "copy_or_leave", "detach", "suspend")
 """Actions that need no panel."""
 
 ROUTINE = (
-    CheckpointRemoved, CheckpointSaved, Evaluated, ExamplesShown, Metrics, Probed, StateChanged, SystemSampled
+    CheckpointRemoved, CheckpointSaved, Evaluated, ExamplesShown, Metrics, Probed, StateChanged,
+    StepsRepeated, SystemSampled,
 )  # fmt: skip
 """What a run that trains on tells all the time: it can wait for the next drawing."""
 

@@ -48,6 +48,7 @@ from trainer.events import (
     ShownExample,
     StageEntered,
     StateChanged,
+    StepsRepeated,
     SystemSampled,
     WatchPlanned,
 )
@@ -93,7 +94,8 @@ class History:
 
     names: how the person at this screen writes the key of each action. config: as it is now. answered: the
     held-out examples as some weights answered them when asked, by the name of these. plan: what the watch
-    will do by itself. control: what the operator holds. pending: commands received and not yet acknowledged.
+    will do by itself. again: the step up to which those of a killed process are made again, None where none
+    are. control: what the operator holds. pending: commands received and not yet acknowledged.
     gone: what is known of a run that is not reached, None while it is. counted_from: the step from which
     steps count towards the next removal. log_total, chat_total: lines the log and turns the chat have ever
     had. probed: the last probe of this stage. born: the time of the first event. sampled: how the machine
@@ -116,6 +118,7 @@ class History:
     answered: dict[str, ExamplesAnswered] = field(default_factory=dict)
     alarm: AlarmRaised | None = None
     plan: str = ""
+    again: int | None = None
     gone: ReachChanged | None = None
     pending: dict[str, CommandReceived] = field(default_factory=dict)
     branches: dict[int, Branch] = field(default_factory=dict)
@@ -255,10 +258,13 @@ def apply(history: History, event: Event) -> None:
         case StateChanged():
             history.state = event.state
             history.control = replace(history.control, paused=event.state == "paused")
+            history.again = None if event.state == "paused" else history.again
         case Metrics():
-            history.metrics = event
+            history.metrics, history.again = event, None
             history.branch.measured(event)
             history.drawn += 1
+        case StepsRepeated():
+            history.again = event.upto
         case Evaluated(split="valid"):
             history.evaluated = event
             history.branch.evaluated(event)
@@ -353,7 +359,9 @@ def _take_up(history: History, event: RunStarted) -> None:
     history.started = event
     history.state = "starting"
     history.control = replace(history.control, paused=False, stopping=False)
-    history.finished = history.crashed = None
+    history.finished = history.crashed = history.again = None
+    if history.metrics is not None and history.metrics.at.step > event.at.step:
+        history.metrics = None  # it goes on from before that
     history.pending.clear()
     for turn in history.chat:
         if turn.answered is None and not turn.refused:

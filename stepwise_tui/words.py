@@ -25,6 +25,7 @@ from trainer.events import (
     RunStarted,
     SettingChanged,
     StageEntered,
+    StepsRepeated,
     WatchPlanned,
 )
 
@@ -76,6 +77,8 @@ def _words(event: Event, names: Mapping[str, str]) -> str | None:
                 f"loss {loss(event.loss)} (answer {loss(event.loss_answer)}, CoT {loss(event.loss_cot)})"
                 f"  {short(event.tokens_per_second)} tok/s{skipped}"
             )
+        case StepsRepeated():
+            return f"made again, up to step {event.upto:,}"
         case Evaluated():
             doubt = f"; all decoded, since {event.disagreed} came out otherwise" if event.disagreed else ""
             return f"{event.split} accuracy {accuracy(event.accuracy)} ({event.correct}/{event.n}){doubt}"

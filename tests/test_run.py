@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from trainer.events import (
     SettingChanged,
     StageEntered,
     StateChanged,
+    StepsRepeated,
 )
 from trainer.record import journal, lock
 from trainer.run import Run, RunError
@@ -211,6 +213,19 @@ def test_a_stopped_and_resumed_run_ends_like_one_never_stopped(
     events = list(journal.read(tmp_path / "parts"))
     assert [e.seq for e in events] == list(range(1, len(events) + 1))
     assert [e.at.stage for e in events if isinstance(e, StageEntered)] == list(range(10))
+
+
+def test_what_is_done_again_is_told_as_it_goes(driven: Callable[..., Driven], tmp_path: Path) -> None:
+    one = driven(log__every=5)
+    one.until(RunFinished)
+    one.run.close()
+    for folder in (tmp_path / "run" / "checkpoints").iterdir():
+        if "s000000" not in folder.name:  # as if it had been killed before the next was written
+            shutil.rmtree(folder)
+    two = driven(resume=True, log__every=5, stop__steps=70)
+    two.until(Metrics, lambda e: e.seq > 0 and e.at.step > 60)
+    again = two.all(StepsRepeated)
+    assert [(e.at.step, e.upto, e.seq) for e in again] == [(step, 60, 0) for step in range(5, 61, 5)]
 
 
 def test_resume_steps_over_a_damaged_checkpoint(driven: Callable[..., Driven], tmp_path: Path) -> None:

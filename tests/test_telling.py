@@ -20,10 +20,12 @@ from trainer.config import Config
 from trainer.events import (
     AlarmRaised,
     CommandAcknowledged,
+    Metrics,
     Probed,
     ReachChanged,
     RunFinished,
     StateChanged,
+    StepsRepeated,
     WatchPlanned,
 )
 
@@ -95,6 +97,24 @@ def test_a_run_whose_process_went_with_its_end_is_not_offered_to_be_asked_here()
     left = closing.closing(history_of(script), folder, names(KEYS))
     assert there is not None and "here and now" in there.plain
     assert left is not None and "here and now" not in left.plain and "stepwise chat" in left.plain
+
+
+def test_while_steps_of_a_killed_process_are_made_again_nothing_of_later_ones_stands_beside_them() -> None:
+    script = scripted.training()
+    told = len(script.events)
+    started, last = script.events[0], script.at
+    script.say(replace(started, at=replace(last, step=800, stage=2, scheduled=2)))
+    status = lines.status_line(history_of(script), "x", 110, UNICODE).plain
+    assert "step 800" in status and "loss" not in status and "tok/s" not in status
+    script.say(StepsRepeated(at=replace(last, step=810, stage=2, scheduled=2), upto=last.step))
+    assert (
+        f"step 810   made again, up to {last.step:,}"
+        in lines.status_line(history_of(script), "x", 110, UNICODE).plain
+    )
+    newest = next(e for e in reversed(script.events[:told]) if isinstance(e, Metrics))
+    script.say(replace(newest, at=replace(last, step=last.step + 10)))
+    status = lines.status_line(history_of(script), "x", 110, UNICODE).plain
+    assert "again" not in status and "loss" in status
 
 
 def test_where_a_limit_ended_a_run_before_all_was_removed_the_end_says_how_it_goes_on() -> None:

@@ -164,6 +164,17 @@ class Metrics(Event):
 
 @_event
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepsRepeated(Event):
+    """Steps of a process that was killed are made again, as far as this one; what was told of them is not
+    told twice. upto: the step that the journal tells of last.
+    """
+
+    upto: int
+    transient: ClassVar[bool] = True
+
+
+@_event
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated(Event):
     """Greedy exact match on a held-out split.
 

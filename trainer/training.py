@@ -23,7 +23,16 @@ from trainer.computing.world import World
 from trainer.config import Config
 from trainer.control import Command
 from trainer.data import sources
-from trainer.events import At, CommandAcknowledged, Evaluated, Event, Notice, RunStarted
+from trainer.events import (
+    At,
+    CommandAcknowledged,
+    Evaluated,
+    Event,
+    Metrics,
+    Notice,
+    RunStarted,
+    StepsRepeated,
+)
 from trainer.files import Trouble
 from trainer.inbox import Answer, Inbox
 from trainer.loop import Loop
@@ -318,6 +327,8 @@ class Training:
         """Journal an event, unless the journal has it from before the process ended."""
         if not self._retold.has(event):
             self._journal.append(event, wait=wait)
+        elif isinstance(event, Metrics):
+            self._journal.append(StepsRepeated(at=event.at, upto=self._retold.tip(event.at.branch)))
 
     @property
     def trouble(self) -> Trouble | None:

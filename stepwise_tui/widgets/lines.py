@@ -82,7 +82,9 @@ def status_line(
     if started is not None:
         model = f"{started.model} {short(started.parameters)}{glyphs.between}{started.device}"
         pieces.insert(1, Piece(styled(clip(clean(model), 40), FAINT), 6))
-    if history.metrics is not None and not history.ended and not history.gone:
+    if history.again is not None and not history.ended:
+        pieces.append(Piece(styled(f"made again, up to {history.again:,}", "$warning"), 1))
+    elif history.metrics is not None and not history.ended and not history.gone:
         pieces.append(Piece(styled(f"{short(history.metrics.tokens_per_second)} tok/s"), 3))
         pieces.append(Piece(styled(f"loss {loss(history.metrics.loss)}"), 5))
         pieces.append(Piece(styled(f"epoch {history.metrics.epoch:.1f}", FAINT), 8))

@@ -198,6 +198,10 @@ class Retold:
             del self._waiting[_key(event)]
         return True
 
+    def tip(self, branch: int) -> int:
+        """The step of a branch that the journal tells of last."""
+        return self._reached.get(branch, 0)
+
     def passed(self, seq: int) -> None:
         """What event `seq` tells of has been done again."""
         self.seq = max(self.seq, seq)
@@ -207,7 +211,7 @@ class Retold:
 
         It may tell of a step only that training was paused there: that is where a pause belongs.
         """
-        if place.step < self._reached.get(place.branch, 0):
+        if place.step < self.tip(place.branch):
             return True
         return any(key[1] == place.branch and key[2] >= place.step for key in self._waiting)
 
