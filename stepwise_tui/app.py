@@ -259,7 +259,7 @@ class Cockpit(Looking, OnTerminal, Steering):
     def action_help(self) -> None:
         from stepwise_tui.screens.help import Help
 
-        self.push_screen(Help((*self.keys, *self.page_keys)))
+        self.push_screen(Help((*self.keys, *self.page_keys), self.history.config.method))
 
     def action_examples(self) -> None:
         self._open_examples()

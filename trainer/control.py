@@ -41,7 +41,9 @@ COMMANDS: dict[str, CommandSpec] = {
         CommandSpec("resume", "resume", "go on training"),
         CommandSpec("run", "run N", "train N steps, then pause"),
         CommandSpec("save", "save", "save a checkpoint that is kept for good"),
-        CommandSpec("advance", "advance [N]", "remove the next token now, or the next N", dangerous=True),
+        CommandSpec(
+            "advance", "advance [N]", "remove the next token (or step), or N of them", dangerous=True
+        ),
         CommandSpec("hold", "hold", "freeze the schedule: train on at this stage"),
         CommandSpec("release", "release", "give the schedule back"),
         CommandSpec(

@@ -14,6 +14,8 @@ from textual.widgets import Static
 
 from stepwise_tui.keymap import CLOSES, PAGES, TITLES, Key
 from stepwise_tui.text import wrapped
+from stepwise_tui.widgets.lines import LATENT_WORDS
+from trainer.config import MethodConfig
 
 
 class Help(ModalScreen[None]):
@@ -21,10 +23,10 @@ class Help(ModalScreen[None]):
 
     BINDINGS: ClassVar = [(CLOSES, "dismiss", "close"), Binding("question_mark", "dismiss", id="help")]
 
-    def __init__(self, keys: Sequence[Key]) -> None:
-        """keys: all, as the person has mapped them."""
+    def __init__(self, keys: Sequence[Key], method: MethodConfig) -> None:
+        """keys: all, as the person has mapped them. method: how the run is taught."""
         super().__init__()
-        self._keys = keys
+        self._keys, self._method = keys, method
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as box:
@@ -34,10 +36,10 @@ class Help(ModalScreen[None]):
 
     def on_resize(self) -> None:
         width = self.query_one(".page").scrollable_content_region.width
-        self.query_one("#help", Static).update(help_text(width, self._keys))
+        self.query_one("#help", Static).update(help_text(width, self._keys, self._method))
 
 
-def help_text(width: int, keys: Sequence[Key]) -> Content:
+def help_text(width: int, keys: Sequence[Key], method: MethodConfig) -> Content:
     """The key table, and how to read the screen, in lines of `width`."""
     parts: list[Content] = []
     for group, title in TITLES.items():
@@ -53,7 +55,7 @@ def help_text(width: int, keys: Sequence[Key]) -> Content:
         parts += [_row(key.shown, key.help, "bold $accent", width) for key in keys if key.page == page]
         parts.append(Content(""))
     parts.append(Content.styled("Read", "bold"))
-    parts += [_row(name, text, "$secondary", width) for name, text in READING]
+    parts += [_row(name, text, "$secondary", width) for name, text in _reading(method)]
     return Content("\n").join(parts)
 
 
@@ -63,10 +65,16 @@ def _row(name: str, text: str, style: str, width: int) -> Content:
     return Content.styled(lines, "").stylize(style, 0, len(head))
 
 
-READING = (
-    ("removed", "CoT tokens the model no longer gets to see or say"),
-    ("the third line", "a held-out example: a dot for each removed token, then what the model says"),
-    ("vertical lines", "a token went there; its number stands above"),
-    ("dim lines", "what a roll back abandoned"),
-    ("dip", "accuracy falls at a removal; it should climb back before the next"),
-)
+def _reading(method: MethodConfig) -> list[tuple[str, str]]:
+    """What one sees of a run that is taught so."""
+    unit, bar = method.counted, ("removed", f"CoT {method.counted}s the model no longer gets to see or say")
+    if method.name in LATENT_WORDS and not method.no_thought:
+        word = LATENT_WORDS[method.name]
+        bar = (word, f"stages so far: at each, {word} stand for one step more of the CoT")
+    return [
+        bar,
+        ("the third line", "a held-out example: a dot for each removed token, then what the model says"),
+        ("vertical lines", f"a {unit} went there; its number stands above"),
+        ("dim lines", "what a roll back abandoned"),
+        ("dip", "accuracy falls at a removal; it should climb back before the next"),
+    ]

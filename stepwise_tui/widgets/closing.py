@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from textual.content import Content
@@ -89,10 +90,11 @@ def _next(folder: Path, *, saved: str, finished: bool, following: str, chat: str
 
 
 def _following(title: str) -> str:
-    """The preset after the one of that title, the smallest first; "" when it was none, or the last."""
-    titles = [preset.title for preset in presets.listing()]
-    index = titles.index(title) + 1 if title in titles else len(titles)
-    return presets.names()[index] if index < len(titles) else ""
+    """The preset after the one of that title, of its group; "" when it was none, or the last."""
+    for one, after in pairwise(presets.listing()):
+        if one.title == title and one.group == after.group:
+            return after.name
+    return ""
 
 
 def _rows(head: list[Content], rows: list[tuple[str, str]]) -> Content:
