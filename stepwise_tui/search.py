@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from stepwise_tui.glyphs import Glyphs
-from trainer.analysis.thoughts import Tree, search
+from trainer import graph
+from trainer.analysis.thoughts import Tree, tree
 from trainer.events import ChatAnswered
 
 BAR = 20  # columns of a probability of 1
@@ -30,11 +31,9 @@ def tree_lines(tree: Tree, glyphs: Glyphs, width: int = WIDE) -> list[str]:
 
 
 def search_lines(answered: ChatAnswered, per_step: int, glyphs: Glyphs, width: int = WIDE) -> list[str]:
-    """The search that the thoughts before an answer can be read as, where the question tells of a graph: each
-    node with what the LM head gives its name at the last thought of a step, 0 beyond the likeliest few.
+    """The search that the thoughts before an answer can be read as, where the question tells of a graph.
     per_step: thoughts in the place of a step."""
-    if not answered.thoughts:
+    if not answered.frontiers:
         return []
-    named = [{one.text: one.probability for one in thought.candidates} for thought in answered.thoughts]
-    tree = search(answered.question, named, per_step)
-    return [] if tree is None else tree_lines(tree, glyphs, width)
+    held = [{one.text: one.probability for one in nodes} for nodes in answered.frontiers]
+    return tree_lines(tree(answered.question, graph.read(answered.question), held, per_step), glyphs, width)

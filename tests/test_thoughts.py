@@ -21,9 +21,10 @@ from trainer import graph
 from trainer.analysis import measure_thoughts, thoughts
 from trainer.analysis.measure_thoughts import ThoughtsError
 from trainer.asking import inspection
+from trainer.asking.frontiers import probabilities
 from trainer.data import layout
 from trainer.data import tokenizer as vocabulary
-from trainer.events import At, Candidate, ChatAnswered, Thought
+from trainer.events import At, Candidate, ChatAnswered
 from trainer.run import Run
 
 KNOWN = graph.read(
@@ -91,28 +92,20 @@ def test_shares_and_trees_take_any_probabilities(values: Sequence[float]) -> Non
 
 
 def test_the_chat_draws_the_search_of_a_graph_and_of_nothing_else() -> None:
-    told = tuple(
-        Thought((Candidate(one, 0.7), Candidate(".", 0.1))) for one in ("bompus", "felpus", "jompus")
+    held = tuple(
+        tuple(Candidate(one, 0.7 if one in ("bompus", "felpus", "jompus") else 0.0) for one in names)
+        for names in KNOWN.frontiers(3)
     )
     question = " ".join([*(KNOWN.sentence(*edge) for edge in KNOWN.edges), KNOWN.query()])
-    turn = ChatAnswered(at=At(), id="", asked="1", question=question, thoughts=told)
+    turn = ChatAnswered(at=At(), id="", asked="1", question=question, frontiers=held)
     lines = search_lines(turn, 1, ASCII)
     assert lines[0] == "Tom, asked for jompus" and sum("0.70" in line for line in lines) == 3
     narrow = search_lines(turn, 1, ASCII, 46)
     assert narrow[2].endswith("bompus  0.70  1 above a leaf, leads to jompus") and max(map(len, narrow)) < 50
-    assert "hilpus" in lines[-3] and "0.00" in lines[-3], "a node that is not among the likeliest is there"
-    assert search_lines(replace(turn, question="12 × 34"), 1, ASCII) == []
-    assert search_lines(replace(turn, thoughts=()), 1, ASCII) == []
-
-
-def test_two_thoughts_a_step_are_one_step_of_the_search() -> None:
-    told = [Thought((Candidate(one, 0.7),)) for one in ("a", "bompus", "a", "felpus", "a")]
-    question = " ".join([*(KNOWN.sentence(*edge) for edge in KNOWN.edges), KNOWN.query()])
-    turn = ChatAnswered(at=At(), id="", asked="1", question=question, thoughts=tuple(told))
-    lines = search_lines(turn, 2, ASCII)
-    assert [line for line in lines if "after" in line] == ["after 2 thoughts", "after 4 thoughts"]
-    assert [line.split()[1] for line in lines if "0.70" in line] == ["bompus", "felpus"]
-    assert search_lines(replace(turn, thoughts=turn.thoughts[:1]), 2, ASCII) == [], "no step is thought"
+    assert "hilpus" in lines[-3] and "0.00" in lines[-3], "a node that is not likely is there"
+    twice = [line for line in search_lines(turn, 2, ASCII) if "after" in line]
+    assert twice[:2] == ["after 2 thoughts", "after 4 thoughts"]
+    assert search_lines(replace(turn, frontiers=()), 1, ASCII) == []
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +134,18 @@ def test_probabilities_are_those_of_a_naive_pass(run: Path) -> None:
     line = parts.task.example_text(parts.splits["test"], 0, tokenizer)
     known = graph.read(line.question)
     asked = layout.encode_question(line.question, tokenizer)
-    named = [[known.names[n] for n in thoughts.reached(known, k)] for k in (1, 2)]
-    found = list(measure_thoughts.probabilities(method, model, tokenizer, asked, named))
+    named = known.frontiers(2)
+    found = list(probabilities(method, model, tokenizer, asked, named))
+    for count in (None, 1, 0):  # the chat has the same, as far as it thinks
+        turn = inspection.ask(loaded, line.question, thoughts=count)
+        assert (
+            turn.understood
+            and [
+                {node.text: pytest.approx(node.probability, abs=1e-6) for node in nodes}
+                for nodes in turn.frontiers
+            ]
+            == found[:count]
+        )
     embed, vocab = model.get_input_embeddings(), tokenizer.get_vocab()
     for steps, names in enumerate(named, start=1):
         given_BTD = embed(torch.tensor([[*asked, vocab["<|start-latent|>"]]]))

@@ -385,7 +385,8 @@ class ChatAnswered(Event):
     as operands outside the trained range. checkpoint: which weights answered. cot_removed: CoT
     tokens removed where these were saved; None: as `at` says. saved: tokens of the whole CoT that were not
     written; None where nobody knows that. thoughts: the continuous thoughts before the answer, as each would
-    be spoken.
+    be spoken. frontiers: of a question that tells of a graph, the nodes that one step leads to, two, …, as
+    far as it was thought, and how likely the model, made to speak then, is to go on with each.
     """
 
     id: str
@@ -403,6 +404,7 @@ class ChatAnswered(Event):
     cot_removed: int | None = None
     saved: int | None = None
     thoughts: tuple[Thought, ...] = ()
+    frontiers: tuple[tuple[Candidate, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,18 @@ class Graph:
         reached = [node for node in self.asked if node in depth]
         return reached[0] if len(reached) == 1 else None
 
+    def reached(self, steps: int) -> list[int]:
+        """The nodes that exactly so many steps lead to from the root."""
+        children, nodes = self.children, {self.root}
+        for _ in range(steps):
+            nodes = {child for node in nodes for child in children[node]}
+        return sorted(nodes)
+
+    def frontiers(self, steps: int) -> list[list[str]]:
+        """The names of those that one step leads to, two, …, at most so many, as far as there are any."""
+        found = [[self.names[node] for node in self.reached(k)] for k in range(1, steps + 1)]
+        return [names for names in found if names]
+
     def leading_to(self, target: int) -> dict[int, int]:
         """The nodes from which the target can be reached, with the shortest way to it."""
         return distances(self.parents, [target])

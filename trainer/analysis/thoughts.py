@@ -13,7 +13,6 @@ from itertools import pairwise
 from statistics import mean
 from typing import Literal
 
-from trainer import graph
 from trainer.graph import Graph
 
 TOP = (1, 2, 3)
@@ -108,14 +107,6 @@ class Thoughts:
     forced: tuple[Forced, ...]
 
 
-def reached(known: Graph, steps: int) -> list[int]:
-    """The nodes that exactly so many steps lead to from the root."""
-    children, nodes = known.children, {known.root}
-    for _ in range(steps):
-        nodes = {child for node in nodes for child in children[node]}
-    return sorted(nodes)
-
-
 def frontier(known: Graph, steps: int, probabilities: Mapping[str, float], per_step: int = 1) -> Frontier:
     """The nodes that so many steps lead to. probabilities: by name; 0 where one has none. per_step: thoughts
     in the place of a step."""
@@ -129,7 +120,7 @@ def frontier(known: Graph, steps: int, probabilities: Mapping[str, float], per_s
             node in leading,
             probabilities.get(known.names[node], 0.0),
         )
-        for node in reached(known, steps)
+        for node in known.reached(steps)
     )
     return Frontier(steps * per_step, tuple(sorted(candidates, key=lambda one: -one.probability)))
 
@@ -150,17 +141,6 @@ def tree(
         "" if target is None else known.names[target],
         tuple(one for one in frontiers if one.candidates),
     )
-
-
-def search(question: str, thoughts: Sequence[Mapping[str, float]], per_step: int) -> Tree | None:
-    """The same from the text of a question and what each thought gives: the last of a step's is its node's.
-    None where the question tells of no graph, or no step has all its thoughts."""
-    try:
-        known = graph.read(question)
-    except ValueError:
-        return None
-    found = tree(question, known, thoughts[per_step - 1 :: per_step], per_step)
-    return found if found.frontiers else None
 
 
 def parallel(trees: Sequence[Tree]) -> list[Parallel]:
@@ -203,7 +183,7 @@ def path(known: Graph, thoughts: int, spoken: Sequence[str], right: bool) -> Pat
     way = [edges.get(sentence) for sentence in spoken]
     steps = [edge for edge in way if edge is not None]
     joined = all(one[1] == next_[0] for one, next_ in pairwise(steps))
-    if len(steps) < len(way) or not joined or steps[0][0] not in reached(known, thoughts):
+    if len(steps) < len(way) or not joined or steps[0][0] not in known.reached(thoughts):
         return "hallucination"
     if steps[-1][1] != known.target:
         return "wrong target"

@@ -7,7 +7,7 @@ Nothing here changes the run: no weight of it, and no random number.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +17,15 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from trainer import graph
 from trainer.answering.evaluate import answer_text, evaluate, shown_examples, true_answers
+from trainer.asking.frontiers import probabilities
 from trainer.control import ONE_WAY, THOUGHTLESS, Ask, Examine, Quiz
 from trainer.data.layout import Line, encode_lines, encode_question, separator_ids
 from trainer.data.task import NotUnderstood, Problem
 from trainer.events import At, Candidate, ChatAnswered, ExamplesAnswered, QuizTaken, Thought
 from trainer.methods.base import Decoded
+from trainer.methods.coconut import Coconut
 from trainer.methods.decode import token_texts
 from trainer.models.model import quicken
 from trainer.parts import Parts
@@ -41,6 +44,9 @@ CANDIDATES = 5
 
 AROUND_THOUGHTS = 3
 """Positions beside the question's and the thoughts': of the two markers, and of a token of the answer."""
+
+SPOKEN = 8
+"""Positions that the beginning of a sentence takes at most: its first words and a name."""
 
 CUT_SHORT = "cut short"
 """Under an answer that was interrupted."""
@@ -183,6 +189,7 @@ def answer_question(
     )
     given = parts.task.read_answer(answer_text(decoded.answer[0], tokenizer))
     cut = interrupted()
+    frontiers = () if cut or not thought else _frontiers(parts, problem.shown, question, len(thought), fit)
     return ChatAnswered(
         at=at,
         id=id,
@@ -197,7 +204,27 @@ def answer_question(
         milliseconds=1000 * decoded.seconds,
         saved=_saved(problem, len(decoded.cot[0]), parts),
         thoughts=tuple(thought),
+        frontiers=frontiers,
     )
+
+
+def _frontiers(
+    parts: Parts, text: str, question: Sequence[int], thoughts: int, fit: int
+) -> tuple[tuple[Candidate, ...], ...]:
+    """What the model holds of the nodes that its thoughts lead to; none where the question tells of no graph,
+    or what it would say does not fit."""
+    method = parts.method
+    try:
+        known = graph.read(text)
+    except ValueError:
+        return ()
+    if not isinstance(method, Coconut) or thoughts + SPOKEN > fit:
+        return ()
+    named = known.frontiers(thoughts // method.per_step)
+    if not named:
+        return ()
+    found = probabilities(method, parts.model, parts.tokenizer, question, named)
+    return tuple(tuple(map(Candidate, one.keys(), one.values())) for one in found)
 
 
 def spoken(logits_V: Tensor, tokenizer: PreTrainedTokenizerBase) -> Thought:
