@@ -253,7 +253,7 @@ def test_the_card_says_where_it_comes_from(tmp_path: Path) -> None:
     for part in (
         "# A tiny one",
         "- Task: 2×2 multiplication",
-        "- Stage: 5 of 9 CoT tokens removed (after 5 removals; step 7, branch 1, checkpoint b1-s000007-stage",
+        "- Stage: 5 of 9 CoT tokens removed (stage 5; step 7, branch 1, checkpoint b1-s000007-stage",
         "Nothing: it answers as it was trained.",
         ", which stands for ",
     ):

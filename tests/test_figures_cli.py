@@ -56,6 +56,7 @@ def test_runs_are_drawn_beside_each_other(out: Path) -> None:
         assert part in chart
     signs = [(row.split()[0], row.split()[1]) for row in rows.splitlines()[1:]]
     assert signs == [("*", "mult-one"), ("*", "mult-two"), ("o", "slow")]  # instead of colours
+    assert rows.splitlines()[1].split()[4:6] == ["9", "9"]  # no more than there was to remove
 
 
 def test_one_configuration_has_a_colour_for_each_seed(out: Path) -> None:

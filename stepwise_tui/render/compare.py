@@ -112,7 +112,8 @@ def _row(curve: Curve) -> list[str]:
         clip(curve.name, LONGEST_NAME),
         str(curve.seed),
         curve.state,
-        str(last.scheduled) if last else DASH,
+        # The schedule counts on when nothing is left to remove.
+        str(min(last.scheduled, curve.stages)) if last else DASH,
         str(curve.all_gone or DASH),
         accuracy(last.accuracy if last else None),
         accuracy(curve.without_cot),

@@ -81,7 +81,7 @@ def text(loaded: Loaded, known: Origin | None, caveats: list[str]) -> str:
     if config is not None and known is not None:
         title = config.title or title
         stage = (
-            f"{parts.method.describe(known.stage)} (after {known.scheduled} removals; step {known.step:,}, "
+            f"{parts.method.describe(known.stage)} (stage {known.stage}; step {known.step:,}, "
             f"branch {known.branch}, checkpoint {known.checkpoint})"
         )
     eos = parts.tokenizer.eos_token
