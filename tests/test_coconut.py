@@ -263,7 +263,7 @@ def test_what_does_not_fit_the_data(changes: dict[str, Any], said: str) -> None:
 
 
 def test_examples_without_steps(tmp_path: Path) -> None:
-    def config(without: int) -> Config:
+    def config(without: int, **method: Any) -> Config:
         objects = [
             {"question": f"q {i}", "steps": [] if i < without else ["a b.", "c."], "answer": "x"}
             for i in range(40)
@@ -271,12 +271,17 @@ def test_examples_without_steps(tmp_path: Path) -> None:
         file = tmp_path / f"{without}.json"
         file.write_text(json.dumps(objects))
         data = {"task": "text", "train_file": str(file), "train": 30, "valid": 4, "test": 4}
-        whole = configuration.merge(coconut().model_dump(), {"data": data})
+        whole = configuration.merge(coconut().model_dump(), {"data": data, "method": method})
         whole["data"] = data
         return configuration.build(whole)
 
     with pytest.raises(ValueError, match="training examples have no steps"):
         assemble(config(20))
+    with pytest.raises(ValueError, match="30 of 30 training examples have no steps"):
+        assemble(config(40, max_latent_stage=2))
+    for unit in ("token", "step"):
+        with pytest.raises(ValueError, match=r"has a CoT, so there is nothing to remove; .*no_cot"):
+            assemble(config(40, name="stepwise", unit=unit))
     parts = assemble(config(2))
     assert any("have no steps" in remark.message for remark in parts.remarks)
 

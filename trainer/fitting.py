@@ -31,16 +31,24 @@ def check(
 ) -> list[Remark]:
     """What a person should know before the first step. Raises `FittingError`."""
     return [
-        *_removals(config, method, train),
+        *_removals(config, method, train, tokenizer),
         *_steps(config, method, train, tokenizer),
         *_lengths(config, method, train),
     ]
 
 
-def _removals(config: Config, method: Method, train: Examples) -> Iterator[Remark]:
+def _removals(
+    config: Config, method: Method, train: Examples, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[Remark]:
     asked, longest = config.method, int(train.cot_N.max())
     if asked.name not in ("stepwise", *LATENT):
         return
+    short = asked.name == "stepwise" and longest <= len(BLANK_COT)
+    if short and len(_without_cot(train, tokenizer)) == len(train):
+        raise FittingError(
+            f"none of the {len(train):,} training examples has a CoT, so there is nothing to remove; a model "
+            "that answers at once is trained by --set method.name=no_cot"
+        )
     if asked.stop_at is not None and asked.stop_at > longest:
         raise FittingError(
             f"method.stop_at = {asked.stop_at}: the longest CoT here has {longest} tokens; a smaller number "
@@ -69,26 +77,29 @@ def _steps(
         )
     if asked.name not in LATENT:
         return
+    if without := _without_cot(train, tokenizer):
+        question = decode_example(train, without[0], tokenizer).question
+        what = (
+            f"{len(without):,} of {len(train):,} training examples have no steps, for which {asked.name} "
+            f"could put anything: the first asks {question[:SHOWN]!r}"
+        )
+        if len(without) * BROKEN > len(train):
+            raise FittingError(
+                f"{what}. Data with steps are needed: a list steps in JSON, <<…>> or sentences before ####"
+            )
+        yield Remark(what)
     if asked.max_latent_stage is not None and asked.max_latent_stage > longest:
         raise FittingError(
             f"method.max_latent_stage = {asked.max_latent_stage}: the longest CoT here has {longest} "
             f"step{'s' if longest > 1 else ''}, so there are no more stages; {longest} at most, or none for "
             "as many (--set method.max_latent_stage=none)"
         )
+
+
+def _without_cot(train: Examples, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Which examples have none."""
     short = (train.cot_N <= len(BLANK_COT)).nonzero().flatten().tolist()
-    without = [index for index in short if not decode_example(train, index, tokenizer).cot]
-    if not without:
-        return
-    question = decode_example(train, without[0], tokenizer).question
-    what = (
-        f"{len(without):,} of {len(train):,} training examples have no steps, for which {asked.name} could "
-        f"put anything: the first asks {question[:SHOWN]!r}"
-    )
-    if len(without) * BROKEN > len(train):
-        raise FittingError(
-            f"{what}. Data with steps are needed: a list steps in JSON, <<…>> or sentences before ####"
-        )
-    yield Remark(what)
+    return [index for index in short if not decode_example(train, index, tokenizer).cot]
 
 
 def _lengths(config: Config, method: Method, train: Examples) -> Iterator[Remark]:
