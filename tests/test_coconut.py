@@ -237,6 +237,16 @@ def test_the_classifier_learns_when_to_end(made: Callable[..., Made]) -> None:
         ({"name": "pause", "no_thought": True}, 'name = "pause" has no no_thought'),
         ({"name": "coconut", "side": "right"}, 'name = "coconut" has no side'),
         ({"unit": "step", "fillers": True}, 'unit = "step" has no fillers'),
+        (
+            {"name": "coconut", "move_positions": True, "stop_at": 3},
+            "here; without them: --set method.move_positions=false --set method.stop_at=none",
+        ),
+        ({"name": "pause", "unit": "step", "latent_end": "classifier"}, 'name = "pause" has no latent_end'),
+        ({"unit": "step", "no_thought": True}, 'name = "stepwise" has no no_thought'),
+        (
+            {"curriculum": False},
+            "no curriculum = false, set here; without it: --set method.curriculum=true",
+        ),
         ({"name": "coconut", "no_thought": True, "curriculum": False}, "name = no_cot"),
     ],
 )

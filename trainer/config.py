@@ -283,12 +283,18 @@ class MethodConfig(Section):
         foreign: tuple[str, ...] = ()
         if latent or (self.name == "stepwise" and self.unit == "step"):
             foreign += TOKEN_FIELDS
-        if self.name == "pause":
+        if self.name != "coconut":
             foreign += ("no_thought", "latent_end")
+        if self.name == "stepwise":
+            foreign += ("curriculum",)
         found = [name for name in foreign if getattr(self, name) != fields[name].default]
         if found:
-            what = f'name = "{self.name}"' + (' with unit = "step"' if self.unit == "step" else "")
-            raise ValueError(f"{what} has no {', '.join(dict.fromkeys(found))}")
+            by_step = not latent and found[0] in TOKEN_FIELDS
+            what = f'name = "{self.name}"' + (' with unit = "step"' if by_step else "")
+            it = "it" if len(found) == 1 else "them"
+            without = " ".join(f"--set method.{name}={shown(fields[name].default)}" for name in found)
+            names = ", ".join(f"{name} = {shown(getattr(self, name))}" for name in found)
+            raise ValueError(f"{what} has no {names}, set here; without {it}: {without}")
         if latent and self.thoughts_per_step == 0:
             raise ValueError(
                 "thoughts_per_step = 0 leaves no thought; the stages without thoughts (the paper's w/o "
@@ -668,6 +674,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
                 if _get(over, way) is None:
                     _drop(result, way)
     return result
+
+
+def shown(value: Any) -> str:
+    """A value of the configuration as `--set` takes it."""
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def nested(assignments: Mapping[str, Any]) -> dict[str, Any]:

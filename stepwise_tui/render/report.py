@@ -20,9 +20,9 @@ from stepwise_tui.words import BY_CAUSE, words
 from trainer import config as configuration
 from trainer import presets, runs
 from trainer.analysis import recovery
-from trainer.analysis.compare import live_line, shown
+from trainer.analysis.compare import live_line
 from trainer.analysis.recovery import Entry
-from trainer.config import Config
+from trainer.config import Config, shown
 from trainer.events import (
     ChatAnswered,
     Evaluated,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainer import presets, runs
-from trainer.config import Config, ConfigError
+from trainer.config import Config, ConfigError, shown
 from trainer.events import (
     CommandAcknowledged,
     CommandReceived,
@@ -242,11 +242,6 @@ def _labels(names: list[list[str]], learnt: list[dict[str, Any]]) -> list[str]:
     if keys and max(map(len, labels)) <= LONGEST_LABEL:
         return labels
     return [", ".join(group) for group in names]
-
-
-def shown(value: Any) -> str:
-    """A value of the configuration as `--set` takes it."""
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _common_start(names: list[str]) -> str:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from trainer import presets, runs
 from trainer.analysis import frontier, published
 from trainer.analysis import published_coconut as coconut
-from trainer.analysis.compare import LEARNT_FROM, shown, steered
+from trainer.analysis.compare import LEARNT_FROM, steered
 from trainer.analysis.published import Dataset, Row
-from trainer.config import LATENT, Config, ConfigError, DataConfig, ModelConfig
+from trainer.config import LATENT, Config, ConfigError, DataConfig, ModelConfig, shown
 from trainer.events import CommandAcknowledged, Evaluated, Event, RunFinished, RunStarted
 from trainer.record import journal
 
