@@ -133,6 +133,8 @@ def test_rows_of_a_stage(made: Callable[..., Made]) -> None:
         "2 of 4 steps are thoughts (4 thoughts)",
         "all 4 steps are thoughts",
     ]
+    without = made(no_thought=True).method
+    assert [without.describe(stage) for stage in (1, 4)] == ["1 of 4 steps are gone", "all 4 steps are gone"]
     unpadded = made(max_latent_stage=2, pad_latent_to_max=False).method
     assert unpadded.rows(own.examples, 9, None).thoughts_B.tolist() == [2, 2, 1, 2]
     classified = made(latent_end="classifier").method

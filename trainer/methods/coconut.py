@@ -99,12 +99,8 @@ class Coconut:
 
     def describe(self, stage: int) -> str:
         gone, thoughts = self.removed(stage), self.thoughts(stage)
-        if not self.per_step:
-            return f"{gone} of {self.longest} steps are gone"
-        if gone < self.longest:
-            text = f"{gone} of {self.longest} steps are {self._what}"
-        else:
-            text = f"all {self.longest} steps are {self._what}"
+        some = f"all {gone}" if gone == self.longest else f"{gone} of {self.longest}"
+        text = f"{some} steps are {self._what if self.per_step else 'gone'}"
         return text if thoughts in (0, gone) else f"{text} ({thoughts} {self._what})"
 
     def resets(self, previous_cot_free: bool) -> bool:
