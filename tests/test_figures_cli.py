@@ -59,6 +59,16 @@ def test_runs_are_drawn_beside_each_other(out: Path) -> None:
     assert rows.splitlines()[1].split()[4:6] == ["9", "9"]  # no more than there was to remove
 
 
+def test_the_methods_of_runs_that_differ_in_them_are_named(tmp_path: Path) -> None:
+    for name, fields in (("a", {}), ("b", {"no_thought": True}), ("c", {"name": "pause"})):
+        config = tiny_config(**{f"method__{key}": v for key, v in ({"name": "coconut"} | fields).items()})
+        written(tmp_path / name, scripted.training(700).events, config)
+    shown = call("compare", "a", "b", "c", "--out", tmp_path).stdout
+    assert " o b: method.name = coconut, method.no_thought = true\n" in shown
+    assert " x c: method.name = pause, method.no_thought = false\n" in shown
+    assert "method" not in call("compare", "a", "--out", tmp_path).stdout
+
+
 def test_one_configuration_has_a_colour_for_each_seed(out: Path) -> None:
     shown = call("compare", "mult-one", "mult-two", "--out", out)
     assert " * seed 0\n o seed 1\n" in shown.stdout

@@ -23,10 +23,15 @@ LONGEST_NAME = 30
 
 
 class Entry(NamedTuple):
-    """One colour of the figure, with the runs that have it."""
+    """One colour of the figure, with the runs that have it. method: where there are several."""
 
     label: str
     curves: tuple[Curve, ...]
+    method: str = ""
+
+    @property
+    def legend(self) -> str:
+        return self.label if self.method in self.label else f"{self.label}: {self.method}"
 
 
 def entries(groups: Sequence[Group]) -> list[Entry]:
@@ -35,7 +40,7 @@ def entries(groups: Sequence[Group]) -> list[Entry]:
         seeds = [curve.seed for curve in groups[0].curves]
         named = len(set(seeds)) == len(seeds) > 1
         return [Entry(f"seed {c.seed}" if named else c.name, (c,)) for c in groups[0].curves]
-    return [Entry(_counted(group), group.curves) for group in groups]
+    return [Entry(_counted(group), group.curves, group.method) for group in groups]
 
 
 def _counted(group: Group) -> str:
@@ -69,10 +74,10 @@ def show(groups: Sequence[Group], out: Screen) -> None:
         Line(*_columns(curve.live), str(key.style), key.plain.strip(), equal=True) for key, curve in runs
     ]
     legend = [
-        Text.assemble(key, " ", clip(entry.label, out.width - 4))
+        Text.assemble(key, " ", clip(entry.legend, out.width - 4))
         for key, entry in zip(keys, drawn, strict=True)
     ]
-    if all(entry.label == entry.curves[0].name for entry in drawn):
+    if all(entry.legend == entry.curves[0].name for entry in drawn):
         legend = []
     if any(curve.abandoned for _, curve in runs):
         legend.append(Text.assemble(("━━" if braille else " '", FAINT), " ", ABANDONED))
@@ -131,7 +136,7 @@ def plot(groups: Sequence[Group], axes: Any) -> None:
             for piece in curve.abandoned:
                 axes.plot(*_columns(piece), color=colour, linewidth=0.8, linestyle=":", alpha=0.7)
             axes.plot(*_columns(curve.live), color=colour, linewidth=width, linestyle=dashes)
-        axes.plot([], [], color=colour, linewidth=1.6, linestyle=dashes, label=entry.label)
+        axes.plot([], [], color=colour, linewidth=1.6, linestyle=dashes, label=entry.legend)
     if any(curve.abandoned for entry in drawn for curve in entry.curves):
         axes.plot([], [], color=picture.GREY, linewidth=0.8, linestyle=":", label=ABANDONED)
     axes.set(xlabel=X_LABEL, ylabel=Y_LABEL, ylim=(-0.02, 1.02))

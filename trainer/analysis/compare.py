@@ -32,6 +32,8 @@ LEARNT_FROM = ("data", "model", "method", "schedule", "optim")
 """The sections that decide what is learnt; runs that agree in them are seeds of one configuration."""
 STEERING = ("advance", "hold", "rollback", "set")
 """Commands that make a run other than its configuration says."""
+KINDS = ("name", "unit", "curriculum", "no_thought")
+"""The fields of a method that make it another one."""
 LONGEST_LABEL = 50
 """Characters; a legend of longer ones would leave little room for the figure."""
 
@@ -86,10 +88,12 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The runs of one configuration, which differ in their seeds. label: short, different for each group."""
+    """The runs of one configuration, which differ in their seeds. label: short, different for each group.
+    method: which one it is, where the groups have several."""
 
     label: str
     curves: tuple[Curve, ...]
+    method: str = ""
 
 
 def compare(folders: Sequence[Path]) -> list[Group]:
@@ -225,7 +229,17 @@ def grouped(read: Iterable[tuple[Config, Curve]]) -> list[Group]:
         learnt[key] = fields
         members.setdefault(key, []).append(one)
     labels = _labels([[c.name for c in curves] for curves in members.values()], list(learnt.values()))
-    return [Group(label, tuple(curves)) for label, curves in zip(labels, members.values(), strict=True)]
+    methods = _methods([fields["method"] for fields in learnt.values()])
+    return [
+        Group(label, tuple(curves), method)
+        for label, curves, method in zip(labels, members.values(), methods, strict=True)
+    ]
+
+
+def _methods(taught: list[dict[str, Any]]) -> list[str]:
+    """What makes each of them another method than the others."""
+    keys = [key for key in KINDS if len({fields[key] for fields in taught}) > 1]
+    return [", ".join(f"method.{key} = {shown(fields[key])}" for key in keys) for fields in taught]
 
 
 def _labels(names: list[list[str]], learnt: list[dict[str, Any]]) -> list[str]:
