@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from stepwise_tui.glyphs import ASCII
 from stepwise_tui.search import search_lines, tree_lines
 from tests.test_cli import call
+from tests.test_export import run_of
+from tests.tiny import tiny_config
 from trainer import config as configuration
 from trainer import graph
 from trainer.analysis import measure_thoughts, thoughts
@@ -195,3 +197,12 @@ def test_what_has_no_thoughts_is_refused(run: Path) -> None:
     loaded = inspection.open_checkpoint(str(run), None, run.parent)
     with pytest.raises(ThoughtsError, match="--example 13: the test examples are 1 to 12"):
         measure_thoughts.measure(loaded, None, [13])
+
+
+def test_a_model_without_thoughts_says_why(tmp_path: Path) -> None:
+    taught = {"method__name": "coconut", "method__no_thought": True}
+    folder = str(run_of(tmp_path / "run", tiny_config(**taught), 2))
+    shown = " ".join(call("thoughts", folder).stderr.split())
+    assert "has no thoughts: it was trained with method.no_thought = true" in shown
+    shown = " ".join(call("chat", folder, "--thoughts", "3").stderr.split())
+    assert "no thoughts to be counted; it was trained with method.no_thought = true" in shown

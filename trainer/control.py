@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from trainer import config as configuration
-from trainer.config import LATENT, Config, ConfigError
+from trainer.config import LATENT, Config, ConfigError, MethodConfig
 from trainer.events import At, CommandAcknowledged, Event, RolledBack, StateChanged
 from trainer.record.lineage import CheckpointRef, Lineage
 
@@ -80,6 +80,7 @@ ONE_WAY = "this model answers one way only; method.explicit_share trains one tha
 """Why it cannot be asked for its whole CoT."""
 
 THOUGHTLESS = "this model has no thoughts to be counted; method.name = coconut or pause trains one that has"
+ABLATED = "this model has no thoughts to be counted; it was trained with method.no_thought = true"
 """Why it cannot be told how many thoughts to think."""
 
 MOST_THOUGHTS = 1_000
@@ -191,6 +192,13 @@ def _parse_ask(command: Command, rest: str, spec: CommandSpec) -> Command:
             raise CommandError(f"ask what? {spec.usage}")
         else:
             return replace(command, question=rest)
+
+
+def thoughtless(method: MethodConfig) -> str | None:
+    """Why a model so trained cannot be told how many thoughts to think; None where it can."""
+    if method.name not in LATENT:
+        return THOUGHTLESS
+    return ABLATED if method.no_thought else None
 
 
 def thoughts(word: str) -> int:
@@ -412,9 +420,8 @@ def decide(control: Control, command: Command, facts: Facts) -> Decision:
                 return done("answered", Examine(facts.config.eval.examples, asked))
             if command.explicit and not facts.config.method.explicit_share:
                 return refused(ONE_WAY)
-            method = facts.config.method
-            if command.thoughts is not None and (method.name not in LATENT or method.no_thought):
-                return refused(THOUGHTLESS)
+            if command.thoughts is not None and (why := thoughtless(facts.config.method)):
+                return refused(why)
             return done("asked", Ask(command.question, command.explicit, asked, command.thoughts))
         case "interrupt":
             return done("nothing is being answered any more")

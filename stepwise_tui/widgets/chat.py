@@ -17,8 +17,7 @@ from stepwise_tui.text import wrapped
 from stepwise_tui.widgets import replies
 from stepwise_tui.widgets.lines import FAINT
 from stepwise_tui.widgets.readouts import same
-from trainer.config import LATENT
-from trainer.control import THOUGHTLESS, CommandError, thoughts
+from trainer.control import CommandError, thoughtless, thoughts
 from trainer.events import At
 
 SHOWN_TURNS = 40
@@ -170,8 +169,7 @@ class ChatPanel(Vertical):
         ]
         if self._both_ways:
             keys.insert(2, ("ctrl+t", "with all of the CoT, or the answer alone"))
-        method = self._history.config.method
-        if method.name in LATENT and not method.no_thought:
+        if thoughtless(self._history.config.method) is None:
             keys.insert(3, ("/thoughts 3", "answer after so many; without a number, as the stage has"))
         answer = "The weights of this moment answer at the next step, also while paused."
         text = f"{self._asking[1]} {answer}"
@@ -228,9 +226,8 @@ class ChatPanel(Vertical):
 
     def _choose_thoughts(self, number: str) -> None:
         """Ask after so many thoughts from now on; without a number, as many as the stage has."""
-        method = self._history.config.method
-        if method.name not in LATENT or method.no_thought:
-            self.notify(THOUGHTLESS, severity="warning")
+        if why := thoughtless(self._history.config.method):
+            self.notify(why, severity="warning")
             return
         try:
             self._thoughts = thoughts(number) if number else None

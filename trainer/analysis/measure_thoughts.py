@@ -31,8 +31,10 @@ def measure(
     """
     parts = loaded.parts
     method = parts.method
-    if not isinstance(method, Coconut) or not method.thinks:
+    if not isinstance(method, Coconut):
         raise ThoughtsError(f"{loaded.id} has no thoughts: its method is neither coconut nor pause")
+    if not method.thinks:
+        raise ThoughtsError(f"{loaded.id} has no thoughts: it was trained with method.no_thought = true")
     examples = parts.splits["test"][:limit]
     missing = [number for number in shown if not 1 <= number <= len(examples)]
     if missing:

@@ -15,7 +15,7 @@ from trainer.answering.speed import ONE_BY_ONE, one_at_a_time
 from trainer.asking.chat import answer_question
 from trainer.computing.compute import Compute
 from trainer.config import Config, MethodConfig
-from trainer.control import ONE_WAY, THOUGHTLESS
+from trainer.control import ONE_WAY, THOUGHTLESS, thoughtless
 from trainer.data import NotUnderstood, Task, files, load_task, sources
 from trainer.data.layout import Line, encode_lines, separator_id
 from trainer.data.typed import Typed
@@ -227,7 +227,8 @@ def greeting(loaded: Loaded) -> str:
 def check_thoughts(loaded: Loaded, thoughts: int | None) -> None:
     """Raise `InspectionError` where a model without thoughts is told how many to think."""
     if thoughts is not None and not loaded.parts.method.thinks:
-        raise InspectionError(f"--thoughts: {THOUGHTLESS}")
+        why = loaded.config and thoughtless(loaded.config.method)
+        raise InspectionError(f"--thoughts: {why or THOUGHTLESS}")
 
 
 def ask(loaded: Loaded, text: str, *, explicit: bool = False, thoughts: int | None = None) -> ChatAnswered:
