@@ -245,6 +245,13 @@ def test_an_exported_folder_is_measured_and_asked_like_its_run(tmp_path: Path) -
     assert refused.exit_code == 2 and "knows its task already (stepwise.toml)" in one_line(refused.stderr)
 
 
+def test_no_cot_is_not_measured_where_none_is_left(tmp_path: Path) -> None:
+    for stage, left in ((8, True), (9, False)):
+        run = run_of(tmp_path / str(stage), tiny_config(), stage)
+        assert (json.loads(call("eval", run, "--json").stdout)["cot_match"] is not None) == left
+        assert ("CoT match" in call("eval", run).stdout) == left
+
+
 def test_the_card_says_where_it_comes_from(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", tiny_config(title="A tiny one"), 5)
     export.export(str(run), tmp_path / "plain", id=None, out=tmp_path)
