@@ -67,7 +67,7 @@ def caveats(config: Config | None, known: Origin | None, tokenizer: PreTrainedTo
     if method.name == "coconut" and not method.no_thought:
         found.append(
             "Its thoughts are hidden states, fed back as inputs (method.name = coconut): plain generate "
-            "cannot think them; the program above does, without a cache."
+            "cannot think them; the program under “How to ask” in README.md does, without a cache."
         )
     return found
 
