@@ -135,7 +135,7 @@ def turn(answered: ChatAnswered) -> str:
     spoken = f"{' '.join(answered.cot)} → " if answered.cot else ""
     sign = "→" if any(map(str.isalpha, answered.question)) else "="
     parts = [
-        f"{answered.question} {sign} {spoken}{answered.answer}{verdict}",
+        f"{answered.question} {sign} {spoken}{answered.answer or 'no answer'}{verdict}",
         f"{len(answered.cot)} CoT tokens",
         f"{answered.milliseconds:.0f} ms",
         answered.note,

@@ -14,7 +14,9 @@ import torch
 
 from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
+from stepwise_tui.history import Turn
 from stepwise_tui.screens.dialogs import ChooseWeights
+from stepwise_tui.widgets import replies
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from tests import scripted
 from tests.scripted import ScriptedLink
@@ -24,6 +26,7 @@ from tests.tiny import tiny_config
 from trainer.answering.evaluate import evaluate
 from trainer.asking import inspection
 from trainer.asking.chat import beside, respond, summary, take_quiz
+from trainer.config import MethodConfig
 from trainer.control import Ask, CommandError, Control, Examine, Facts, Quiz, decide, parse
 from trainer.events import (
     At,
@@ -155,7 +158,7 @@ def test_a_quiz_asks_as_an_evaluation_does_and_draws_by_its_id(parts: Parts) -> 
     result = evaluate(parts.method, parts.model, parts.splits["valid"], 0, parts.tokenizer)
     assert result is not None and result.correct == whole.correct
     assert whole.cot_tokens == pytest.approx(result.cot_tokens)
-    assert whole.saved == pytest.approx(9 - result.cot_tokens)
+    assert whole.saved == pytest.approx(max(0, 9 - result.cot_tokens))
     assert len(whole.wrong) == min(3, 40 - whole.correct)
     assert all(not shown.correct for shown in whole.wrong)
     few = [take_quiz(parts, 0, 5, id=id, at=At()) for id in ("a", "a", "b")]
@@ -342,6 +345,15 @@ async def test_a_quiz_shows_its_score_and_what_was_wrong() -> None:
         assert "87 of 100 right, .870" in shown
         assert "5 CoT tokens each · 4 saved · 3.25 ms each" in shown
         assert shown.count("✗") == 2
+        again = Turn(id, "/quiz", answered=replace(taken, cot_tokens=9.0, saved=-0.4))
+        told = replies.turn(again, MethodConfig(), 80, UNICODE).plain
+        assert "9 CoT tokens each · 3.25 ms each" in told.replace("\xa0", " ")
+
+
+def test_an_acknowledgement_speaks_of_no_saving_and_no_answer_where_there_is_none() -> None:
+    quiz = QuizTaken(at=At(), id="a", n=2, correct=1, cot_tokens=9.4, saved=0.0, milliseconds=3.0)
+    assert summary(quiz) == "1 of 2 right (0.500); CoT tokens a question: 9.4; 3.0 ms each"
+    assert summary(ChatAnswered(at=At(), id="a", asked="3", question="3 ?")) == "3 ? = no answer"
 
 
 async def test_what_is_no_command_comes_back_into_the_line() -> None:

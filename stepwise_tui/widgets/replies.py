@@ -144,7 +144,7 @@ def _score_of(quiz: QuizTaken, width: int, glyphs: Glyphs) -> list[Content]:
     score = styled(f"  {quiz.correct} of {quiz.n} right, {accuracy(share)}", f"bold {_grade(share)}")
     facts = [
         f"{quiz.cot_tokens:.3g} CoT tokens each",
-        f"{quiz.saved:.3g} saved",
+        *([f"{quiz.saved:.3g} saved"] if quiz.saved > 0 else []),
         f"{quiz.milliseconds:.3g} ms each",
         _weights(quiz),
     ]

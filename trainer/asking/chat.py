@@ -288,7 +288,7 @@ def take_quiz(
         n=result.n,
         correct=result.correct,
         cot_tokens=result.cot_tokens,
-        saved=float(examples.cot_N.float().mean()) - result.cot_tokens,
+        saved=max(0.0, float(examples.cot_N.float().mean()) - result.cot_tokens),
         milliseconds=1000 * result.seconds / result.n,
         wrong=wrong,
     )
@@ -332,8 +332,9 @@ def summary(turn: Turn) -> str:
         score = f"validation accuracy {turn.correct / turn.n:.3f} ({turn.correct}/{turn.n})"
         return f"{score} of {turn.checkpoint}"
     if isinstance(turn, QuizTaken):
+        saved = f", {turn.saved:.1f} saved" if turn.saved >= 0.05 else ""
         return (
             f"{turn.correct} of {turn.n} right ({turn.correct / turn.n:.3f}); CoT tokens a question: "
-            f"{turn.cot_tokens:.1f}, {turn.saved:.1f} saved; {turn.milliseconds:.1f} ms each"
+            f"{turn.cot_tokens:.1f}{saved}; {turn.milliseconds:.1f} ms each"
         )
-    return f"{turn.question} = {turn.answer}" if turn.understood else turn.note
+    return f"{turn.question} = {turn.answer or 'no answer'}" if turn.understood else turn.note
