@@ -37,6 +37,14 @@ WRITTEN = {
 }
 
 
+@pytest.mark.parametrize("text", ['[["1 + 1", "2"]]', "null", '["1 + 1||1 #### 2"]', "\n 3.5 "])
+def test_json_without_objects_is_told_what_json_is_expected(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "examples.json"
+    file.write_text(text)
+    with pytest.raises(DataError, match="holds no JSON object with question, steps or cot, and answer; exp"):
+        read(file)
+
+
 @pytest.mark.parametrize("kind", WRITTEN)
 def test_every_kind_of_file_is_read_by_its_content(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "examples.whatever"

@@ -34,6 +34,7 @@ ANNOTATION = re.compile(r"<<.*?>>")
 SNIFFED = 8192  # bytes
 LONGEST = 200  # characters of a reason
 EXPECTED = "expected are lines question||CoT #### answer, or JSON objects, one a line or in a list"
+NO_OBJECT = "no JSON object with question, steps or cot, and answer"
 
 DECODER = json.JSONDecoder(parse_int=str, parse_float=str)  # numbers stay as they were written
 
@@ -99,6 +100,8 @@ def read(file: Path) -> Contents:
     if OBJECT.match(data):
         _check_first(data, file)
         return _collect(file, "JSON lines", gzipped, _each_line(data, _json_line))
+    if _is_json(data):
+        raise DataError(f"{file}: holds {NO_OBJECT}; {EXPECTED}")
     return _collect(file, "text", gzipped, _each_line(data, split_line))
 
 
@@ -106,6 +109,15 @@ def from_objects(name: Path, objects: Iterable[Any]) -> Contents:
     """The same of objects as a JSON file has them."""
     items = ((number, "", partial(_fields, value)) for number, value in enumerate(objects, start=1))
     return _collect(name, "objects", False, items)
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether all of it is one JSON value."""
+    try:
+        DECODER.decode(data.decode("utf-8", errors="replace"))
+    except (json.JSONDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _check_first(data: bytes, file: Path) -> None:
@@ -217,7 +229,7 @@ def _next(text: str, at: int) -> int:
 def _fields(value: Any) -> Raw:
     """Question, CoT and answer of a JSON object."""
     if not isinstance(value, dict):
-        raise DataError("is no JSON object with question, steps or cot, and answer")
+        raise DataError(f"is {NO_OBJECT}")
     question, answer = _text(value, "question"), _text(value, "answer")
     steps = value.get("steps")
     if steps is not None:
