@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from trainer.data.multiplication import SYMBOLS, Multiplication
-from trainer.data.tokenizer import encode
+from trainer.data.tokenizer import build, encode
 
 TOKENIZER = Multiplication(2).tokenizer()
 TEXT = " 2 1 * 4 3 <|endoftext|> 8 4 0 + 0 6 3 0 <|endoftext|> #### 8 0 4 0 <|endoftext|>"
@@ -39,6 +39,13 @@ def test_decoding_gives_the_text_back(pieces: list[str]) -> None:
 def test_an_unknown_symbol_is_named_and_never_becomes_a_token(text: str) -> None:
     with pytest.raises(ValueError, match="not in the vocabulary; known are"):
         encode(text, TOKENIZER)
+
+
+def test_special_tokens_are_not_offered_where_a_symbol_is_unknown() -> None:
+    tokenizer = build("12")
+    tokenizer.add_tokens(["<|latent|>"], special_tokens=True)
+    with pytest.raises(ValueError, match=r"known are 1 2$"):
+        encode(" 1 x", tokenizer)
 
 
 def test_autotokenizer_loads_it_beside_a_model(tmp_path: Path) -> None:

@@ -87,11 +87,13 @@ def _unknown(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> str:
     )
     symbol = token.strip() or token
     where = "" if part == symbol else f" in {_short(part)}"
-    return f"{_short(symbol)}{where} is not in the vocabulary{_known(vocabulary)}"
+    typed = vocabulary.keys() - tokenizer.get_added_vocab().keys()
+    return f"{_short(symbol)}{where} is not in the vocabulary{_known(typed)}"
 
 
-def _known(vocabulary: Iterable[str]) -> str:
-    known = sorted(token.strip() for token in vocabulary if token.strip() and token != EOS)
+def _known(typed: Iterable[str]) -> str:
+    """typed: the tokens that a text may have; no special ones."""
+    known = sorted(token.strip() for token in typed if token.strip())
     return f"; known are {' '.join(known)}" if len(known) <= LISTED else f" of {len(known):,} words"
 
 
