@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
+from tests.test_variants import run_of
 from tests.tiny import tiny_config
 from trainer import memory
 from trainer.computing.compute import Compute
 from trainer.computing.world import World
+from trainer.events import Notice
 from trainer.parts import assemble
 from trainer.rank import Rank
 
@@ -56,6 +59,16 @@ def test_activations_computed_again_are_the_same_and_take_less() -> None:
         seen.append((kept, [p.detach().clone() for p in parts.model.parameters()]))
     assert seen[1][0] < seen[0][0] / 2
     assert all(torch.equal(a, b) for a, b in zip(seen[0][1], seen[1][1], strict=True))
+
+
+def test_what_is_told_counts_the_thoughts_of_the_last_stage(tmp_path: Path) -> None:
+    told = []
+    for count in (1, 20):
+        taught = {"method__name": "coconut", "method__thoughts_per_step": count, "stop__steps": 1}
+        events = run_of(tmp_path / str(count), **WIDE, **taught)
+        [memory] = [e.message for e in events if isinstance(e, Notice) and e.message.startswith("memory of")]
+        told.append(float(memory.split("activations of a batch ")[1].split(" MB")[0]))
+    assert told[1] > 4 * told[0]
 
 
 def test_what_cannot_fit_is_refused_with_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:

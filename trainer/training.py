@@ -235,8 +235,12 @@ class Training:
         if self._world.sharded:
             asked = asked.model_copy(update={"path": "eager"})
         compute, reason = choose(asked, parts.device, parts.method, parts.model, batch)
+        method, batches = parts.method, [batch]
+        if method.thinks:  # thoughts may take more than the steps in whose place they come
+            batches.append(method.rows(rows, method.stages, None))
         with compute.autocast(parts.device):
-            needs = estimate(parts.method, parts.model, batch, config, compute.parts)
+            found = (estimate(method, parts.model, one, config, compute.parts) for one in batches)
+            needs = max(found, key=lambda memory: memory.peak)
         free = available(parts.device)
         message = (
             f"memory of {'each' if config.gpus > 1 else 'the'} device: {needs}; {room.gigabytes(free)} free"
