@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.small_pretrained import reference
@@ -116,6 +116,7 @@ def test_what_is_broken_in_a_line_is_said(tmp_path: Path) -> None:
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff"), max_size=20)
 
 
+@example([("|", "", "0")], "text")
 @given(
     st.lists(st.tuples(texts, texts, texts), min_size=1, max_size=4),
     st.sampled_from(["text", "lines", "array"]),

@@ -271,7 +271,10 @@ class ChangeSetting(ModalScreen[str]):
         choices = self.query_one(OptionList)
         choices.clear_options()
         for row in rows:
-            value, default = _told(configuration.get(self._config, row.key)), _told(row.default)
+            value, default = (
+                configuration.shown(configuration.get(self._config, row.key)),
+                configuration.shown(row.default),
+            )
             text = row.description if value == default else f"default {default}; {row.description}"
             head = f"{row.key:<26} {value:<8} {row.allowed}"
             choices.add_option(Option(f"{head}\n{wrapped(f'    {text}', ROOM, 4)}", id=row.key))
@@ -306,8 +309,3 @@ class ChangeSetting(ModalScreen[str]):
             self.query_one(".problem", Label).update(str(problem))
         else:
             self.dismiss(command.text)
-
-
-def _told(value: object) -> str:
-    """A value as one would type it."""
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

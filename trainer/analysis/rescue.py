@@ -11,7 +11,7 @@ from trainer.config import Config
 from trainer.events import At, DipMeasured, Evaluated, Event, RunStarted, SettingChanged
 from trainer.pacing import schedule
 from trainer.record.lineage import CheckpointRef, Lineage, replay
-from trainer.watching.automaton import Around, typed
+from trainer.watching.automaton import Around
 from trainer.watching.watch import Watch, watch
 
 SLOWER = 2
@@ -120,7 +120,7 @@ def _ruined(state: Watch, config: Config, lineage: Lineage, at: At) -> Rescue:
         f"loss or gradient were not finite from step {state.since:,} on; {back.id} is from before",
         why,
     )
-    return Rescue(evidence, back, (f"rollback {back.id}", f"set {key} {typed(value)}"))
+    return Rescue(evidence, back, (f"rollback {back.id}", f"set {key} {configuration.shown(value)}"))
 
 
 def _there(found: CheckpointRef | None, stage: int) -> CheckpointRef:

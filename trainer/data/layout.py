@@ -82,6 +82,10 @@ def make_line(question: str, cot: str, answer: str) -> Line:
     if SEPARATOR in line.cot or any(BARS in part for part in line):
         mark = SEPARATOR if SEPARATOR in line.cot else BARS
         raise ValueError(f"{_short(format_line(line))}: '{mark}' stands inside a part, where it cannot")
+    if line.question.endswith(BARS[0]):
+        raise ValueError(
+            f"{_short(format_line(line))}: the question ends in '{BARS[0]}', as what follows begins"
+        )
     return line
 
 

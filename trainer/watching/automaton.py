@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from trainer.config import GATED, Config
+from trainer.config import GATED, Config, shown
 from trainer.events import At, Evaluated, Metrics
 from trainer.pacing import schedule
 from trainer.record.lineage import Lineage
@@ -130,7 +130,7 @@ def ruined(
     if not entries or not automaton.may_roll_back(around):
         return automaton
     key, value = change
-    return _rolled(automaton, entries[-1].id, why, around, Act(f"set {key} {typed(value)}", why))
+    return _rolled(automaton, entries[-1].id, why, around, Act(f"set {key} {shown(value)}", why))
 
 
 def plan(automaton: Automaton, dips: Dips, at: At, around: Around) -> str:
@@ -189,7 +189,7 @@ def _roll_back(automaton: Automaton, first: int, why: str, at: At, around: Aroun
     if not automaton.depth:
         return _rolled(automaton, entry.id, why, around)
     lr = around.config.optim.lr / 2
-    halved = Act(f"set optim.lr {typed(lr)}", f"{why}, and a roll back had not, either")
+    halved = Act(f"set optim.lr {shown(lr)}", f"{why}, and a roll back had not, either")
     return _rolled(automaton, entry.id, why, around, halved)
 
 
@@ -204,8 +204,3 @@ def _rolled(automaton: Automaton, entry: str, why: str, around: Around, *before:
         waited=0,
         wanted=(*before, *hold, Act(f"rollback {entry}", why)),
     )
-
-
-def typed(value: Any) -> str:
-    """A value as `set` takes it."""
-    return str(value).lower() if isinstance(value, bool) or value is None else f"{value}"

@@ -332,11 +332,11 @@ def _cure(suspect: Change | None, around: Around) -> tuple[str, Any]:
 
 
 def _with_it_taken_back(suspect: Change | None) -> str:
-    return "" if suspect is None else f", with {suspect.key} {automaton.typed(suspect.old)}"
+    return "" if suspect is None else f", with {suspect.key} {configuration.shown(suspect.old)}"
 
 
 def _undo(suspect: Change | None) -> str:
-    return "" if suspect is None else f"set {suspect.key} {automaton.typed(suspect.old)}"
+    return "" if suspect is None else f"set {suspect.key} {configuration.shown(suspect.old)}"
 
 
 def _number(value: float) -> str:
