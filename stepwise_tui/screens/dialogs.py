@@ -271,10 +271,8 @@ class ChangeSetting(ModalScreen[str]):
         choices = self.query_one(OptionList)
         choices.clear_options()
         for row in rows:
-            value, default = (
-                configuration.shown(configuration.get(self._config, row.key)),
-                configuration.shown(row.default),
-            )
+            now = configuration.get(self._config, row.key)
+            value, default = configuration.shown(now), configuration.shown(row.default)
             text = row.description if value == default else f"default {default}; {row.description}"
             head = f"{row.key:<26} {value:<8} {row.allowed}"
             choices.add_option(Option(f"{head}\n{wrapped(f'    {text}', ROOM, 4)}", id=row.key))
