@@ -31,6 +31,7 @@ from trainer.events import (
     AlarmCleared,
     AlarmRaised,
     At,
+    ChatAnswered,
     CheckpointSaved,
     CommandAcknowledged,
     CommandReceived,
@@ -207,6 +208,22 @@ async def test_a_question_goes_up_as_typed_and_the_answer_appears() -> None:
         assert "408 ✓" in said
         assert "8352 ✗ 8342 is right" in said
         assert "this model was trained on 2×2" in said
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 60)])
+async def test_lines_of_a_long_conversation_leave_room_for_the_scrollbar(size: tuple[int, int]) -> None:
+    script = scripted.training()
+    for number in range(30):
+        note = f"{'o' * (1 + number % 9)}h{' so' * 40}"
+        script.say(CommandReceived(at=script.at, id=f"q{number}", command="ask why?", source="cockpit"))
+        script.say(ChatAnswered(at=script.at, id=f"q{number}", asked="why?", understood=False, note=note))
+    app, _ = cockpit(script)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("c")
+        await pilot.pause()
+        said = app.main.query_one("#conversation", Static)
+        assert app.main.query_one("#turns").show_vertical_scrollbar
+        assert said.size.height == len(str(said.render()).split("\n")), "no line is broken once more"
 
 
 async def test_what_the_model_wrote_is_never_markup() -> None:

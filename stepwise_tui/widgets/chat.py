@@ -77,7 +77,7 @@ class ChatPanel(Vertical):
         self._history = history
         self.query_one(ChatInput).placeholder = self._asking[0]
         turns = self.query_one(Turns)
-        width = turns.content_size.width
+        width = turns.scrollable_content_region.width
         if not width:
             return
         conversation = self._conversation(history, width)
