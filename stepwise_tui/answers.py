@@ -67,12 +67,10 @@ def asked(history: History, whose: str) -> Answers | None:
 
 def evaluated(history: History) -> Answers | None:
     """What the live weights answered at the last evaluation, as far as it was told."""
-    at, shown, measured = history.shown_at, history.shown, history.evaluated
-    if at is None or not shown:
+    shown, measured = history.shown, history.shown_of
+    if measured is None or not shown:
         return None
-    if measured is not None and not history.ended and measured.at.step == at.step:
-        return Answers(LIVE, at, shown, measured.correct, measured.n)
-    return Answers(LIVE, at, shown, sum(s.correct for s in shown), len(shown))
+    return Answers(LIVE, measured.at, shown, measured.correct, measured.n)
 
 
 def pairs(sides: Sequence[Answers]) -> list[Pair]:

@@ -98,9 +98,10 @@ class History:
     are. control: what the operator holds. pending: commands received and not yet acknowledged.
     gone: what is known of a run that is not reached, None while it is. counted_from: the step from which
     steps count towards the next removal. log_total, chat_total: lines the log and turns the chat have ever
-    had. probed: the last probe of this stage. born: the time of the first event. sampled: how the machine
-    that trains is doing. loads: of late, how much its GPU computed, or its cores where it uses none, in per
-    cent. drawn: changes whenever a chart would.
+    had. evaluated, measured: the last evaluation while training, and the last of any split. shown: examples
+    of the evaluation `shown_of`. probed: the last probe of this stage. born: the time of the first event.
+    sampled: how the machine that trains is doing. loads: of late, how much its GPU computed, or its cores
+    where it uses none, in per cent. drawn: changes whenever a chart would.
     """
 
     config: Config = field(default_factory=Config)
@@ -112,9 +113,10 @@ class History:
     counted_from: int = 0
     metrics: Metrics | None = None
     evaluated: Evaluated | None = None
+    measured: Evaluated | None = None
     probed: Probed | None = None
     shown: tuple[ShownExample, ...] = ()
-    shown_at: At | None = None
+    shown_of: Evaluated | None = None
     answered: dict[str, ExamplesAnswered] = field(default_factory=dict)
     alarm: AlarmRaised | None = None
     plan: str = ""
@@ -265,16 +267,18 @@ def apply(history: History, event: Event) -> None:
             history.drawn += 1
         case StepsRepeated():
             history.again = event.upto
-        case Evaluated(split="valid"):
-            history.evaluated = event
-            history.branch.evaluated(event)
-            history.drawn += 1
+        case Evaluated():
+            history.measured = event
+            if event.split == "valid":
+                history.evaluated = event
+                history.branch.evaluated(event)
+                history.drawn += 1
         case Probed():
             history.probed = event
         case StageEntered():
             history.probed = None
         case ExamplesShown():
-            history.shown, history.shown_at = event.examples, event.at
+            history.shown, history.shown_of = event.examples, history.measured
         case ExamplesAnswered():
             history.answered.pop(event.checkpoint, None)
             history.answered[event.checkpoint] = event

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from stepwise_tui import answers
 from stepwise_tui.answers import Answers, Pair, aligned, by_place, pairs, table
 from stepwise_tui.glyphs import ASCII, UNICODE
+from stepwise_tui.history import replay
 from stepwise_tui.widgets import answers as drawn
 from tests import scripted
-from trainer.events import At, ShownExample
+from trainer.events import At, Evaluated, ExamplesShown, ShownExample
 
 TOKENS = st.lists(st.sampled_from(["1", "2", "+", "", "<<3*4=12>>"]), max_size=9).map(tuple)
 
@@ -131,9 +132,22 @@ def test_only_the_same_question_is_compared() -> None:
 
 
 def test_the_answers_of_an_evaluation_come_with_its_score() -> None:
-    from stepwise_tui.history import replay
-
     history = replay(scripted.training().events)
     found = answers.evaluated(history)
     assert found is not None and history.evaluated is not None
     assert (found.correct, found.n, len(found.examples)) == (history.evaluated.correct, 500, 8)
+
+
+def test_at_the_end_the_score_is_of_all_that_was_measured_and_not_of_the_few_that_are_shown() -> None:
+    script = scripted.training(step=1_350)
+    last = Evaluated(
+        at=script.at, split="test", accuracy=0.575, token_accuracy=0.7, correct=23, n=40, cot_tokens=5.0,
+        seconds=0.2,
+    )  # fmt: skip
+    script.say(last)
+    script.say(ExamplesShown(at=script.at, examples=scripted.examples(4, 0.375)))
+    for events in ([*script.events], script.finish().events):
+        found = answers.evaluated(replay(events))
+        assert found is not None and (found.correct, found.n) == (23, 40)
+    tally = drawn.tally([found], pairs([found]), UNICODE)
+    assert tally == "8 of 40 shown, 5 of these wrong"

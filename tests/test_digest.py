@@ -261,7 +261,7 @@ def known(history: History) -> dict[str, Any]:
     }
     for name in ("timeline", "at", "state", "config", "control", "pending", "probed", "counted_from"):
         shown[name] = getattr(history, name)
-    told = ("started", "evaluated", "shown", "shown_at", "alarm", "plan", "finished", "crashed", "lineage")
+    told = ("started", "evaluated", "shown", "shown_of", "alarm", "plan", "finished", "crashed", "lineage")
     for name in ("steps_to_next", *told):
         shown[name] = getattr(history, name)
     shown["metrics"] = repr(history.metrics)  # nan is not equal to itself

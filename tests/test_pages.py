@@ -59,9 +59,8 @@ async def test_examples_follow_the_evaluations_until_all_are_asked_for() -> None
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("x")
         assert isinstance(app.screen, Examples)
-        assert "live   step 1,700" in on_page(app, "#heading") and "of the last evaluation" in on_page(
-            app, "#heading"
-        )
+        heading = on_page(app, "#heading")
+        assert "live   step 1,700" in heading and "from the last evaluation" in heading
         await pilot.press("e")
         assert sent(link) == ["examples"]
         assert "requested: examples" in on_page(app, "#said")

@@ -128,7 +128,7 @@ class Examples(Page):
             room = width - sum(piece.text.cell_length + 3 for piece in pieces)
             pieces.insert(0, Piece(Content(clip(drawn.tally(self._sides, every, self._glyphs), room))))
         if len(self._whose) == 1 and self._follows:
-            text = f"of the last evaluation; {self.key_of('answer_now')}: more, now"
+            text = f"from the last evaluation; {self.key_of('answer_now')}: more, now"
             pieces.append(Piece(Content.styled(text, FAINT), 2))
         lines += [fit(pieces, width)] if pieces else []
         lines += (

@@ -231,7 +231,8 @@ def standing(side: Answers, width: int, glyphs: Glyphs) -> Content:
 def tally(sides: Sequence[Answers], pairs: Sequence[Pair], glyphs: Glyphs) -> str:
     """How many of the examples that are shown are right."""
     if len(sides) < 2:
-        return f"{len(pairs)} shown, {sum(pair.wrong for pair in pairs)} wrong"
+        every = f"{len(pairs)} of {side.n:,}" if (side := sides[0]).n > len(pairs) else f"{len(pairs)}"
+        return f"{every} shown, {sum(pair.wrong for pair in pairs)} of these wrong"
     right = [tuple(shown.correct for shown in pair.answers) for pair in pairs]
     one, other = (side.name for side in sides)
     counts = (

@@ -124,6 +124,8 @@ class Digest:
             line = Line(self.seq, text)
             self._place(line, head)
             self._latest[name.decode()] = line
+            if name == b"examples_shown" and "measured" in self._latest:
+                self._latest["shown of"] = self._latest["measured"]
         elif name.decode() in EVENTS:
             try:
                 event = decode(text)
@@ -216,7 +218,9 @@ class Digest:
                 self._grid.reach(event.at.branch, event.at.step)
                 for name, value in (("exact", event.accuracy), ("token", event.token_accuracy)):
                     self._curve(name, event.at.branch, self._grid).add(event.at.step, value, line)
-                self._latest["evaluated"] = line
+                self._latest["evaluated"] = self._latest["measured"] = line
+            case Evaluated():
+                self._latest["measured"] = line
             case CheckpointSaved():
                 # The same may be saved again; it then stands last.
                 lines = self._checkpoints.pop(event.checkpoint, deque(maxlen=LINES))
