@@ -14,6 +14,7 @@ from collections import deque
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
+from stepwise_tui.text import shortest
 from trainer import config as configuration
 from trainer import runs, status, wire
 from trainer.config import Config
@@ -25,6 +26,7 @@ from trainer.events import (
     Notice,
     ReachChanged,
     RunFinished,
+    RunState,
     StateChanged,
     decode,
     decoded,
@@ -155,7 +157,8 @@ class SocketLink:
         try:
             self._connection.sendall(wire.command(command))
         except OSError:
-            self._say(f"{command.text} was not sent: {self._look().advice}")
+            # What helps comes first: a question may be longer than the line that tells this.
+            self._say(f"{self._look().advice}. Not sent: {command.text}")
 
     def _listen(self) -> None:
         while True:
@@ -199,9 +202,12 @@ class SocketLink:
 
     def _look(self) -> ReachChanged:
         """What is to be said of a run that is not reached."""
-        if runs.state(self.folder) in runs.ENDED:
-            advice = f"`stepwise resume {self.folder}` goes on with it, and this window follows"
-            return ReachChanged(gone="crashed", advice=f"its process is gone; {advice}")
+        if (state := runs.state(self.folder)) in runs.ENDED:
+            helps = _what_helps(self.folder, state)
+            if state == "finished":
+                return ReachChanged(gone="crashed", advice=f"it has finished; {helps}")
+            advice = f"its process is gone; {helps}, and this window follows"
+            return ReachChanged(gone="crashed", advice=advice)
         return ReachChanged(gone="not reached", advice="its process does not answer; looking for it")
 
     def _read_journal(self) -> None:
@@ -298,6 +304,11 @@ def connect(folder: Path) -> socket.socket:
             proven = lock.holds(found.pid, folder / journal.FILE)
             raise LinkError(f"{text}; kill {found.pid} saves and ends it" if proven else text) from None
         state = runs.state(folder)
-        action, what = ("chat", "asks it") if state == "finished" else ("resume", "goes on with it")
-        raise LinkError(f"{folder.name} does not run: {state}; `stepwise {action} {folder}` {what}") from None
+        raise LinkError(f"{folder.name} does not run: {state}; {_what_helps(folder, state)}") from None
     return connection
+
+
+def _what_helps(folder: Path, state: RunState) -> str:
+    """The command that makes the most of a run that has ended so, and what it does."""
+    action, what = ("chat", "asks it") if state == "finished" else ("resume", "goes on with it")
+    return f"`stepwise {action} {shortest(folder)}` {what}"

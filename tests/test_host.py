@@ -242,7 +242,9 @@ def test_a_run_that_has_ended_is_shown_and_steered_again_once_it_is_taken_up(
     events = shown.drain()
     assert any(isinstance(e, Evaluated) for e in events) and any(isinstance(e, RunFinished) for e in events)
     shown.send(parse("pause"))
-    assert isinstance(heard(shown, lambda e: "not sent" in str(e)), Notice)
+    refused = heard(shown, lambda e: "Not sent" in str(e))
+    advice = f"its process is gone; `stepwise resume {run.folder}` goes on with it, and this window follows"
+    assert isinstance(refused, Notice) and refused.message == f"{advice}. Not sent: pause"
     again = Run(run.config, run.folder, resume=True)
     again.start()
     try:
@@ -251,3 +253,18 @@ def test_a_run_that_has_ended_is_shown_and_steered_again_once_it_is_taken_up(
             assert answer(shown, "pause").ok
     finally:
         again.close()
+
+
+def test_who_asks_a_run_that_has_finished_is_told_how_it_can_be_asked(
+    tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tiny_config(), tmp_path / "run")
+    run.start()
+    assert run.wait(60)
+    run.close()
+    monkeypatch.chdir(tmp_path)
+    shown = attach(run.folder, ended=True)
+    shown.send(parse("ask 12*34"))
+    refused = heard(shown, lambda e: "Not sent" in str(e))
+    advice = "it has finished; `stepwise chat run` asks it. Not sent: ask 12*34"
+    assert isinstance(refused, Notice) and refused.message == advice
