@@ -183,6 +183,21 @@ async def test_who_reads_further_up_in_the_timeline_stays_there() -> None:
         assert (table.cursor_row, table.row_count) == (place, len(app.history.timeline))
 
 
+@pytest.mark.parametrize("width", [80, 200])
+async def test_what_happened_ends_in_an_ellipsis_where_the_timeline_has_no_room_for_it(width: int) -> None:
+    app, _ = cockpit(scripted.saved())
+    async with app.run_test(size=(200 if width == 80 else 80, 24)) as pilot:
+        await pilot.press("t")
+        await pilot.resize_terminal(width, 24)
+        await pilot.pause()
+        table: DataTable[object] = app.screen.query_one(DataTable)
+        told = [str(table.get_row_at(place)[-1]) for place in range(table.row_count)]
+        if width == 80:
+            assert told[2] == "1 of 9 CoT tokens removed,…"
+        else:
+            assert told == [row.text for row in app.history.timeline]
+
+
 def test_a_branch_is_set_in_as_deep_as_it_hangs() -> None:
     forks = {2: Fork(1, 100, 1), 3: Fork(2, 150, 2), 4: Fork(1, 100, 1)}
     rows = [Happening(At(branch=branch), "stage", "") for branch in (1, 2, 2, 3, 4, 4)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -22,6 +23,9 @@ from stepwise_tui.themes import theme_style
 from stepwise_tui.timeline import Happening
 from trainer.record.lineage import CheckpointRef, Fork
 
+COLUMNS = ("time", "step", "branch", "stage", "checkpoint", "what")
+LEAST_TOLD = 12
+"""Cells for what happened, however wide the rest is."""
 DEEPEST = 6
 """Branches of branches that are set in further than those they hang on."""
 Wish = Literal["roll back", "chat", "evaluate", "compare"]
@@ -54,6 +58,7 @@ class Timeline(Page):
         super().__init__(history, keys)
         self._glyphs = glyphs
         self._rows: list[Happening] = []
+        self._room = 0
         self._checkpoints: dict[str, CheckpointRef] = {}
 
     def compose(self) -> ComposeResult:
@@ -65,35 +70,38 @@ class Timeline(Page):
 
     def on_mount(self) -> None:
         table: DataTable[Text] = self.query_one(DataTable)
-        table.add_columns("time", "step", "branch", "stage", "checkpoint", "what")
+        table.add_columns(*COLUMNS)
         table.focus()
         self.show(self._history)
 
     def show(self, history: History) -> None:
         self._history = history
         table: DataTable[Text] = self.query_one(DataTable)
-        rows = history.timeline
-        if rows == self._rows or not table.columns:
+        rows, room = history.timeline, self.size.width - 4 - table.styles.scrollbar_size_vertical
+        if not rows or not table.columns or (rows, room) == (self._rows, self._room):
             return
         before, place = self._rows, table.cursor_row
         self._rows, self._checkpoints = rows, {c.id: c for c in history.lineage.checkpoints}
+        self._room = room
         table.clear()
-        for row, limb in zip(rows, limbs(rows, history.forks, self._glyphs.limb), strict=True):
-            table.add_row(*self._cells(row, limb))
+        cells = list(map(self._cells, rows, limbs(rows, history.forks, self._glyphs.limb)))
+        widths = [max(map(cell_len, column)) for column in zip(COLUMNS[:-1], *cells, strict=True)]
+        left = max(LEAST_TOLD, room - sum(widths) - 2 * table.cell_padding * len(COLUMNS))
+        for row, line in zip(rows, cells, strict=True):
+            style = theme_style(self.app, f"${COLOURS[row.kind]}")
+            table.add_row(*(Text(cell, style) for cell in (*line, clip(row.text, left))))
         stays = place < len(before) - 1 and before[place] in rows
         table.move_cursor(row=rows.index(before[place]) if stays else len(rows) - 1)
 
-    def _cells(self, row: Happening, limb: str) -> list[Text]:
-        style = theme_style(self.app, f"${COLOURS[row.kind]}")
-        cells = (
+    def _cells(self, row: Happening, limb: str) -> tuple[str, ...]:
+        """All but what happened."""
+        return (
             clock(row.at.time),
             f"{row.at.step:>7,}",
             limb,
             str(row.at.stage),
             clean(row.checkpoint if row.checkpoint in self._checkpoints else ""),
-            clip(row.text, 200),
         )
-        return [Text(cell, style) for cell in cells]
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """All that the chosen row says; its column may be too narrow for it."""
