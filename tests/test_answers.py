@@ -89,6 +89,22 @@ def test_a_row_says_without_colour_which_digit_is_wrong_and_what_it_should_be() 
     assert text.split() == ["✗", "97", "×", "86", "8352", "--4-", "··", "0", "6"]
 
 
+def test_columns_of_long_texts_share_the_width_and_none_has_half_a_name() -> None:
+    spoken = ("Every", "felpus", "is", "a", "fom", ".") * 2
+    shown = ShownExample(
+        question="Every felpus is a fom. " * 20 + "Is Davis a brimpus?", answer="Davis is a fompus.",
+        given="Davis is a brimpus.", correct=False, cot=("-",) * 5 + spoken, removed=5, spoken=spoken,
+    )  # fmt: skip
+    sides = [some("", shown)]
+    for width, cot_column in ((73, "CoT"), (193, "CoT: removed, spoken")):
+        columns = drawn.layout(pairs(sides), ["live"], width, UNICODE)
+        head = drawn.head(sides, columns, UNICODE).plain
+        assert head.rstrip().endswith(f"  {cot_column}") and "…" not in head
+        assert columns.question >= 12 and columns.thought >= 12
+    row = drawn.row(*pairs(sides), columns, UNICODE).plain
+    assert row.endswith(f"····· {' '.join(spoken)}")
+
+
 def test_closer_the_mark_stands_under_the_slip() -> None:
     (pair,) = pairs([some("", one("8352", spoken=("0", "5"))), some("b1-s000100-stage1", one("8342"))])
     lines = drawn.closer(pair, ["live", "b1-s000100-stage1"], 73, UNICODE).plain.split("\n")

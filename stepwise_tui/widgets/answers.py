@@ -18,7 +18,7 @@ from trainer.events import ShownExample
 
 WRONG = "bold reverse $error"
 TRUE, QUESTION, GIVEN, SHOULD_BE = "true", "question", "given", "should be"
-COT = "CoT: removed, spoken"
+COT, COT_SHORT = "CoT: removed, spoken", "CoT"
 LEAST_QUESTION, LEAST_THOUGHT = 12, 8
 """Cells, below which there is no point."""
 
@@ -47,10 +47,12 @@ def layout(pairs: Sequence[Pair], names: Sequence[str], width: int, glyphs: Glyp
         return found._replace(thought=_room_for_thoughts(every, left // 2 - 2))
     wrong = any(pair.wrong for pair in pairs)
     given = max(len(GIVEN), min(given, width // 4))
-    question = min(question, max(LEAST_QUESTION, width - verdict - 2 * given - LEAST_THOUGHT - 9))
     true = max(given, len(SHOULD_BE)) if wrong else 0
-    thought = width - verdict - question - given - (true + 2 if true else 0) - 5
-    return Layout(verdict, question, true, given, _room_for_thoughts(every, thought))
+    left = width - verdict - given - (true + 2 if true else 0) - 5
+    # A question gives up what its CoT needs, and half of the room at most.
+    thought = max(LEAST_THOUGHT, min(_room_for_thoughts(every, left), left // 2))
+    question = min(question, max(LEAST_QUESTION, left - thought))
+    return Layout(verdict, question, true, given, _room_for_thoughts(every, left - question))
 
 
 def _room_for_thoughts(every: Sequence[ShownExample], room: int) -> int:
@@ -83,7 +85,8 @@ def head(sides: Sequence[Answers], columns: Layout, glyphs: Glyphs) -> Content:
         if columns.true:
             parts += ["  ", _cells(SHOULD_BE, columns.true)]
         if columns.thought:
-            parts += ["  ", _cells(COT, columns.thought)]
+            cot = COT if columns.thought >= len(COT) else COT_SHORT
+            parts += ["  ", _cells(cot, columns.thought)]
     else:
         parts = [_cells("", cell_len(glyphs.differs)), " ", question]
         if columns.true:
