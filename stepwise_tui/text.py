@@ -104,3 +104,12 @@ def wrapped(text: str, width: int, indent: int = 0) -> str:
 def clip(text: str, width: int) -> str:
     """`text` in at most `width` characters, the last an ellipsis where something was cut."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def clip_question(text: str, width: int) -> str:
+    """As `clip`; of a question in words its end stays, where it says what is asked."""
+    if len(text) <= width or not any(map(str.isalpha, text)):
+        return clip(text, width)
+    start = len(text) - max(0, width - 1)
+    blank = text.find(" ", start - 1)  # from a word's beginning, where there is one
+    return "…" + text[start if blank < 0 else blank + 1 :]

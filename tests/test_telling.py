@@ -20,6 +20,7 @@ from trainer.config import Config
 from trainer.events import (
     AlarmRaised,
     CommandAcknowledged,
+    ExamplesShown,
     Metrics,
     Probed,
     ReachChanged,
@@ -68,6 +69,15 @@ def test_before_a_speed_is_known_steps_are_told_and_the_next_evaluation() -> Non
     assert "next in " in lines.removal_line(history, 80, UNICODE).plain
     assert " steps" in lines.removal_line(history, 80, UNICODE).plain
     assert "at step 1,000" in replies.example_line(history, 80, UNICODE).plain
+
+
+def test_of_a_long_question_in_words_the_end_is_seen_which_asks_and_of_a_sum_its_beginning() -> None:
+    script = scripted.training()
+    asks = "Every felpus is a fom. " * 9 + "Is Davis a fom or fompus?"
+    for question, seen in ((asks, "…a fom or fompus? =  "), ("9" * 99, f"{'9' * 20}… =  ")):
+        first, *rest = scripted.examples(4, 1.0)
+        script.say(ExamplesShown(at=script.at, examples=(replace(first, question=question), *rest)))
+        assert replies.example_line(history_of(script), 78, UNICODE).plain.startswith(seen)
 
 
 def test_nobody_waits_while_paused() -> None:

@@ -10,7 +10,7 @@ from textual.content import Content
 
 from stepwise_tui.answers import Answers, Cell, Pair, aligned, by_place, table
 from stepwise_tui.glyphs import Glyphs
-from stepwise_tui.text import accuracy, clean, clip, wrapped
+from stepwise_tui.text import accuracy, clean, clip, clip_question, wrapped
 from stepwise_tui.widgets.lines import FAINT, GONE, Piece, fit
 from stepwise_tui.widgets.replies import thought_of
 from stepwise_tui.widgets.system import sparkline
@@ -102,7 +102,8 @@ def row(pair: Pair, columns: Layout, glyphs: Glyphs) -> Content:
     """An example in a line, as `columns` says. A wrong digit is reversed, and what it should be stands beside
     it."""
     first = pair.answers[0]
-    question = Content.styled(_cells(_question(first, glyphs), columns.question), "bold")
+    asked = clip_question(clean(first.question), columns.question).replace("×", glyphs.times)
+    question = Content.styled(_cells(asked, columns.question), "bold")
     if len(pair.answers) == 1:
         parts: list[Content | str] = [_verdict(first, columns.verdict, glyphs), " ", question]
         parts += ["  ", _given(first, columns.given)]

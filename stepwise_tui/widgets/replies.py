@@ -12,7 +12,7 @@ from textual.content import Content
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Turn
 from stepwise_tui.search import search_lines
-from stepwise_tui.text import accuracy, clean, clip, wrapped
+from stepwise_tui.text import accuracy, clean, clip, clip_question, wrapped
 from stepwise_tui.widgets.lines import FAINT, GONE, set_in, styled
 from trainer.config import MethodConfig
 from trainer.events import ChatAnswered, QuizTaken, ShownExample, Thought
@@ -48,7 +48,7 @@ def _score(history: History, glyphs: Glyphs) -> Content:
 
 def example(shown: ShownExample, width: int, glyphs: Glyphs) -> Content:
     """One example in at most `width` cells: question, removed part as dots, spoken CoT, answer, verdict."""
-    question = clip(clean(shown.question).replace("×", glyphs.times), max(12, width // 3))
+    question = clip_question(clean(shown.question), max(12, width // 3)).replace("×", glyphs.times)
     head = Content.assemble((question, "bold"), (" =  ", FAINT))
     verdict = _verdict(shown.given, shown.answer, shown.correct, glyphs, max(8, width // 6))
     room = width - head.cell_length - verdict.cell_length - 5
