@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stepwise_tui.output import FAILURE, block, complain, thoughts_of, turn
+from stepwise_tui.output import FAILURE, block, complain, say, thoughts_of, turn
 from stepwise_tui.terminal import Borrowed, Terminal, split
 from stepwise_tui.text import shortest
 
@@ -147,7 +147,7 @@ def chat(
     prompt = sys.stdin.isatty()
     if prompt:
         other = "; /thoughts 3: answer after so many" if loaded.parts.method.thinks else ""
-        block(f"{inspection.greeting(loaded)}{other} (Ctrl-D ends)", err=True)
+        say(f"{inspection.greeting(loaded)}{other} (Ctrl-D ends)", err=True)
     signs = glyphs.detect()
     per_step = loaded.config.method.thoughts_per_step if loaded.config else 1
     for question in _questions(prompt):
@@ -161,7 +161,7 @@ def chat(
                 complain(str(error))
             continue
         answered = inspection.ask(loaded, question, explicit=explicit, thoughts=thoughts)
-        typer.echo(turn(answered))
+        say(turn(answered))
         if prompt:
             for line in (*thoughts_of(answered), *search_lines(answered, per_step, signs)):
                 typer.echo(line)

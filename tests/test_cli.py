@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from stepwise_tui import cli, output
 from tests.processes import begin, wait_for
+from tests.terminal import Terminal
 from tests.tiny import tiny_config
 from trainer import config as configuration
 from trainer import presets, runs
@@ -191,6 +192,22 @@ def test_chat_answers_one_line_per_line(finished: Path) -> None:
     assert first.startswith("12 × 34 = ") and "408 is right" in first and "ms" in first
     assert "12 * 34" in second
     assert third.startswith("34 × 12 = ")
+
+
+def test_chat_on_a_terminal_breaks_its_lines_between_words(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # a runner of tests may set it
+    whole = call("chat", finished, text="what?").stdout.split()
+    terminal = Terminal("chat", str(finished), cwd=finished.parent, columns=23)
+    try:
+        terminal.until("ends)")
+        terminal.press("what?\n")
+        answered = terminal.until(lambda seen: seen.count(">") == 2)
+    finally:
+        terminal.close()
+    assert answered.partition("> what?")[2].split() == [*whole, ">"]
+    assert "(Ctrl-D ends)" in " ".join(answered.split())
 
 
 def test_an_unknown_checkpoint_names_those_there_are(finished: Path) -> None:
