@@ -354,6 +354,16 @@ async def test_a_setting_is_changed_by_key_and_value_and_checked_beforehand() ->
         assert sent(link) == ["set optim.lr 0.001"]
 
 
+async def test_the_list_of_settings_is_leafed_through_while_one_types() -> None:
+    app, _ = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("comma", "o", "pagedown")
+        choices = app.screen.query_one(OptionList)
+        assert choices.scroll_y == choices.scrollable_content_region.height
+        await pilot.press("pageup")
+        assert (choices.scroll_y, app.screen.query_one(Input).has_focus) == (0, True)
+
+
 async def test_the_timeline_rolls_back_to_a_checkpoint_after_asking() -> None:
     app, link = cockpit(scripted.saved())
     async with app.run_test(size=(80, 24)) as pilot:

@@ -246,7 +246,12 @@ class ChooseWeights(ModalScreen[tuple[str, ...]]):
 class ChangeSetting(ModalScreen[str]):
     """A live setting and its new value: typed as `key value`, the key chosen from the list or completed."""
 
-    BINDINGS: ClassVar = [("escape", "dismiss", "cancel"), ("down,up", "list", "choose")]
+    BINDINGS: ClassVar = [
+        ("escape", "dismiss", "cancel"),
+        ("down,up", "list", "choose"),
+        ("pageup", "page(-1)", "settings before"),
+        ("pagedown", "page(1)", "more settings"),
+    ]
 
     def __init__(self, history: History) -> None:
         super().__init__()
@@ -259,7 +264,9 @@ class ChangeSetting(ModalScreen[str]):
             yield Input(placeholder="key value, for example optim.lr 1e-4", id="assignment")
             yield Label("", classes="problem", markup=False)
             yield OptionList(id="settings", markup=False)
-            yield Label("enter takes the key, then the value; escape cancels", classes="hint")
+            yield Label(
+                "enter takes the key, then the value; pgup, pgdn scroll; escape cancels", classes="hint"
+            )
 
     def on_mount(self) -> None:
         self._narrow("")
@@ -283,6 +290,10 @@ class ChangeSetting(ModalScreen[str]):
 
     def action_list(self) -> None:
         self.query_one(OptionList).focus()
+
+    def action_page(self, direction: Literal[-1, 1]) -> None:
+        choices = self.query_one(OptionList)
+        (choices.scroll_page_up if direction < 0 else choices.scroll_page_down)(animate=False)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self._take_key(str(event.option.id))
