@@ -1,6 +1,6 @@
 # make run    set up, then train mult2x2 in the cockpit
-# make test   everything: lint, types, import rules, all tests (about a quarter of an hour on two cores)
-# make quick  the same without the tests that train or build for minutes
+# make test   everything: lint, types, import rules, all tests (half an hour on two cores)
+# make quick  the same without the slow ones: real terminals, kills, long training (ten minutes)
 # PYTHON=…    the Python to build .venv with, 3.11 or newer
 
 PYTHON ?= python3

@@ -18,6 +18,8 @@ from trainer import runs, status
 from trainer.events import CommandReceived, Metrics, Notice, RunFinished
 from trainer.record import journal
 
+pytestmark = pytest.mark.slow
+
 LEAVE_ALTERNATE_SCREEN = b"\x1b[?1049l"
 
 

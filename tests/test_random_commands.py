@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -160,6 +161,7 @@ actions = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=6,
     deadline=None,

@@ -14,6 +14,8 @@ from trainer import runs, status
 from trainer.events import CommandAcknowledged, CommandReceived, RolledBack, StageEntered
 from trainer.record import journal
 
+pytestmark = pytest.mark.slow
+
 SHOW_CURSOR, LEAVE_ALTERNATE_SCREEN = b"\x1b[?25h", b"\x1b[?1049l"
 
 

@@ -112,7 +112,7 @@ class Main(Screen[None]):
         self.query_one("#closing").border_title = closing.title(history)
         self.set_class(history.crashed is not None, "-crashed")
         self._show_keys()
-        if history.ended and self._hints:
+        if (history.ended or history.gone) and self._hints:
             self._forget()  # the hint is about a run that trains
 
     def _status(self, history: History, width: int) -> Content:
