@@ -14,7 +14,7 @@ from collections import deque
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
-from stepwise_tui.text import shortest
+from stepwise_tui.text import next_command, shortest
 from trainer import config as configuration
 from trainer import runs, status, wire
 from trainer.config import Config
@@ -309,6 +309,5 @@ def connect(folder: Path) -> socket.socket:
 
 
 def _what_helps(folder: Path, state: RunState) -> str:
-    """The command that makes the most of a run that has ended so, and what it does."""
-    action, what = ("chat", "asks it") if state == "finished" else ("resume", "goes on with it")
-    return f"`stepwise {action} {shortest(folder)}` {what}"
+    what = "asks it" if state == "finished" else "goes on with it"
+    return f"`stepwise {next_command(state)} {shortest(folder)}` {what}"

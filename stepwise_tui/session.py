@@ -18,7 +18,7 @@ import typer
 
 from stepwise_tui.output import FAILURE, block, complain, say, thoughts_of, turn
 from stepwise_tui.terminal import Borrowed, Terminal, split
-from stepwise_tui.text import shortest
+from stepwise_tui.text import next_command, shortest
 
 if TYPE_CHECKING:
     from stepwise_tui.link import Link
@@ -114,7 +114,7 @@ def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None 
     looks.save(link.name, link.folder, app.look)
     state = app.history.standing
     if app.history.ended or state == "crashed":
-        _say(f"{state}: {link.name}\nstepwise {_next(state)} {link.name}")
+        _say(f"{state}: {link.name}\nstepwise {next_command(state)} {link.name}")
     elif app.history.gone is None:
         _say(f"{link.name} goes on without this window; the same command comes back to it")
 
@@ -257,17 +257,12 @@ def _tell_loss(run: Run) -> None:
 def _farewell(run: Run) -> str:
     """Where the run lies and what can be done next."""
     folder = shortest(run.folder)
-    action = _next(run.state)
+    action = next_command(run.state)
     unsaved = ""
     if run.end is not None and run.end.unsaved:
         stands = f"{run.end.checkpoint} stands" if run.end.checkpoint else "nothing was saved yet"
         unsaved = f"the end could not be saved: {run.end.unsaved}; {stands}\n"
     return f"{unsaved}{run.state}: {folder}\nstepwise {action} {folder}"
-
-
-def _next(state: str) -> str:
-    """The command that makes the most of a run that has ended so."""
-    return "chat" if state == "finished" else "resume"
 
 
 class _Signals:

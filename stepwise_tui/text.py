@@ -113,3 +113,8 @@ def clip_question(text: str, width: int) -> str:
     start = len(text) - max(0, width - 1)
     blank = text.find(" ", start - 1)  # from a word's beginning, where there is one
     return "…" + text[start if blank < 0 else blank + 1 :]
+
+
+def next_command(state: str) -> str:
+    """The command that makes the most of a run that has ended so."""
+    return "chat" if state == "finished" else "resume"

@@ -261,7 +261,8 @@ class Main(Screen[None]):
         typing, table = self.query_one(ChatInput).has_focus, self._table
         if history.ended or history.gone:  # what would be refused is not offered
             useful = {"evaluate", *(["pause_or_resume"] if history.state == "crashed" else [])}
-            useful = set() if history.gone else useful
+            if history.gone:
+                useful.clear()
             table = [key for key in table if key.group != "steer" or key.action in useful]
             labels["pause_or_resume"] = "take up again"
         key = (self.size.width, typing, history.ended, history.gone is None, *labels.values())

@@ -26,7 +26,7 @@ def closing(history: History, folder: Path, names: Mapping[str, str]) -> Content
     following = _following(history.config.title)
     chat = names["chat"] if history.gone is None else ""
     rows = _next(folder, saved=end.checkpoint, finished=finished, following=following, chat=chat)
-    if finished and isinstance(end, RunFinished) and history.at.stage < history.stages:
+    if finished and isinstance(end, RunFinished) and end.limit and history.at.stage < history.stages:
         rows[-1] = ("go on", f"stepwise resume {shlex.quote(shortest(folder))} --set {end.limit}=N")
     if history.crashed is not None:
         rows.insert(
