@@ -305,8 +305,7 @@ def test_threads_can_be_set_and_are_kept(driven: Callable[..., Driven]) -> None:
     one.until(RunFinished)
     one.run.close()
     two = driven(resume=True, **FOREVER)
-    two.until(RunStarted)
-    assert "computed as before: float32, eager, 2 CPU threads" in [e.message for e in two.all(Notice)]
+    two.until(Notice, lambda e: e.message == "computed as before: float32, eager, 2 CPU threads")
 
 
 def test_on_another_kind_of_device_it_is_chosen_anew(driven: Callable[..., Driven]) -> None:
