@@ -27,7 +27,8 @@ SERVED = 0.5
 """Share of its threads' time that a pass on a CPU gets where the cores serve it. With less, threads that wait
 for each other on cores that others use can take a hundred times as long as one alone."""
 WIDE = 128
-"""Width from which a CPU's bf16 units pay: at 64 a step takes as long as in fp32 (docs/log.md)."""
+"""Width from which a CPU's bf16 units pay on each kind: at 64 a step takes as long as in fp32 with AMX, three
+quarters with AVX-512 (docs/log.md)."""
 GAIN = 1.1
 """How much faster than the default something must prove to be taken."""
 CLOSE = 0.1
@@ -51,7 +52,8 @@ def precision(device: torch.device, width: int) -> Precision:
     if device.type == "cuda":
         has = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        has = torch.cpu._is_amx_tile_supported() and width >= WIDE
+        units = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        has = units and width >= WIDE
     return "bfloat16" if has else "float32"
 
 
