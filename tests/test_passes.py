@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,11 +19,11 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, Mistral
 from tests import small_pretrained
 from tests.driven import FOREVER, Driven
 from tests.tiny import tiny_config
-from trainer.computing.choosing import Trial, _fastest, choose
+from trainer.computing.choosing import Trial, _fastest, choose, precision
 from trainer.computing.compute import Compute
 from trainer.computing.passes import Passes
 from trainer.config import ComputeConfig
-from trainer.events import Event, Notice, RunFinished, RunStarted
+from trainer.events import Event, Notice, RunFinished
 from trainer.methods import cross_entropy
 from trainer.methods.base import Batch, Losses
 from trainer.methods.cross_entropy import IGNORED, linear_cross_entropy, plain_head
@@ -230,6 +231,20 @@ def test_the_choice_keeps_to_what_was_asked(parts: Parts, monkeypatch: pytest.Mo
     assert "tried: eager with 2" in reason
     assert all(p.grad is None for p in parts.model.parameters())
     assert all(torch.equal(p, q) for p, q in zip(parts.model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize(("units", "width", "expected"), [
+    ("_is_amx_tile_supported", 128, "bfloat16"),
+    ("_is_avx512_bf16_supported", 128, "bfloat16"),
+    ("_is_avx512_bf16_supported", 64, "float32"),  # too narrow to gain on every such CPU
+    (None, 768, "float32"),
+])  # fmt: skip
+def test_a_cpu_multiplies_in_bfloat16_where_it_has_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, units: str | None, width: int, expected: str
+) -> None:
+    for kind in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, kind, partial(bool, kind == units))
+    assert precision(torch.device("cpu"), width) == expected
 
 
 def test_what_computes_something_else_or_fails_is_not_taken() -> None:
