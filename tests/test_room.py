@@ -94,6 +94,23 @@ class Usage(NamedTuple):
     free: int
 
 
+def test_what_a_run_uses_is_told_without_its_disk(
+    driven: Callable[..., Driven], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 tells it with the signs of life: a stuck disk is not to look like a stuck rank."""
+
+    def stuck(*_: Any) -> Any:
+        raise OSError("stale file handle")
+
+    one = driven("run", paused=True)
+    with monkeypatch.context() as patch:
+        for name in ("rglob", "iterdir", "stat"):
+            patch.setattr(Path, name, stuck)
+        patch.setattr(shutil, "disk_usage", stuck)
+        needs = one.run.needs()
+    assert needs is not None and needs.disk > 0
+
+
 def test_a_new_run_needs_room_for_two_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def little(_: Any) -> Usage:
         return Usage(1000, 0, 1000)

@@ -106,6 +106,8 @@ class Training:
         self._retold = Retold()
         self._news: list[Event] = []
         """What taking up the run showed, to be told."""
+        self._base = 0
+        """Bytes of the base of its adapters. It never changes, so nobody need ask a disk that may be stuck."""
         self.loop: Loop | None = None
 
     def begin(
@@ -134,6 +136,7 @@ class Training:
             self._check_room(loop)
         if config.model.lora_rank and before.origin is None:
             self._write_base(loop)
+        self._base = checkpoint.size(checkpoint.base_folder(self._folder))
         self._tell_start(loop, before.origin)
         self._journal.flush()  # whoever subscribes next must not take an earlier end for this run's own
         if paused is not None and loop.orders.repeating:
@@ -165,7 +168,7 @@ class Training:
         return self.loop.keeper.last() if self.loop else ""
 
     def needs(self) -> Needs | None:
-        """What the run uses now; None while nothing is loaded. For any thread."""
+        """What the run uses now; None while nothing is loaded. For any thread; asks no disk."""
         loop = self.loop
         if loop is None:
             return None
@@ -302,8 +305,7 @@ class Training:
 
     def _there(self, loop: Loop) -> int:
         """Bytes that the run's checkpoints, and the base of its adapters, take already."""
-        base = checkpoint.size(checkpoint.base_folder(self._folder))
-        return base + sum(c.bytes for c in loop.keeper.lineage.checkpoints)
+        return self._base + sum(c.bytes for c in loop.keeper.lineage.checkpoints)
 
     def _check_folder(self) -> None:
         """Raises `RunError` where a rank does not see the run's folder."""

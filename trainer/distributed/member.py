@@ -3,6 +3,7 @@ others follow it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -94,9 +95,12 @@ def lead(world: World, address: str, folder: Path, *, signals: bool) -> None:
 
     def report() -> None:
         while True:
+            needs = None
+            with contextlib.suppress(Exception):  # no mistake in a figure may silence the ranks
+                needs = training.needs()
             try:
-                host.say(State(signs.read(), training.needs(), training.ended))
-            except Exception:
+                host.say(State(signs.read(), needs, training.ended))
+            except Exception:  # the host went, or the store: so will this process
                 return
             time.sleep(SECONDS)
 
