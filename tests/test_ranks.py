@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from transformers import AutoModelForCausalLM
 
 from tests.driven import FOREVER, Driven
 from tests.terminal import until
+from tests.tiny import tiny_config
 from trainer.distributed.ranks import Ranks
-from trainer.events import Evaluated, Metrics, RolledBack, RunCrashed, RunFinished, StateChanged
+from trainer.events import Evaluated, Event, Metrics, RolledBack, RunCrashed, RunFinished, StateChanged
+from trainer.inbox import Inbox
 from trainer.saving import checkpoint, shards
 from trainer.training import Training
 
@@ -29,6 +32,38 @@ def member(one: Driven, rank: int) -> int:
     assert isinstance(training, Ranks)
     until(lambda: len(training.ranks) == 2)
     return training.ranks[rank].pid
+
+
+class Nowhere:
+    """A journal that keeps nothing."""
+
+    seq = 0
+    trouble = None
+
+    def append(self, event: Event, *, wait: bool = False) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
+def hosting(folder: Path) -> Ranks:
+    """Ranks that nobody has started."""
+    return Ranks(folder, Inbox(), Nowhere(), stop=lambda source: None)
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_ranks_on_the_cpu_see_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """Of which there may be fewer than ranks: each would take one."""
+    seen: list[str | None] = []
+
+    def popen(command: list[str], env: dict[str, str], **_: object) -> None:
+        seen.append(env.get("CUDA_VISIBLE_DEVICES"))
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("subprocess.Popen", popen)
+    hosting(tmp_path)._launch(tiny_config(gpus=2, device=device))
+    assert seen == ["" if device == "cpu" else "0"]
 
 
 @pytest.mark.slow

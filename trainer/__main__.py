@@ -76,6 +76,8 @@ def main() -> None:
     given = parse()
     if "RANK" not in os.environ:
         raise SystemExit("torchrun starts this, once for each GPU; `stepwise run … --gpus N` does it for you")
+    if given.device == "cpu":  # before torch looks for GPUs, of which there may be fewer than ranks
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from trainer.distributed import member

@@ -98,7 +98,7 @@ class Ranks:
         self._vigil = Vigil(min(SILENT_SECONDS, config.compute.hang_seconds), config.compute.hang_seconds)
         with self._listening() as listening:
             if not self._launched:
-                self._launch(config.gpus)
+                self._launch(config)
             self._connection = channel.connection(self._accepted(listening))
         # New ones: what former ranks still had to say is not of these.
         self._news, self._requests = queue.SimpleQueue(), queue.SimpleQueue()
@@ -208,15 +208,17 @@ class Ranks:
 
     # The launcher -----------------------------------------------------------------------------------------
 
-    def _launch(self, number: int) -> None:
+    def _launch(self, config: Config) -> None:
         module = [MEMBER, self._address, str(self._folder.resolve())]
         with self._log.open("wb") as out:
             self._launcher = subprocess.Popen(
-                [sys.executable, "-m", "trainer.distributed.launch", str(number), *module],
+                [sys.executable, "-m", "trainer.distributed.launch", str(config.gpus), *module],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
+                # Of GPUs that they do not use there may be fewer than ranks.
+                env=os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if config.device == "cpu" else {}),
             )
 
     def _wait_for_launcher(self, seconds: float) -> None:
