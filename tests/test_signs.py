@@ -41,6 +41,17 @@ def test_a_rank_that_never_began_is_named() -> None:
     assert said is not None and said.startswith("rank 1")
 
 
+def test_of_several_that_are_behind_the_first_is_named() -> None:
+    """On a GPU nobody is seen to wait: rank 0 reads a loss, the others ask for a sum of gradients."""
+    others = ((0, 9, False), (1, 8, True), (3, 8, True))
+    moments = [
+        (of(2, n, order=7), *(of(rank, n, order=order, busy=busy) for rank, order, busy in others))
+        for n in range(40)
+    ]
+    said = told(*moments)
+    assert said is not None and said.startswith("rank 2")
+
+
 @given(st.integers(0, 1), st.booleans())
 def test_what_takes_long_is_not_a_hang(rank: int, paused: bool) -> None:
     """A pause, where all wait for an order; a long answer, for which nobody waits within one."""

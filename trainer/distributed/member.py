@@ -24,7 +24,7 @@ from trainer.computing.heap import keep_memory
 from trainer.computing.world import World
 from trainer.config import Config
 from trainer.distributed.channel import Closed, Crashed, Failed, HostEnd, State, Stop
-from trainer.distributed.signs import SECONDS, Sign, sign
+from trainer.distributed.signs import SECONDS, SILENT_SECONDS, Sign, sign
 from trainer.inbox import Inbox
 from trainer.parts import assemble
 from trainer.rank import Rank
@@ -48,6 +48,13 @@ def join() -> World:
     records = dist.new_group(backend="gloo", timeout=NO_LIMIT)
     saves = dist.new_group(backend="gloo", timeout=NO_LIMIT)
     return World(dist.get_rank(), dist.get_world_size(), records=records, saves=saves)
+
+
+def limit(config: Config) -> None:
+    """Have what the ranks compute together fail where it takes longer than any hang: NCCL's waits are on the
+    GPU, and show in no signs. Later than those, which tell who hangs. Not before all is loaded."""
+    seconds = config.compute.hang_seconds + SILENT_SECONDS
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds))
 
 
 class Signs:
@@ -111,6 +118,7 @@ def lead(world: World, address: str, folder: Path, *, signals: bool) -> None:
     except Exception as error:
         host.say(Failed(str(error) if isinstance(error, ValueError) else explain(error)))
         raise SystemExit(1) from None
+    limit(begun.config)
     host.say(begun)
     try:
         training.run()
@@ -142,7 +150,9 @@ def follow(world: World) -> None:
     config, saved = world.given()
     compute: Compute = world.given()
     world.sharded = config.compute.parallel == "fsdp"
-    Rank(config, assemble(config, saved), compute, world).follow()
+    rank = Rank(config, assemble(config, saved), compute, world)
+    limit(config)
+    rank.follow()
 
 
 def train(find_host: Callable[[int], tuple[str, Path]], *, signals: bool) -> None:

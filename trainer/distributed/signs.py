@@ -84,17 +84,16 @@ class Vigil:
                 return (
                     f"{last} gives no sign of life for {self.silent:.0f} s: its process is stopped or frozen"
                 )
-        waiting = [rank for rank, last in signs.items() if last.busy and last.waits]
-        if not any(now - self._began[rank] > self.stuck for rank in waiting):
-            return None
-        newest = max(last.order for last in signs.values())
-        for rank, last in signs.items():
-            behind = last.order < newest or (last.busy and not last.waits)
-            if behind and now - self._began[rank] > self.stuck:
-                return (
-                    f"{last} hangs at {last.place or 'an unknown place'} for {self.stuck:.0f} s; others wait"
-                )
-        return f"all ranks wait for each other for {self.stuck:.0f} s"
+        stuck = [last for rank, last in signs.items() if now - self._began[rank] > self.stuck]
+        newest = max((last.order for last in signs.values()), default=0)
+        seen = any(last.busy and last.waits for last in stuck)
+        # On a GPU nobody need be seen to wait: who calls for NCCL goes on, and stops elsewhere, later.
+        behind = [last for last in stuck if last.order < newest and (last.busy or seen)]
+        beside = [last for last in stuck if seen and last.busy and not last.waits]
+        hang = min(behind + beside, key=lambda last: (last.order, last.waits), default=None)
+        if hang is not None:
+            return f"{hang} hangs at {hang.place or 'an unknown place'} for {self.stuck:.0f} s; others wait"
+        return f"all ranks wait for each other for {self.stuck:.0f} s" if seen else None
 
     @property
     def ranks(self) -> tuple[Sign, ...]:
