@@ -107,7 +107,7 @@ class Training:
         self._news: list[Event] = []
         """What taking up the run showed, to be told."""
         self._base = 0
-        """Bytes of the base of its adapters, which stays as it is: nobody need ask a disk that may be stuck."""
+        """Bytes of the base of its adapters, which stays: nobody need ask a disk that may be stuck."""
         self.loop: Loop | None = None
 
     def begin(
