@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from tests.driven import FOREVER, Driven
 from tests.terminal import until
 from tests.tiny import tiny_config
+from trainer.distributed.channel import Closed, HostEnd, Job, connection
 from trainer.distributed.ranks import Ranks
 from trainer.events import Evaluated, Event, Metrics, RolledBack, RunCrashed, RunFinished, StateChanged
 from trainer.inbox import Inbox
@@ -50,6 +54,26 @@ class Nowhere:
 def hosting(folder: Path) -> Ranks:
     """Ranks that nobody has started."""
     return Ranks(folder, Inbox(), Nowhere(), stop=lambda source: None)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_host_that_was_told_the_end_may_go_before_its_ranks(short: Path, told: bool) -> None:
+    """Rank 0 still takes its leave of the others then, and is not to fail their job."""
+    address, lost = str(short / "ranks"), threading.Event()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen(1)
+        job = Job(tiny_config(gpus=2), False, None, None, os.getpid())
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(HostEnd, address, Inbox(), lost.set)
+            host = connection(listening.accept()[0])
+            host.send(job)
+            end = coming.result()
+    if told:
+        end.say_last(Closed())
+        assert host.recv() == Closed()
+    host.close()
+    assert lost.wait(0.5 if told else 10) is not told
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])

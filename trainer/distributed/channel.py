@@ -108,7 +108,7 @@ def address(folder: Path) -> str:
 class HostEnd:
     """Rank 0's end: the inbox that commands arrive in, and the journal that events go to.
 
-    lost: called when the host is gone; nothing can be told any more.
+    lost: called when the host is gone before it was told how it ends; nothing can be told any more.
     """
 
     def __init__(self, address: str, inbox: Inbox, lost: Callable[[], None]) -> None:
@@ -118,7 +118,7 @@ class HostEnd:
         self.job = job
         self.trouble: Trouble | None = None
         """Why the host can write nothing at the moment, or None."""
-        self._inbox, self._lost = inbox, lost
+        self._inbox, self._lost, self._done = inbox, lost, False
         self._sending, self._asking = threading.Lock(), threading.Lock()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._receive, name="stepwise-host", daemon=True).start()
@@ -127,6 +127,11 @@ class HostEnd:
         """Tell the host something."""
         with self._sending:
             self._connection.send(message)
+
+    def say_last(self, message: Failed | Crashed | Closed) -> None:
+        """Tell the host how it ends; it may be gone before this process is."""
+        self._done = True
+        self.say(message)
 
     def append(self, event: Event, *, wait: bool = False) -> None:
         """Have an event journalled. wait: return only when it is safe on the disk."""
@@ -166,7 +171,8 @@ class HostEnd:
                         self._inbox.closing.set()
                         self._inbox.wake()
         except (OSError, EOFError):
-            self._lost()
+            if not self._done:
+                self._lost()
 
 
 def connection(end: socket.socket) -> Connection[Any, Any]:

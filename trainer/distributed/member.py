@@ -93,7 +93,7 @@ class Signs:
 def lead(world: World, address: str, folder: Path, *, signals: bool) -> None:
     """Train the run that the host wants trained. signals: hands them on to it."""
     inbox = Inbox()
-    host = HostEnd(address, inbox, lost=lambda: os._exit(1))
+    host = HostEnd(address, inbox, lost=_lose)
     if signals:
         for number in SIGNALS:
             signal.signal(number, lambda number, frame: _ask_to_stop(host, signal.Signals(number).name))
@@ -116,7 +116,7 @@ def lead(world: World, address: str, folder: Path, *, signals: bool) -> None:
         job = host.job
         begun = training.begin(job.config, resume=job.resume, paused=job.paused, asked=job.asked)
     except Exception as error:
-        host.say(Failed(str(error) if isinstance(error, ValueError) else explain(error)))
+        host.say_last(Failed(str(error) if isinstance(error, ValueError) else explain(error)))
         raise SystemExit(1) from None
     limit(begun.config)
     host.say(begun)
@@ -125,10 +125,17 @@ def lead(world: World, address: str, folder: Path, *, signals: bool) -> None:
         assert training.loop is not None
         training.loop.rank.everywhere(Rank.end)
     except Exception as error:
-        host.say(Crashed(explain(error), traceback.format_exc()))
+        host.say_last(Crashed(explain(error), traceback.format_exc()))
         time.sleep(LINGER_SECONDS)
         raise
-    host.say(Closed())
+    host.say_last(Closed())
+
+
+def _lose() -> None:
+    """What rank 0 does without its host."""
+    with contextlib.suppress(OSError):  # the terminal may be gone, too
+        print("rank 0: the process that hosts the run is gone; the ranks end", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _ask_to_stop(host: HostEnd, source: str) -> None:
