@@ -53,7 +53,7 @@ class Nowhere:
 
 def hosting(folder: Path) -> Ranks:
     """Ranks that nobody has started."""
-    return Ranks(folder, Inbox(), Nowhere(), stop=lambda source: None)
+    return Ranks(folder, Inbox(), Nowhere(), submit=lambda command: None)
 
 
 @pytest.mark.parametrize("told", [True, False])

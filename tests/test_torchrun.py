@@ -12,6 +12,7 @@ import pytest
 from tests.terminal import until
 from tests.tiny import endless
 from trainer import runs, status
+from trainer.distributed.ranks import stop_in_time
 from trainer.events import CommandAcknowledged, Metrics, RunFinished
 from trainer.record import journal
 
@@ -22,6 +23,17 @@ def test_without_torchrun_the_way_is_said() -> None:
     command = [sys.executable, "-m", "trainer", "run", "preset", "mult2x2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "stepwise run … --gpus N" in done.stderr
+
+
+@pytest.mark.parametrize(("told", "within"), [(None, 20), ("110", 100), ("5", 0)])
+def test_a_signal_leaves_the_last_checkpoint_the_time_that_torchrun_does(
+    monkeypatch: pytest.MonkeyPatch, told: str | None, within: float
+) -> None:
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
+    if told is not None:
+        monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", told)
+    command = stop_in_time("SIGTERM")
+    assert (command.name, command.source, command.within) == ("stop", "SIGTERM", within)
 
 
 @pytest.mark.slow

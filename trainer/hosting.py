@@ -13,7 +13,7 @@ import threading
 from typing import Any
 
 from trainer import registry
-from trainer.control import parse
+from trainer.distributed.ranks import stop_in_time
 from trainer.events import AlarmRaised, Event, Notice, RunCrashed, RunFinished, StageEntered, StateChanged
 from trainer.host import Host
 from trainer.run import Run
@@ -43,7 +43,7 @@ def main() -> None:
 
     def stop(number: int, frame: Any) -> None:
         # In a thread: the interrupted one may hold the very lock that this needs.
-        command = parse("stop", source=signal.Signals(number).name)
+        command = stop_in_time(signal.Signals(number).name)
         threading.Thread(target=run.submit, args=(command,), daemon=True).start()
 
     try:

@@ -146,7 +146,7 @@ class Run:
                 self.folder,
                 self._inbox,
                 self._journal,
-                stop=lambda source: self.submit(control.parse("stop", source=source)),
+                submit=self.submit,
                 launched=self._launched,
             )
             if self.config.gpus > 1 or self._launched

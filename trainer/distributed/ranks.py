@@ -27,7 +27,7 @@ import psutil
 import torch
 
 from trainer.config import Config
-from trainer.control import Command
+from trainer.control import Command, parse
 from trainer.distributed import channel
 from trainer.distributed.channel import (
     CONNECT_SECONDS,
@@ -57,8 +57,18 @@ MEMBER = "trainer.distributed.member"
 LOOKS = 0.2  # seconds between two looks whether all is well
 VERDICT_SECONDS = 15.0
 """That the launcher may take to end the other ranks and say which failed first."""
+TORCHRUN_SECONDS = 30.0
+"""That torchrun leaves its ranks after a signal, unless its environment says otherwise."""
+LEAVING_SECONDS = 10.0
+"""Of these, for the journal and to leave: the last checkpoint has the others."""
 TAIL = 4_000
 """Characters of what the ranks printed, shown after a crash."""
+
+
+def stop_in_time(source: str) -> Command:
+    """The command that a signal means which torchrun got: it kills what has not ended some seconds later."""
+    patience = float(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", TORCHRUN_SECONDS))
+    return replace(parse("stop", source=source), within=max(0.0, patience - LEAVING_SECONDS))
 
 
 class Ranks:
@@ -70,12 +80,12 @@ class Ranks:
         inbox: Inbox,
         journal: Journal,
         *,
-        stop: Callable[[str], None],
+        submit: Callable[[Command], None],
         launched: bool = False,
     ) -> None:
-        """stop: called with the signal that asks for the run's end. launched: torch's launcher was started by
-        somebody else, and rank 0 will come by itself."""
-        self._stop = stop
+        """submit: takes the command that a signal to the ranks means. launched: torch's launcher was started
+        by somebody else, and rank 0 will come by itself."""
+        self._submit = submit
         self._folder, self._inbox, self._journal = folder, inbox, journal
         self._launched = launched
         self._address = channel.address(folder)
@@ -307,7 +317,7 @@ class Ranks:
                         self._say(Answered(self._journal.seq))
                     case Stop():
                         if not self._inbox.stop_asked():
-                            self._stop(message.source)
+                            self._submit(stop_in_time(message.source))
                     case State():
                         self._state = message
                         self._vigil.hear(message.signs, time.monotonic())
