@@ -21,6 +21,7 @@ from tests.terminal import until
 from tests.tiny import tiny_config
 from trainer.distributed.channel import Closed, HostEnd, Job, connection
 from trainer.distributed.ranks import Ranks
+from trainer.distributed.signs import Sign
 from trainer.events import Evaluated, Event, Metrics, RolledBack, RunCrashed, RunFinished, StateChanged
 from trainer.inbox import Inbox
 from trainer.saving import checkpoint, shards
@@ -74,6 +75,17 @@ def test_a_host_that_was_told_the_end_may_go_before_its_ranks(short: Path, told:
         assert host.recv() == Closed()
     host.close()
     assert lost.wait(0.5 if told else 10) is not told
+
+
+def test_ranks_are_ended_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later their numbers are those of other processes."""
+    killed: list[int] = []
+    monkeypatch.setattr("os.kill", lambda pid, number: killed.append(pid))
+    ranks = hosting(tmp_path)
+    ranks._vigil.hear([Sign(0, 111, socket.gethostname(), 1, 1, False, False, "")], 0.0)
+    ranks.free()
+    ranks.free()
+    assert killed == [111]
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])

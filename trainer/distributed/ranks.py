@@ -112,7 +112,7 @@ class Ranks:
             self._connection = channel.connection(self._accepted(listening))
         # New ones: what former ranks still had to say is not of these.
         self._news, self._requests = queue.SimpleQueue(), queue.SimpleQueue()
-        heard = (self._connection, self._news, self._requests)
+        heard = (self._connection, self._vigil, self._news, self._requests)
         threading.Thread(target=self._receive, args=heard, daemon=True).start()
         threading.Thread(target=self._serve, args=(self._requests,), daemon=True).start()
         self._say(Job(config, resume, paused, asked, os.getpid()))
@@ -201,6 +201,7 @@ class Ranks:
             if sign.host == socket.gethostname():
                 with contextlib.suppress(OSError):
                     os.kill(sign.pid, signal.SIGKILL)
+        self._vigil = Vigil()  # these numbers are soon those of other processes
         self._leave()
 
     def _leave(self) -> None:
@@ -296,7 +297,9 @@ class Ranks:
             if connection is not None:
                 connection.send(message)
 
-    def _receive(self, connection: Connection[Any, Any], news: News, requests: Requests) -> None:
+    def _receive(
+        self, connection: Connection[Any, Any], vigil: Vigil, news: News, requests: Requests
+    ) -> None:
         """Hear rank 0 until it is gone."""
         try:
             while True:
@@ -320,7 +323,7 @@ class Ranks:
                             self._submit(stop_in_time(message.source))
                     case State():
                         self._state = message
-                        self._vigil.hear(message.signs, time.monotonic())
+                        vigil.hear(message.signs, time.monotonic())
                     case _:
                         news.put(message)
                         self._inbox.wake()
