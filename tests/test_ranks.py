@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from transformers import AutoModelForCausalLM
 
 from tests.driven import FOREVER, Driven
 from tests.terminal import until
 from tests.tiny import tiny_config
-from trainer.distributed.channel import Closed, HostEnd, Job, connection
+from trainer.distributed import launch
+from trainer.distributed.channel import Closed, Crashed, HostEnd, Job, connection
 from trainer.distributed.ranks import Ranks
 from trainer.distributed.signs import Sign
 from trainer.events import Evaluated, Event, Metrics, RolledBack, RunCrashed, RunFinished, StateChanged
@@ -86,6 +88,44 @@ def test_ranks_are_ended_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ranks.free()
     ranks.free()
     assert killed == [111]
+
+
+def test_what_a_killed_rank_printed_is_told_also_where_it_ended_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(*_: object) -> Callable[..., None]:
+        def fail(*_: object) -> None:
+            print("CUDA error: an illegal memory access", end="")
+            raise ChildFailedError("ranks", {1: ProcessFailure(1, 4321, -signal.SIGABRT, "no file")})
+
+        return fail
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("multiprocessing.set_forkserver_preload", lambda modules: None)
+    monkeypatch.setattr(launch, "elastic_launch", killed)
+    monkeypatch.setattr("sys.argv", ["launch", "2", "trainer.distributed.member"])
+    with pytest.raises(SystemExit):
+        launch.main()
+    ranks = hosting(tmp_path)
+    ranks._log.write_text(capsys.readouterr().out)
+    told = ranks._lost(None)
+    assert str(told) == "rank 1 (process 4321) was killed by SIGABRT; the others were ended"
+    assert told.trace == "CUDA error: an illegal memory access"
+    ranks.free()
+
+
+def test_without_a_verdict_the_rank_that_fell_silent_first_is_named(tmp_path: Path) -> None:
+    ranks = hosting(tmp_path)
+    for second in range(9):
+        signs = [
+            Sign(rank, 100 + rank, "far", min(second, last), 1, True, False, "")
+            for rank, last in ((0, 8), (1, 3), (2, 8))
+        ]
+        ranks._vigil.hear(signs, second)
+    who = "rank 1 (process 101 on far) was the first to give no sign of life"
+    assert str(ranks._lost(None)).startswith(who)
+    crash = str(ranks._lost(Crashed("connection reset", "")))
+    assert crash.startswith(who) and crash.endswith("Rank 0: connection reset")
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,25 @@ def test_a_frozen_rank_is_named() -> None:
     said = told(*moments)
     assert said is not None and "rank 1 (process 101 on here) gives no sign of life for 30 s" in said
     assert told(*moments[:6]) is None
+
+
+def test_of_a_frozen_rank_it_is_said_where_its_process_is_gone() -> None:
+    vigil = Vigil(silent=30, lives=lambda last: last.rank == 0)
+    vigil.hear([of(0, 1), of(1, 1)], 0)
+    vigil.hear([of(0, 2), of(1, 1)], 31)
+    said = vigil.complaint(31)
+    assert (
+        said is not None and "rank 1 (process 101 on here)" in said and said.endswith("its process is gone")
+    )
+
+
+@pytest.mark.parametrize(("last", "first"), [((9, 9, 4), 2), ((9, 9, 8), None), ((4, 9, 4), None)])
+def test_who_fell_silent_first(last: tuple[int, ...], first: int | None) -> None:
+    vigil = Vigil()
+    for second in range(10):
+        vigil.hear([of(rank, min(second, silent)) for rank, silent in enumerate(last)], second)
+    found = vigil.first_silent()
+    assert (None if found is None else found.rank) == first
 
 
 def test_a_stuck_rank_is_named_with_the_place_where_others_wait_for_it() -> None:

@@ -46,7 +46,8 @@ def main() -> None:
         told = failure.error_file_data.get("message")  # what Python said of it, if it could
         trace = told["extraInfo"]["py_callstack"] if isinstance(told, dict) else ""
         verdict = {"rank": rank, "pid": failure.pid, "exitcode": failure.exitcode}
-        print(json.dumps(verdict | {"message": str(failure.message), "trace": trace}))
+        # On a line of its own, also after what a rank did not end.
+        print("\n" + json.dumps(verdict | {"message": str(failure.message), "trace": trace}))
         raise SystemExit(1) from None
 
 

@@ -105,7 +105,8 @@ class Ranks:
         """As `Training.begin`: start the ranks, and return when they have loaded everything."""
         if not self._launched:
             _check(config)
-        self._vigil = Vigil(min(SILENT_SECONDS, config.compute.hang_seconds), config.compute.hang_seconds)
+        stuck = config.compute.hang_seconds
+        self._vigil = Vigil(min(SILENT_SECONDS, stuck), stuck, _may_live)
         with self._listening() as listening:
             if not self._launched:
                 self._launch(config)
@@ -266,22 +267,29 @@ class Ranks:
     def _lost(self, end: Begun | Failed | Crashed | Closed | None) -> RanksError:
         """What to say of ranks that broke: of the one that was first."""
         self._wait_for_launcher(VERDICT_SECONDS)
-        printed = self._printed()
-        verdict = next((line for line in reversed(printed.splitlines()) if line.startswith('{"rank"')), None)
+        printed, verdict = _verdict(self._printed())
         if verdict is not None:
             first = json.loads(verdict)
             who = f"rank {first['rank']} (process {first['pid']})"
             code = int(first["exitcode"])
             if code < 0:
-                return RanksError(f"{who} was killed by {signal.Signals(-code).name}; the others were ended")
+                how = signal.Signals(-code).name
+                return RanksError(f"{who} was killed by {how}; the others were ended", printed[-TAIL:])
             if first["rank"] != 0:
                 return RanksError(f"{who} failed; the others were ended. {first['message']}", first["trace"])
+        trace = end.traceback if isinstance(end, Crashed) else printed[-TAIL:]
+        # Without a verdict: the launcher of a launched run tells others than us.
+        silent = self._vigil.first_silent() if verdict is None else None
+        if silent is not None and silent.rank:
+            told = f"{silent} was the first to give no sign of life; the others are ended"
+            # What rank 0 says may be the cause all the same, and the other only slow.
+            return RanksError(f"{told}. Rank 0: {end.reason}" if isinstance(end, Crashed) else told, trace)
         if isinstance(end, Crashed):
-            for sign in self._state.signs if self._launched else ():  # its launcher tells others than us
-                if sign.rank and sign.host == socket.gethostname() and not _lives(sign.pid):
-                    return RanksError(f"{sign} is gone; the others are ended", end.traceback)
-            return RanksError(f"rank 0: {end.reason}", end.traceback)
-        return RanksError("rank 0 is gone; the others were ended", printed[-TAIL:])
+            for sign in self._vigil.ranks if self._launched else ():
+                if sign.rank and not _may_live(sign):
+                    return RanksError(f"{sign} is gone; the others are ended", trace)
+            return RanksError(f"rank 0: {end.reason}", trace)
+        return RanksError("rank 0 is gone; the others were ended", trace)
 
     def _printed(self) -> str:
         try:
@@ -361,8 +369,17 @@ def _check(config: Config) -> None:
         raise RunError(f"gpus = {config.gpus}: {found}; with --device cpu so many processes train on the CPU")
 
 
-def _lives(pid: int) -> bool:
+def _verdict(printed: str) -> tuple[str, str | None]:
+    """What the ranks printed, and what their launcher said of them then, on a line of its own."""
+    before, mark, after = printed.rpartition('\n{"rank"')
+    return (before, mark.strip() + after.partition("\n")[0]) if mark else (printed, None)
+
+
+def _may_live(sign: Sign) -> bool:
+    """Whether the process of a rank is there; of one on another machine nobody here can tell."""
+    if sign.host != socket.gethostname():
+        return True
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        return bool(psutil.Process(sign.pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import NamedTuple
@@ -18,6 +18,8 @@ SECONDS = 1.0
 """Between two signs."""
 SILENT_SECONDS = 30.0
 """Without a sign: then a rank is frozen, or gone without a word."""
+APART_SECONDS = 2.0
+"""Between the last signs of two ranks, where one fell silent before the other: they come every second."""
 STUCK_SECONDS = 300.0
 """At one operation, while others wait."""
 
@@ -58,10 +60,14 @@ def _place(frame: FrameType) -> str:
 
 @dataclass
 class Vigil:
-    """Whoever is told the signs, and by its own clock finds out who hangs. Pure but for what it remembers."""
+    """Whoever is told the signs, and by its own clock finds out who hangs. Pure but for what it remembers.
+
+    lives: whether the process of a rank is still there, or may be.
+    """
 
     silent: float = SILENT_SECONDS
     stuck: float = STUCK_SECONDS
+    lives: Callable[[Sign], bool] = lambda last: True
     _last: dict[int, Sign] = field(default_factory=dict)
     _heard: dict[int, float] = field(default_factory=dict)
     _began: dict[int, float] = field(default_factory=dict)
@@ -81,9 +87,8 @@ class Vigil:
         signs = dict(sorted(dict(self._last).items()))  # at once: another thread hears
         for rank, last in signs.items():
             if now - self._heard[rank] > self.silent:
-                return (
-                    f"{last} gives no sign of life for {self.silent:.0f} s: its process is stopped or frozen"
-                )
+                how = "stopped or frozen" if self.lives(last) else "gone"
+                return f"{last} gives no sign of life for {self.silent:.0f} s: its process is {how}"
         stuck = [last for rank, last in signs.items() if now - self._began[rank] > self.stuck]
         newest = max((last.order for last in signs.values()), default=0)
         seen = any(last.busy and last.waits for last in stuck)
@@ -94,6 +99,13 @@ class Vigil:
         if hang is not None:
             return f"{hang} hangs at {hang.place or 'an unknown place'} for {self.stuck:.0f} s; others wait"
         return f"all ranks wait for each other for {self.stuck:.0f} s" if seen else None
+
+    def first_silent(self) -> Sign | None:
+        """The rank whose last sign came before those of all others; None where they came together."""
+        heard = sorted((when, rank) for rank, when in dict(self._heard).items())
+        if len(heard) < 2 or heard[1][0] - heard[0][0] <= APART_SECONDS:
+            return None
+        return self._last[heard[0][1]]
 
     @property
     def ranks(self) -> tuple[Sign, ...]:
