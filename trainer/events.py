@@ -467,9 +467,10 @@ class ExamplesAnswered(Event):
 class SystemSampled(Event):
     """How the machine that trains is doing at this moment. None: nobody can tell.
 
-    gpus: those that the run uses. cpu: of this process, in per cent of one core; cores: how many it may use.
-    rss: its memory. ram_used, ram_total: of the machine. disk_free: where the run lies; disk_wanted: what its
-    checkpoints may still take there. All in bytes. trained: seconds of training so far.
+    gpus: the one that the run uses; of several, that of rank 0. cpu: of this process, in per cent of
+    one core; cores: how many it may use. rss: its memory. ram_used, ram_total: of the machine. disk_free:
+    where the run lies; disk_wanted: what its checkpoints may still take there. All in bytes. trained: seconds
+    of training so far.
     """
 
     gpus: tuple[Gpu, ...] = ()
