@@ -335,7 +335,7 @@ class Ranks:
                     case _:
                         news.put(message)
                         self._inbox.wake()
-        except (OSError, EOFError):
+        except (OSError, EOFError, TypeError):  # TypeError: `_leave` has closed it amid a message
             news.put(None)
             self._inbox.wake()
 
