@@ -22,6 +22,7 @@ from tests.tiny import tiny_config
 from trainer.computing.choosing import Trial, _fastest, choose, precision
 from trainer.computing.compute import Compute
 from trainer.computing.passes import Passes
+from trainer.computing.world import World
 from trainer.config import ComputeConfig
 from trainer.events import Event, Notice, RunFinished
 from trainer.methods import cross_entropy
@@ -185,6 +186,23 @@ def test_a_batch_in_parts_is_the_same_batch(parts: Parts) -> None:
         others, other = gradients(Passes(parts.method, parts.model, Compute(parts=count)), parts, batch)
         assert torch.allclose(gradient, other, atol=1e-6)
         assert torch.allclose(torch.stack(losses).float(), torch.stack(others).float(), rtol=1e-5)
+
+
+def test_two_ranks_compute_unequal_shares_in_equally_many_passes(parts: Parts) -> None:
+    """Two rows and three, asked for in three parts: each pass of one rank waits for the other's."""
+    batch, two = batch_of(parts, rows=5), World(size=2)
+    _, gradient = gradients(Passes(parts.method, parts.model, Compute()), parts, batch)
+    labels, counts = (batch.labels_BL != IGNORED).sum(), []
+    passes = Passes(parts.method, parts.model, Compute(parts=3))
+    for rank in (0, 1):
+        share = batch.share(replace(two, rank=rank).share(5))
+        with patch.object(parts.method, "loss", wraps=parts.method.loss) as loss:
+            passes(share, 1.0, labels, 5 // 2)
+        counts.append(loss.call_count)
+    assert counts == [2, 2]
+    other = torch.cat([p.grad.flatten() for p in parts.model.parameters()])
+    passes.clear()
+    assert torch.allclose(gradient, other, atol=1e-6)
 
 
 def test_bfloat16_is_close_and_leaves_weights_and_gradients_in_float32(parts: Parts) -> None:

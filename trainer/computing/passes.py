@@ -41,17 +41,22 @@ class Passes:
         self._seen = _Compiled(model) if compute.path == "compiled" else model
         self._run: Run = _Graphs(self._eager, model) if compute.path == "graphs" else self._eager
 
-    def __call__(self, batch: Batch, share: float, labels: Tensor | None = None) -> Losses:
+    def __call__(
+        self, batch: Batch, share: float, labels: Tensor | None = None, fewest: int | None = None
+    ) -> Losses:
         """Add the gradients of the mean loss times `share`; the mean comes back so multiplied, too.
 
-        labels: what the mean divides by, where the batch is part of a larger one.
+        labels: what the mean divides by, where the batch is part of a larger one. fewest: rows of that one's
+        smallest part; all compute theirs in equally many passes, since those of a model that is spread meet.
         """
+        rows = len(batch.length_B) if fewest is None else fewest
+        parts = max(1, min(self._compute.parts, rows))
         batch = batch.to(self._model.device)
-        if self._compute.parts == 1:
+        if parts == 1:
             return self._run(batch, labels, share)
         if labels is None:
             labels = (batch.labels_BL != IGNORED).sum()
-        losses = [self._run(part, labels, share) for part in batch.split(self._compute.parts)]
+        losses = [self._run(part, labels, share) for part in batch.split(parts)]
         return Losses(*(torch.stack(values).sum(0) for values in zip(*losses, strict=True)))
 
     def clear(self) -> None:

@@ -82,5 +82,5 @@ class Updater:
     def _pass(self, passes: Passes, batch: Batch, share: float) -> Losses:
         if self._world.alone:
             return passes(batch, share)
-        labels = (batch.labels_BL != IGNORED).sum().to(self._model.device)
-        return passes(batch.share(self._world.share(len(batch.length_B))), share, labels)
+        labels, rows = (batch.labels_BL != IGNORED).sum().to(self._model.device), len(batch.length_B)
+        return passes(batch.share(self._world.share(rows)), share, labels, rows // self._world.size)

@@ -106,8 +106,8 @@ class Batch:
         return replace(self, **changed)
 
     def split(self, parts: int) -> list[Batch]:
-        """The same rows in up to so many batches of the same columns."""
-        rows = torch.arange(len(self.length_B)).chunk(parts)
+        """The same rows in so many batches of the same columns."""
+        rows = torch.arange(len(self.length_B)).tensor_split(parts)
         return [replace(self.each(itemgetter(part)), length_B=self.length_B[part]) for part in rows]
 
     def share(self, rows: slice) -> Batch:
