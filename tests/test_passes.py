@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
@@ -25,6 +26,7 @@ from trainer.computing.passes import Passes
 from trainer.computing.world import World
 from trainer.config import ComputeConfig
 from trainer.events import Event, Notice, RunFinished
+from trainer.inbox import Inbox
 from trainer.methods import cross_entropy
 from trainer.methods.base import Batch, Losses
 from trainer.methods.cross_entropy import IGNORED, linear_cross_entropy, plain_head
@@ -34,6 +36,9 @@ from trainer.models.dropout import Dropout, drop
 from trainer.parts import Parts, assemble
 from trainer.run import Run
 from trainer.saving import checkpoint
+from trainer.saving.checkpoint import TrainState
+from trainer.saving.past import Past
+from trainer.training import Journal, Training
 
 
 @pytest.fixture(scope="module")
@@ -339,6 +344,19 @@ def test_threads_can_be_set_and_are_kept(driven: Callable[..., Driven]) -> None:
     one.run.close()
     two = driven(resume=True, **FOREVER)
     two.until(Notice, lambda e: e.message == "computed as before: float32, eager, 2 CPU threads")
+
+
+def test_a_model_that_is_spread_is_computed_eagerly_whatever_the_checkpoint_says(tmp_path: Path) -> None:
+    """As where a run of copies, with captured graphs, goes on with `compute.parallel = fsdp`."""
+    parts = cast(Parts, SimpleNamespace(device=torch.device("cpu")))
+    config, chosen = tiny_config(), []
+    state = cast(TrainState, SimpleNamespace(compute=Compute("graphs", threads=2)))
+    for sharded in (False, True):
+        training = Training(tmp_path, Inbox(), cast(Journal, None), World(size=2, sharded=sharded))
+        chosen.append(training._compute(config, parts, Past(config, state=state)))
+        [told] = training._news
+        assert isinstance(told, Notice) and ("eagerly now" in told.message) == sharded
+    assert chosen == [state.compute, Compute("eager", threads=2)]
 
 
 def test_on_another_kind_of_device_it_is_chosen_anew(driven: Callable[..., Driven]) -> None:

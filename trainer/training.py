@@ -230,8 +230,11 @@ class Training:
     def _compute(self, config: Config, parts: Parts, before: Past) -> Compute:
         """How steps are computed: as they were, or as is best here, found out before the first."""
         if before.state is not None and before.state.compute.device == parts.device.type:
-            self._news.append(Notice(message=f"computed as before: {before.state.compute}"))
-            return before.state.compute
+            compute, how = before.state.compute, "as before"
+            if self._world.sharded and compute.path != "eager":
+                compute, how = replace(compute, path="eager"), "eagerly now, since the model is spread"
+            self._news.append(Notice(message=f"computed {how}: {compute}"))
+            return compute
         rows = parts.splits["train"][: config.optim.batch // config.optim.accumulate]
         batch = parts.method.rows(rows, parts.method.start, None)
         asked = config.compute
