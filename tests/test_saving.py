@@ -11,16 +11,20 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import torch
 
 from stepwise_tui import session
 from tests.driven import FOREVER, Driven, same, weights
 from tests.terminal import until
+from tests.test_checkpoint import STATE
 from trainer.control import parse
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
+    At,
     CheckpointSaved,
     Evaluated,
     Event,
@@ -34,7 +38,10 @@ from trainer.events import (
 )
 from trainer.rank import Rank
 from trainer.record import journal, lock
+from trainer.record.lineage import Lineage
 from trainer.saving import checkpoint
+from trainer.saving.checkpoint import Tensors
+from trainer.saving.keeper import Keeper
 
 Start = Callable[..., Driven]
 
@@ -256,6 +263,18 @@ def ends_as_if_nothing_had_happened(driven: Start, tmp_path: Path, refusing: Ref
     events: list[Event] = list(journal.read(tmp_path / "run"))
     assert [e.seq for e in events] == list(range(1, len(events) + 1))
     assert [e.at.stage for e in events if isinstance(e, StageEntered)] == list(range(10))
+
+
+def test_the_ranks_forget_their_copies_of_what_is_not_worth_saving(tmp_path: Path) -> None:
+    """They hold moments, twice what the model takes, until rank 0 says that nobody will write them."""
+    spread = Mock()
+    ruined = Tensors({"head": torch.full((2,), torch.nan)}, {}, {}, spread)
+    keeper = Keeper(tmp_path, Lineage(), Mock(), Mock(), lambda: None)
+    keeper.save(replace(STATE, cause="time"), At(), lambda: ruined)
+    keeper.wait()
+    keeper.close()
+    spread.forget.assert_called_once_with()
+    spread.write.assert_not_called()
 
 
 def test_while_updates_are_left_out_the_last_checkpoint_from_before_is_kept_and_offered(

@@ -222,6 +222,8 @@ class Keeper:
         A timed one whose weights are not finite is of no use, and would take the place of one that is.
         """
         if snapshot.state.cause == "time" and not snapshot.finite:
+            if snapshot.tensors.spread is not None:
+                snapshot.tensors.spread.forget()
             return
         while True:
             started = time.monotonic()
