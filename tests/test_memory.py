@@ -76,7 +76,24 @@ def test_what_cannot_fit_is_refused_with_the_ways_out(monkeypatch: pytest.Monkey
     with pytest.raises(ValueError, match=r"take .* free. The ways out: .*--gpus N.*model.dtype=bfloat16"):
         assemble(tiny_config(**WIDE))
     half = memory.least(assemble_quietly(), tiny_config(**WIDE, gpus=2, compute__parallel="fsdp"))
-    assert half.weights == memory.least(assemble_quietly(), tiny_config(**WIDE)).weights // 2
+    alone = memory.least(assemble_quietly(), tiny_config(**WIDE))
+    assert half.weights == alone.weights // 2
+
+
+def test_a_spread_model_needs_room_for_all_its_weights_beside_the_shares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To answer with, and before it is spread: with many ranks that is most of what it takes."""
+    deep = WIDE | {"model__layers": 8}
+    alone, many = tiny_config(**deep), tiny_config(**deep, gpus=8, compute__parallel="fsdp")
+    model = assemble(alone).model
+    whole, shares = (memory.least(model, config) for config in (alone, many))
+    wanted = whole.weights + whole.weights // 8 + whole.moments // 8
+    assert shares.peak == wanted > shares.weights + shares.moments + shares.gradients + shares.passing
+    assert "a whole copy to answer with" in str(shares) and "copy" not in str(whole)
+    monkeypatch.setattr(memory, "available", lambda device: wanted - 1)
+    with pytest.raises(ValueError, match=r"all weights to answer with, take .*The ways out: more GPUs"):
+        memory.check(model, many, torch.device("cpu"))
 
 
 def assemble_quietly() -> Any:

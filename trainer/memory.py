@@ -25,18 +25,21 @@ from trainer.saving.room import gigabytes
 class Memory:
     """Bytes on each device. weights, gradients, moments: its share. activations: of a batch, kept for the
     backward pass. passing: what comes and goes: logits, or the gradient of the widest layer and activations
-    of a block that is computed again; with FSDP2 the weights of blocks at work, too."""
+    of a block that is computed again; with FSDP2 the weights of blocks at work, too. copy: with FSDP2, all of
+    the weights, which lie beside the shares before training, and to answer."""
 
     weights: int
     gradients: int
     moments: int
     activations: int
     passing: int
+    copy: int = 0
 
     @property
     def peak(self) -> int:
-        """Activations go as gradients come, so the larger of the two counts."""
-        return self.weights + self.moments + max(self.activations, self.gradients) + self.passing
+        """Activations go as gradients come, so the larger of the two counts; neither is there in an answer."""
+        training = max(self.activations, self.gradients) + self.passing
+        return self.weights + self.moments + max(training, self.copy)
 
     def __str__(self) -> str:
         parts = {
@@ -45,6 +48,8 @@ class Memory:
             "moments": self.moments,
             "activations of a batch": self.activations,
         }
+        if self.copy:
+            parts["a whole copy to answer with"] = self.copy
         listed = ", ".join(f"{name} {gigabytes(size)}" for name, size in parts.items())
         return f"about {gigabytes(self.peak)} at its peak: {listed}"
 
@@ -54,16 +59,19 @@ def least(model: Model, config: Config) -> Memory:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     shards = config.gpus if config.compute.parallel == "fsdp" else 1
-    passing = _gathered(model) if shards > 1 else 0
+    passing, copy = (_gathered(model), weights) if shards > 1 else (0, 0)
     kept = moments.size(model, config.optim)
-    return Memory(weights // shards, trained // shards, kept // shards, 0, passing)
+    return Memory(weights // shards, trained // shards, kept // shards, 0, passing, copy)
 
 
 def check(model: Model, config: Config, device: torch.device) -> None:
     """Raises `ValueError`, with the ways out, where a device has not even room for `least`."""
-    wanted, free = least(model, config).peak, available(device)
-    if wanted <= free:
+    needs, free = least(model, config), available(device)
+    if needs.peak <= free:
         return
+    what = "weights, gradients and moments take"
+    if needs.copy > needs.gradients + needs.passing:
+        what = "shares of weights and moments, and beside them all weights to answer with, take"
     ways = ["a smaller model"]
     if not config.model.lora_rank and config.compute.parallel == "ddp":
         ways.insert(0, "adapters beside weights that stay as they are by --set model.lora_rank=16")
@@ -76,8 +84,8 @@ def check(model: Model, config: Config, device: torch.device) -> None:
     else:
         ways.insert(0, "more GPUs")
     raise ValueError(
-        f"weights, gradients and moments take {gigabytes(wanted)} on each device, and {device} has "
-        f"{gigabytes(free)} free. The ways out: {'; '.join(ways)}"
+        f"{what} {gigabytes(needs.peak)} on each device, and {device} has {gigabytes(free)} free. "
+        f"The ways out: {'; '.join(ways)}"
     )
 
 
@@ -103,6 +111,7 @@ def estimate(method: Method, model: Model, batch: Batch, config: Config, parts: 
         static.moments,
         kept,
         static.passing + max(logits, again + widest),
+        static.copy,
     )
 
 
