@@ -51,8 +51,11 @@ def test_a_resumed_run_is_the_one_that_never_stopped(tmp_path: Path) -> None:
     assert told == sum(tensor.nbytes for tensor in (states | scales).values())
 
     full = tiny_config(**EIGHT | {"optim__moments": "full"})
+    rank = Rank(full, assemble(full), Compute(), World())
+    before = [parameter.detach().clone() for parameter in rank.model.parameters()]
     with pytest.raises(CheckpointError, match=r"moments are not of the kind that optim\.moments says"):
-        Rank(full, assemble(full), Compute(), World()).restore(resumed, 17, 3)
+        rank.restore(resumed, 17, 3)
+    assert all(map(torch.equal, before, rank.model.parameters()))
 
 
 def test_an_update_that_is_not_finite_is_left_out() -> None:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar, cast
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,15 +22,20 @@ from transformers import AutoModelForCausalLM
 from tests.driven import FOREVER, Driven
 from tests.terminal import until
 from tests.tiny import tiny_config
+from trainer.computing.compute import Compute
+from trainer.computing.world import Order, World
 from trainer.distributed import launch
 from trainer.distributed.channel import Closed, Crashed, HostEnd, Job, connection
 from trainer.distributed.ranks import Ranks
 from trainer.distributed.signs import Sign
 from trainer.events import Evaluated, Event, Metrics, RolledBack, RunCrashed, RunFinished, StateChanged
 from trainer.inbox import Inbox
+from trainer.parts import assemble
+from trainer.rank import OPERATIONS, DeclinedError, Rank
 from trainer.saving import checkpoint, shards
 from trainer.training import Training
 
+T = TypeVar("T")
 ONE = {"device": "cpu", "model__dropout": 0.0, "log__every": 1}
 TWO = {**ONE, **FOREVER, "gpus": 2, "compute__hang_seconds": 20.0}
 
@@ -140,6 +147,48 @@ def test_ranks_on_the_cpu_see_no_gpus(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("subprocess.Popen", popen)
     hosting(tmp_path)._launch(tiny_config(gpus=2, device=device))
     assert seen == ["" if device == "cpu" else "0"]
+
+
+class Beside(World):
+    """Rank 1 of two, the other being told of; both can do what is asked, or one says why it cannot."""
+
+    def __init__(self, trouble: str, orders: list[Order]) -> None:
+        super().__init__(rank=1, size=2)
+        self._trouble, self._orders = trouble, orders
+        self.said: list[object] = []
+
+    def shared(self, value: T) -> list[T]:
+        self.said.append(value)
+        return [cast(T, self._trouble), value]
+
+    def receive(self) -> Order:
+        return self._orders.pop(0)
+
+
+@pytest.mark.parametrize("whose", [0, 1])
+def test_what_one_rank_cannot_do_none_begins_and_they_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: int
+) -> None:
+    """A copy of a model that is spread, for which there is no room; and a checkpoint that is not read."""
+    config, reason = tiny_config(), "" if whose else "OSError: Stale file handle"
+    whole, restore, end = map(OPERATIONS.index, (Rank.whole, Rank.restore, Rank.end))
+    asked = [Order(whole, 0, ()), Order(restore, 0, (tmp_path, 7, 7)), Order(end, 0, ())]
+    world = Beside(reason, asked)
+    rank = Rank(config, assemble(config), Compute(), world)
+    world.sharded = True
+
+    def no_room(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("trainer.rank.blank", no_room if whose else lambda model: model)
+    monkeypatch.setattr(checkpoint, "read_weights", no_room if whose else lambda *_: {"": torch.empty(0)})
+    for begun in ("trainer.rank.fill", "trainer.saving.checkpoint.put_weights"):
+        monkeypatch.setattr(begun, Mock(side_effect=AssertionError("it waits for the other for ever")))
+    rank.follow()
+    assert not asked and rank.step == 0
+    assert world.said == ["OutOfMemoryError: CUDA out of memory" if whose else ""] * 2
+    with pytest.raises(DeclinedError, match=rf"{world.said[0] or reason} \(rank {whose}\)"):
+        rank.whole()
 
 
 @pytest.mark.slow

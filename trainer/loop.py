@@ -61,7 +61,7 @@ from trainer.inbox import Inbox
 from trainer.orders import Orders, Record
 from trainer.pacing import caution, gate, schedule
 from trainer.pacing.schedule import Progress
-from trainer.rank import Rank
+from trainer.rank import DeclinedError, Rank
 from trainer.record.lineage import CheckpointRef, Fork, Lineage
 from trainer.saving import checkpoint
 from trainer.saving.checkpoint import CheckpointError, TrainState
@@ -376,7 +376,7 @@ class Loop:
         else:
             try:
                 self.restore(origin.id)
-            except CheckpointError as error:
+            except (CheckpointError, DeclinedError) as error:
                 others = [c.id for c in self.keeper.lineage.checkpoints if c.id != origin.id]
                 raise RefusedError(f"{error}. Others: {', '.join(others[-8:]) or 'none'}") from None
             fork = Fork(origin.branch, origin.step, origin.stage)
@@ -560,7 +560,10 @@ class Loop:
         )
 
     def restore(self, id: str) -> None:
-        """Weights, optimiser and counters of a checkpoint. Raises `CheckpointError`, nothing changed."""
+        """Weights, optimiser and counters of a checkpoint.
+
+        Raises `CheckpointError` or `DeclinedError`, nothing changed.
+        """
         path = self.folder / checkpoint.FOLDER / id
         checkpoint.verify(path)
         state = checkpoint.load_state(path)

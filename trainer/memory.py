@@ -37,7 +37,7 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """Activations go as gradients come, so the larger of the two counts; neither is there in an answer."""
+        """Activations go as gradients come, so the larger of the two counts; while it answers, neither."""
         training = max(self.activations, self.gradients) + self.passing
         return self.weights + self.moments + max(training, self.copy)
 

@@ -8,18 +8,21 @@ and the model's weights decide what it does; no clock, no file that changes and 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 
 from trainer.answering.evaluate import answer_room, answers
 from trainer.answering.probe import learnt
 from trainer.computing.compute import Compute
 from trainer.computing.passes import Passes
-from trainer.computing.sharding import plain, shard
+from trainer.computing.sharding import blank, fill, shard
 from trainer.computing.update import Applied, Updater
 from trainer.computing.world import World
 from trainer.config import Config
@@ -38,6 +41,10 @@ T = TypeVar("T")
 
 class OutOfStepError(RuntimeError):
     """A rank that is not where rank 0 is: it must not train on."""
+
+
+class DeclinedError(RuntimeError):
+    """What no rank did, since one of them could not: nothing has changed, and all can go on."""
 
 
 class Stepped(NamedTuple):
@@ -97,7 +104,7 @@ class Rank:
             if step != self.step:
                 raise OutOfStepError(f"rank {self.world.rank} stands at step {self.step}, rank 0 at {step}")
             operation = OPERATIONS[number]
-            with self.world.at_work():
+            with self.world.at_work(), suppress(DeclinedError):  # rank 0 has it, too, and knows what follows
                 operation(self, *arguments)
             if operation is Rank.end:
                 return
@@ -199,8 +206,14 @@ class Rank:
         return int(right) / count
 
     def whole(self) -> Parts:
-        """The parts with all of the model, to answer with: a copy where it is spread."""
-        return replace(self.parts, model=plain(self.model)) if self.world.sharded else self.parts
+        """The parts with all of the model, to answer with: a copy where it is spread.
+
+        Raises `DeclinedError` where a rank has no room for it.
+        """
+        if not self.world.sharded:
+            return self.parts
+        copy = self._ready(partial(blank, self.model))
+        return replace(self.parts, model=fill(copy, self.model))
 
     def copy(self) -> Tensors:
         """Weights and moments in the memory of the CPU, at rank 0; where they are spread, of the moments each
@@ -212,8 +225,12 @@ class Rank:
         )
 
     def restore(self, path: Path, step: int, updates: int) -> None:
-        """Weights, optimiser and step of a checkpoint."""
-        checkpoint.load_weights(path, self.model)
+        """Weights, optimiser and step of a checkpoint.
+
+        Raises `CheckpointError`, or of several ranks `DeclinedError`, nothing changed.
+        """
+        saved = self._ready(partial(self._read, path))
+        checkpoint.put_weights(saved, self.model)
         self.updater.reset()
         checkpoint.load_optimizer(path, self.updater.optimizer)
         self.step, self.updater.updates = step, updates
@@ -222,6 +239,30 @@ class Rank:
         """The run is over."""
         if self._shards is not None:
             self._shards.end()
+
+    def _read(self, path: Path) -> Mapping[str, Tensor]:
+        checkpoint.check_moments(path, self._config.optim)
+        return checkpoint.read_weights(path, self.model)
+
+    def _ready(self, prepare: Callable[[], T]) -> T:
+        """What this rank prepares, by itself, for what all do together, once every rank has it.
+
+        Raises `DeclinedError` on all ranks where one could not: a rank that begins and fails leaves the
+        others waiting for it, or takes its next order for theirs.
+        """
+        if self.world.alone:
+            return prepare()
+        prepared, trouble = None, ""
+        try:
+            prepared = prepare()
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            trouble = f"{kind}{error}".partition("\n")[0] or "it said nothing"
+        for rank, said in enumerate(self.world.shared(trouble)):
+            if said:
+                raise DeclinedError(f"{said} (rank {rank})")
+        assert prepared is not None
+        return prepared
 
     def _share(self, split: Split, count: int) -> Examples:
         return self.parts.splits[split][:count][self.world.share(count)]

@@ -38,7 +38,7 @@ from trainer.inbox import Answer, Inbox
 from trainer.loop import Loop
 from trainer.memory import available, estimate
 from trainer.parts import Parts, assemble
-from trainer.rank import Rank
+from trainer.rank import DeclinedError, Rank
 from trainer.record.lineage import CheckpointRef
 from trainer.saving import checkpoint, past, room
 from trainer.saving.past import Past
@@ -372,6 +372,6 @@ def explain(error: Exception) -> str:
             "the device ran out of memory; a smaller optim.batch, fewer eval.examples or a smaller model "
             f"would fit ({str(error).splitlines()[0]})"
         )
-    if isinstance(error, RanksError):
+    if isinstance(error, RanksError | DeclinedError):
         return str(error)
     return f"{type(error).__name__}: {error}"

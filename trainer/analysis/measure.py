@@ -52,7 +52,7 @@ def measure(run: Path, chosen: Sequence[Candidate], limit: int | None) -> Iterat
     examples = parts.splits["test"][:limit]
     for candidate in chosen:
         path = run / checkpoint.FOLDER / candidate.id
-        checkpoint.load_weights(path, model)
+        checkpoint.put_weights(checkpoint.read_weights(path, model), model)
         # An entry was saved after the model had been made ready for a stage that it had not trained at.
         removed = method.removed(candidate.stage)
         method.enter(model, method.removed(checkpoint.load_state(path).scheduled), removed)

@@ -68,10 +68,17 @@ def spread(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(like.device, like.dtype), like.device_mesh, like.placements)
 
 
-def plain(model: Model) -> Model:
-    """A whole copy of a model that is spread, on every rank, to answer with. All ranks call it together."""
+def blank(model: Model) -> Model:
+    """A whole model like one that is spread, whose weights `fill` puts in. Each rank calls it by itself."""
     with torch.device(model.device):
         copy = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
+        largest = max(model.parameters(), key=Tensor.numel)
+        torch.empty(largest.numel(), dtype=model.dtype)  # each is gathered beside it: is there room for that?
+    return copy
+
+
+def fill(copy: Model, model: Model) -> Model:
+    """A `blank` with all weights of the model, to answer with. All ranks call it together."""
     with torch.no_grad():
         for own, tensor in zip(copy.state_dict().values(), model.state_dict().values(), strict=True):
             own.copy_(whole(tensor))

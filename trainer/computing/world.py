@@ -138,6 +138,14 @@ class World:
         """What rank 0 has, at the others."""
         return self.same(None)
 
+    def shared(self, value: T) -> list[T]:
+        """What each rank has, in their order, at every rank."""
+        if self.alone:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def gather(self, value: T) -> list[T]:
         """What each rank has, in their order, at rank 0; nothing elsewhere."""
         if self.alone:

@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from trainer.computing.compute import Compute
 from trainer.computing.sharding import spread, whole
+from trainer.config import OptimConfig
 from trainer.events import SaveCause
 from trainer.files import replace_text, sync_file, sync_folder
 from trainer.methods.base import Model
@@ -285,8 +286,8 @@ def load_state(path: Path) -> TrainState:
         raise CheckpointError(f"{path}: {STATE} cannot be read: {error}") from None
 
 
-def load_weights(path: Path, model: Model) -> None:
-    """Put the saved weights into `model`, in place: an optimiser over its parameters stays good.
+def read_weights(path: Path, model: Model) -> Mapping[str, Tensor]:
+    """The saved weights, to be put into `model`.
 
     Of a model with adapters what is trained; the rest is its base. Raises `CheckpointError` where others, or
     none, are saved.
@@ -295,18 +296,39 @@ def load_weights(path: Path, model: Model) -> None:
     saved = load_file(path / ADAPTERS) if (path / ADAPTERS).exists() else {}
     if {name: tensor.shape for name, tensor in own.items()} != {n: t.shape for n, t in saved.items()}:
         raise CheckpointError(f"{path}: it was trained with other adapters than model.lora_rank says")
-    if not own:
-        own = model.state_dict()
-        saved = AutoModelForCausalLM.from_pretrained(model_folder(path)).state_dict()
+    if own:
+        return saved
+    whole: dict[str, Tensor] = AutoModelForCausalLM.from_pretrained(model_folder(path)).state_dict()
+    return whole
+
+
+def put_weights(saved: Mapping[str, Tensor], model: Model) -> None:
+    """Put what `read_weights` gave into `model`, in place: an optimiser over its parameters stays good.
+
+    Where the model is spread, all ranks call it together.
+    """
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in (adapters.trained(model) or model.state_dict()).items():
             tensor.copy_(spread(saved[name], tensor))
+
+
+def check_moments(path: Path, config: OptimConfig) -> None:
+    """Raises `CheckpointError` where saved moments are not of the kind that is asked for."""
+    names: list[str] = []
+    if (path / OPTIMIZER).exists():
+        with safe_open(path / OPTIMIZER, "pt") as file:
+            names = file.keys()
+    elif (path / sharded.FOLDER).exists():
+        names = sharded.names(path)
+    full = any(name.endswith(".exp_avg") for name in names)  # bitsandbytes has other names
+    if names and full != (config.moments == "full"):
+        raise CheckpointError(f"{path}: its moments are not of the kind that optim.moments says")
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
     """Put the saved moments into a fresh optimiser over the same parameters; without a file, nothing.
 
-    Raises `CheckpointError` where they are not this optimiser's.
+    They are of its kind (`check_moments`). Where they are spread, all ranks call it together.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if (path / OPTIMIZER).exists():
@@ -323,9 +345,6 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
         index, _, slot = name.partition(".")
         counts = value.dtype == torch.long  # bitsandbytes does in numbers, torch in tensors
         state.setdefault(int(index), {})[slot] = int(value) if counts else value
-    full = all("exp_avg" in slots for slots in state.values())
-    if full != isinstance(optimizer, torch.optim.AdamW):
-        raise CheckpointError(f"{path}: its moments are not of the kind that optim.moments says")
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 

@@ -146,6 +146,11 @@ class Spread:
         self.shards.forget(self.number)
 
 
+def names(path: Path) -> list[str]:
+    """Of the tensors in a checkpoint."""
+    return [*HuggingFaceStorageReader(str(path / FOLDER)).read_metadata().state_dict_metadata]
+
+
 def read(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
     """What of the tensors in a checkpoint this rank needs: spread as those of `like`, or whole.
 
