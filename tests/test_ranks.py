@@ -33,7 +33,7 @@ from trainer.inbox import Inbox
 from trainer.parts import assemble
 from trainer.rank import OPERATIONS, DeclinedError, Rank
 from trainer.saving import checkpoint, shards
-from trainer.training import Training
+from trainer.training import Journal, RunError, Training
 
 T = TypeVar("T")
 ONE = {"device": "cpu", "model__dropout": 0.0, "log__every": 1}
@@ -147,6 +147,25 @@ def test_ranks_on_the_cpu_see_no_gpus(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("subprocess.Popen", popen)
     hosting(tmp_path)._launch(tiny_config(gpus=2, device=device))
     assert seen == ["" if device == "cpu" else "0"]
+
+
+def test_a_rank_with_other_weights_or_data_is_named_before_the_first_step(tmp_path: Path) -> None:
+    """As where its files are older, or its libraries draw other numbers. Nothing later would show it."""
+    ours, same, weighs, reads = (assemble(tiny_config(device="cpu")) for _ in range(4))
+    with torch.no_grad():
+        weighs.model.transformer.ln_f.bias[3] += 1e-7
+    reads.splits["test"].ids_NT[[0, 1]] = reads.splits["test"].ids_NT[[1, 0]]
+
+    class Told(World):
+        def gather(self, value: T) -> list[T]:
+            return [value, *(cast(T, parts.marks()) for parts in others)]
+
+    training = Training(tmp_path, Inbox(), cast(Journal, None), Told(size=4))
+    others = [same, same, same]
+    training._check_alike(ours)
+    others = [same, weighs, reads]
+    with pytest.raises(RunError, match=r"^rank 2 has other weights, rank 3 has other data than rank 0, so"):
+        training._check_alike(ours)
 
 
 class Beside(World):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
@@ -51,6 +53,26 @@ class Parts:
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    def marks(self) -> dict[str, str]:
+        """By what is named, what tells in a few characters whether two processes have the same of it.
+
+        Of a weight it is the sum of its bits, taken as whole numbers where it lies: exact, in any order.
+        """
+        rows = [getattr(split, f.name) for split in self.splits.values() for f in fields(split)]
+        weights = [p.detach().flatten().view(torch.int16).sum() for p in self.model.parameters()]
+        return {
+            "data": _mark(*(tensor.contiguous().numpy() for tensor in rows if tensor is not None)),
+            "tokens": _mark(repr(sorted(self.tokenizer.get_vocab().items())).encode()),
+            "weights": _mark(torch.stack(weights).cpu().numpy()),
+        }
+
+
+def _mark(*said: Any) -> str:
+    digest = hashlib.sha256()
+    for bytes in said:
+        digest.update(bytes)
+    return digest.hexdigest()
 
 
 def assemble(

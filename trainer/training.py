@@ -200,6 +200,7 @@ class Training:
                 f"{self._folder / runs.CONFIG_FILE}`"
             )
         compute = self._world.same(self._compute(config, parts, before))
+        self._check_alike(parts)
         rank = Rank(config, parts, compute, self._world)
         loop = Loop(config, self._folder, rank, self._inbox, self, before.lineage)
         loop.take_up(before)
@@ -318,6 +319,23 @@ class Training:
             raise RunError(
                 f"{self._folder} is not there for rank {', '.join(blind)}: on several machines --out must be "
                 "on a disk that all of them share"
+            )
+
+    def _check_alike(self, parts: Parts) -> None:
+        """Raises `RunError` where a rank has put together something else than this one, rank 0."""
+        if self._world.alone:
+            return
+        own, *others = self._world.gather(parts.marks())
+        odd = [
+            f"rank {rank} has other {what}"
+            for rank, marks in enumerate(others, 1)
+            for what, mark in own.items()
+            if marks[what] != mark
+        ]
+        if odd:
+            raise RunError(
+                f"{', '.join(odd)} than rank 0, so they would not train one model: every rank must read the "
+                "same files, by the same versions of stepwise, torch and transformers"
             )
 
     def _check_room(self, loop: Loop) -> None:

@@ -115,9 +115,12 @@ def lead(world: World, address: str, folder: Path, *, signals: bool) -> None:
     try:
         job = host.job
         begun = training.begin(job.config, resume=job.resume, paused=job.paused, asked=job.asked)
-    except Exception as error:
-        host.say_last(Failed(str(error) if isinstance(error, ValueError) else explain(error)))
+    except ValueError as error:
+        host.say_last(Failed(str(error)))
         raise SystemExit(1) from None
+    except Exception as error:
+        _break(host, error)
+        raise
     limit(begun.config)
     host.say(begun)
     try:
@@ -125,8 +128,7 @@ def lead(world: World, address: str, folder: Path, *, signals: bool) -> None:
         assert training.loop is not None
         training.loop.rank.everywhere(Rank.end)
     except Exception as error:
-        host.say_last(Crashed(explain(error), traceback.format_exc()))
-        time.sleep(LINGER_SECONDS)
+        _break(host, error)
         raise
     host.say_last(Closed())
 
@@ -136,6 +138,11 @@ def _lose() -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone, too
         print("rank 0: the process that hosts the run is gone; the ranks end", file=sys.stderr, flush=True)
     os._exit(1)
+
+
+def _break(host: HostEnd, error: Exception) -> None:
+    host.say_last(Crashed(explain(error), traceback.format_exc()))
+    time.sleep(LINGER_SECONDS)
 
 
 def _ask_to_stop(host: HostEnd, source: str) -> None:
@@ -157,7 +164,9 @@ def follow(world: World) -> None:
     config, saved = world.given()
     compute: Compute = world.given()
     world.sharded = config.compute.parallel == "fsdp"
-    rank = Rank(config, assemble(config, saved), compute, world)
+    parts = assemble(config, saved)
+    world.gather(parts.marks())
+    rank = Rank(config, parts, compute, world)
     limit(config)
     rank.follow()
 
