@@ -60,9 +60,7 @@ def look(out: Path) -> list[Seen]:
     """
     here = runs.list_runs(out)
     known = {row.path for row in here}
-    for folder in registry.folders():
-        if str(folder) not in known and runs.is_run(folder):
-            here.append(runs.row(folder))
+    here += runs.rows(f for f in registry.folders() if str(f) not in known and runs.is_run(f))
     here.sort(key=lambda row: row.updated, reverse=True)
     return [Seen(row, trend(Path(row.path))) for row in here]
 
@@ -157,7 +155,7 @@ class Launcher(App[list[str]]):
         while not self._left.is_set():
             try:
                 seen, trouble = look(self._out), ""
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 seen, trouble = [], str(error)
             self.call_later(self.take, seen, trouble)
             self._left.wait(LOOK_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import random
 import subprocess
 import sys
@@ -153,6 +154,35 @@ def test_the_latest_run_comes_first_and_other_folders_are_left_out(tmp_path: Pat
     (tmp_path / "not a run").mkdir()
     assert [row.name for row in runs.list_runs(tmp_path)] == ["new", "middle", "old"]
     assert runs.list_runs(tmp_path / "nowhere") == []
+
+
+def test_a_run_that_goes_away_while_one_looks_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "stays", "finished")
+    gone_meanwhile = make(tmp_path, "goes", "finished")
+    sweep = tmp_path / "sweep"
+    make(sweep, "member", "finished")
+    (sweep / runs.SWEEP_FILE).write_text("")
+    known = runs.is_sweep
+
+    def is_run(folder: Path) -> bool:
+        found = (folder / runs.CONFIG_FILE).is_file()
+        if folder == gone_meanwhile:
+            shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    monkeypatch.setattr(runs, "is_run", is_run)
+    assert {row.name for row in runs.list_runs(tmp_path)} == {"stays", "sweep/member"}
+
+    def is_sweep(folder: Path) -> bool:
+        found = known(folder)
+        if found:
+            shutil.rmtree(folder)
+        return found
+
+    monkeypatch.setattr(runs, "is_sweep", is_sweep)
+    assert [row.name for row in runs.list_runs(tmp_path)] == ["stays"]
 
 
 def test_a_live_run_is_not_taken_up_twice(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -292,8 +293,16 @@ def new_folder(out: Path, name: str | None, stem: str) -> Path:
 
 def list_runs(out: Path) -> list[RunRow]:
     """Every run under `out`, those of sweeps too, the one touched last first. No `out`, no run."""
-    rows = [row(folder) for folder in _folders(out)]
-    return sorted(rows, key=lambda r: r.updated, reverse=True)
+    return rows(_folders(out))
+
+
+def rows(folders: Iterable[Path]) -> list[RunRow]:
+    """How the runs in `folders` are, the one touched last first. One that goes away meanwhile is none."""
+    found = []
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):
+            found.append(row(folder))
+    return sorted(found, key=lambda r: r.updated, reverse=True)
 
 
 def row(folder: Path) -> RunRow:
@@ -338,13 +347,19 @@ def new_name(stem: str, out: Path, chance: random.Random | None = None) -> str:
 
 def _folders(out: Path) -> list[Path]:
     try:
-        there = list(out.iterdir())
-        there += [member for folder in there if is_sweep(folder) for member in folder.iterdir()]
+        there = _within(out)
+        there += [member for folder in there if is_sweep(folder) for member in _within(folder)]
         return [folder for folder in there if is_run(folder)]
-    except FileNotFoundError:
-        return []
     except OSError as error:
         raise RunsError(f"{out} cannot be listed: {error.strerror}") from None
+
+
+def _within(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where there is none, or none any more."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def state(folder: Path) -> RunState:
