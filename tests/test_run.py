@@ -6,6 +6,8 @@ import errno
 import math
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,13 @@ def test_a_whole_run_tells_its_story(driven: Callable[..., Driven], tmp_path: Pa
     assert written is not None
     assert (written.state, written.step, written.stage, written.stages) == ("finished", 60, 9, 9)
     assert configuration.build(configuration.load(tmp_path / "run" / "config.toml")) == tiny_config()
+
+
+def test_a_run_that_has_not_started_yet_is_no_crashed_one_to_others(tmp_path: Path) -> None:
+    Run(tiny_config(), tmp_path / "run")
+    look = "import sys, pathlib; from trainer import runs; print(runs.state(pathlib.Path(sys.argv[1])))"
+    command = [sys.executable, "-c", look, str(tmp_path / "run")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "starting\n"
 
 
 def test_watching_and_asking_change_no_weight(driven: Callable[..., Driven], tmp_path: Path) -> None:

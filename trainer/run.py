@@ -290,6 +290,7 @@ class Run:
                 )
             self.folder.mkdir(parents=True)
             (self.folder / checkpoint.FOLDER).mkdir()
+            self._write_status()  # before what makes the folder a run: one without a status has crashed
             self._write_config()
             sync_folder(self.folder.parent)
         except FileExistsError:
