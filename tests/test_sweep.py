@@ -64,6 +64,8 @@ def test_every_combination_is_a_run_with_a_name_and_a_command_of_its_own(tmp_pat
         ('presets = ["mult2x2"]\n[values]\n"optim.rate" = [1]', "optim.rate"),
         ('presets = ["mult2x2"]\n[values]\n"seed" = [1]', "seeds = [0, 1, 2] gives the seeds"),
         ('presets = ["mult2x2"]\nseeds = [1, 1]', "1 stands there twice"),
+        ('presets = ["mult2x2"]\nseeds = [3, -1]', "seeds: seed = -1: whole number"),
+        ('presets = ["mult2x2"]\nseeds = [3000000000]', "seeds: seed = 3000000000: whole number"),
         ('presets = ["mult2x2"]\n[values]\n"optim.lr" = [1e-3, 0.001]', "the name mult2x2-lr_0.001-s0"),
         ('presets = ["mult2x2"]\n[sets]\n"optim.lr" = 1', "sets: extra inputs"),
         ('presets = ["mult2x2"]\n[local]\njobs = 0', "local.jobs"),

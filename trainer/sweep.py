@@ -149,6 +149,11 @@ def _members(file: Path, asked: _File) -> tuple[Member, ...]:
     problems += [
         f"{file}: {key}: seeds = [0, 1, 2] gives the seeds" for key in (*fixed, *values) if key == "seed"
     ]
+    for seed in asked.seeds:
+        try:
+            configuration.build({"seed": seed})
+        except ConfigError as error:
+            problems.append(f"{file}: seeds: {error}")
     if problems:
         raise SweepError("\n".join(problems))
     members: list[Member] = []
