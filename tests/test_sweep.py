@@ -56,9 +56,9 @@ def test_every_combination_is_a_run_with_a_name_and_a_command_of_its_own(tmp_pat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("seeds = [1]", "presets: field required"),
+        ("seeds = [1]", "pace.toml: presets is missing; a list"),
         ('presets = ["mult2x3"]', "did you mean mult3x3?"),
-        ('presets = ["mult2x2"]\n[values]\n"optim.lr" = []', "optim.lr = []: a list of values is expected"),
+        ('presets = ["mult2x2"]\n[values]\n"optim.lr" = []', "optim.lr = []: at least one value is expected"),
         ('presets = ["mult2x2"]\n[values]\n"optim.lr" = 1', "optim.lr = 1: a list of values is expected"),
         ('presets = ["mult2x2"]\n[values]\n"optim.lr" = [1, -1]', "optim.lr = -1: number > 0 is allowed"),
         ('presets = ["mult2x2"]\n[values]\n"optim.rate" = [1]', "optim.rate"),
@@ -67,8 +67,12 @@ def test_every_combination_is_a_run_with_a_name_and_a_command_of_its_own(tmp_pat
         ('presets = ["mult2x2"]\nseeds = [3, -1]', "seeds: seed = -1: whole number"),
         ('presets = ["mult2x2"]\nseeds = [3000000000]', "seeds: seed = 3000000000: whole number"),
         ('presets = ["mult2x2"]\n[values]\n"optim.lr" = [1e-3, 0.001]', "the name mult2x2-lr_0.001-s0"),
-        ('presets = ["mult2x2"]\n[sets]\n"optim.lr" = 1', "sets: extra inputs"),
-        ('presets = ["mult2x2"]\n[local]\njobs = 0', "local.jobs"),
+        ('presets = ["mult2x2"]\n[sets]\n"optim.lr" = 1', "sets: there is no such key; did you mean set?"),
+        ('presets = ["mult2x2"]\nlr = 1', "lr: there is no such key; there are presets, seeds, set, values,"),
+        ('presets = ["mult2x2"]\n[local]\njobs = 0', "local.jobs = 0: whole number ≥ 1 is allowed"),
+        ('presets = ["mult2x2"]\nseeds = []', "seeds = []: at least one is expected"),
+        ('presets = ["mult2x2"]\nseeds = ["x"]', "seeds = 'x': a list of whole numbers is allowed"),
+        ('presets = "mult2x2"', "presets = 'mult2x2': a list of presets and files is allowed"),
         ("presets = [", "is not TOML"),
     ],
 )

@@ -19,6 +19,7 @@ without torch.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections import Counter
@@ -123,10 +124,7 @@ def read(file: Path, out: Path) -> Sweep:
     try:
         asked = _File.model_validate(document)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg'][0].lower()}{e['msg'][1:]}" for e in error.errors()
-        ]
-        raise SweepError("\n".join(f"{file}: {problem}; {ALLOWED}" for problem in problems)) from None
+        raise SweepError("\n".join(f"{file}: {_explain(e)}" for e in error.errors())) from None
     folder = runs.new_folder(out, file.stem, "") if not (out / file.stem).exists() else out / file.stem
     if folder.exists() and not runs.is_sweep(folder):
         raise SweepError(f"{folder} exists already and is no sweep: give --out, or the file another name")
@@ -135,7 +133,27 @@ def read(file: Path, out: Path) -> Sweep:
     return sweep
 
 
-ALLOWED = "a sweep has presets, seeds, [set], [values], [local] and [slurm]"
+ALLOWED = {
+    "presets": "a list of presets and files",
+    "seeds": "a list of whole numbers",
+    **dict.fromkeys(("set", "values", "local", "slurm"), "a table"),
+    **dict.fromkeys(("local.jobs", "local.threads"), "whole number ≥ 1"),
+}
+"""Of each key of the file, in words."""
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as a sentence that names the key, its value and what is allowed."""
+    key = ".".join(part for part in error["loc"] if isinstance(part, str))
+    if error["type"] == "missing":
+        return f"{key} is missing; {ALLOWED[key]} is expected"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, ALLOWED, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ALLOWED)}"
+        return f"{key}: there is no such key; {hint}"
+    if error["type"] == "too_short":
+        return f"{key} = []: at least one is expected"
+    return f"{key} = {error['input']!r}: {ALLOWED[key]} is allowed"
 
 
 def _members(file: Path, asked: _File) -> tuple[Member, ...]:
@@ -145,7 +163,8 @@ def _members(file: Path, asked: _File) -> tuple[Member, ...]:
     problems += [f"{file}: {key} stands in [set] and in [values]" for key in fixed if key in values]
     for key, choices in values.items():
         if not isinstance(choices, list) or not choices:
-            problems.append(f"{file}: values: {key} = {_text(choices)}: a list of values is expected")
+            what = "at least one value" if choices == [] else "a list of values"
+            problems.append(f"{file}: values: {key} = {_text(choices)}: {what} is expected")
     problems += [
         f"{file}: {key}: seeds = [0, 1, 2] gives the seeds" for key in (*fixed, *values) if key == "seed"
     ]
