@@ -26,10 +26,9 @@ from stepwise_tui.output import FAILURE, block
 from stepwise_tui.text import accuracy, shortest
 from trainer import runs
 from trainer.record import lock
-from trainer.sweep import LOGS, Member, Sweep, SweepError
+from trainer.sweep import LOCK, LOGS, Member, Sweep, SweepError
 
 LOOK_SECONDS = 0.5
-LOCK = "launcher.lock"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TAIL = 2_000
 """Characters of what a member printed, shown when it broke."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwise_tui import launcher
+from stepwise_tui import launcher, sweeping
 from stepwise_tui.queued import Job
 from tests.terminal import until
 from tests.tiny import kill, tiny_config
@@ -81,6 +81,27 @@ def test_what_cannot_be_run_is_refused_before_anything_starts(tmp_path: Path, te
         read(tmp_path, text)
     assert said in str(refusal.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_file_that_a_sweep_keeps_goes_on_with_that_sweep(tmp_path: Path) -> None:
+    asked = read(tmp_path, GRID)
+    with sweeping.held(asked):
+        pass
+    kept = asked.folder / runs.SWEEP_FILE
+    assert sweep.read(kept, tmp_path / "elsewhere").folder == asked.folder
+    mine = tmp_path / runs.SWEEP_FILE
+    mine.write_text(GRID)
+    assert sweep.read(mine, tmp_path / "runs").folder == tmp_path / "runs" / "sweep"
+
+
+def test_a_file_whose_name_no_folder_can_have_is_told_so(tmp_path: Path) -> None:
+    file = tmp_path / "my sweep.toml"
+    file.write_text(GRID)
+    with pytest.raises(
+        ValueError, match=r"my sweep\.toml: the file's name .* 'my sweep': letters"
+    ) as refusal:
+        sweep.read(file, tmp_path / "runs")
+    assert "--name" not in str(refusal.value)
 
 
 def tiny(tmp_path: Path, seeds: int, **changes: object) -> Path:

@@ -278,10 +278,8 @@ def new_folder(out: Path, name: str | None, stem: str) -> Path:
         raise RunsError(f"--out {out}: is a file, and a folder is wanted")
     if name is None:
         return out / new_name(stem, out)
-    if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise RunsError(f"--name {name!r}: letters, digits and . _ + - are allowed, a letter or digit first")
-    if len(name) > LONGEST_NAME:
-        raise RunsError(f"--name: a name of {len(name):,} characters; {LONGEST_NAME} are allowed")
+    if (problem := misnamed(name)) is not None:
+        raise RunsError(f"--name {problem}")
     if (found := lives(out / name)) is not None:
         raise RunsError(f"{taken(out / name, found)}, or give another --name")
     if (out / name).exists():
@@ -289,6 +287,15 @@ def new_folder(out: Path, name: str | None, stem: str) -> Path:
             f"{out / name} exists already: give another --name, or go on with `stepwise resume {out / name}`"
         )
     return out / name
+
+
+def misnamed(name: str) -> str | None:
+    """Why no run and no sweep can have this name, in words; None where one can."""
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        return f"{name!r}: letters, digits and . _ + - are allowed, a letter or digit first"
+    if len(name) > LONGEST_NAME:
+        return f"{name[:40]}… has {len(name):,} characters; {LONGEST_NAME} are allowed"
+    return None
 
 
 def list_runs(out: Path) -> list[RunRow]:

@@ -39,6 +39,8 @@ from trainer.files import replace_text
 from trainer.runs import SWEEP_FILE
 
 LOGS = "logs"
+LOCK = "launcher.lock"
+"""Beside the logs: held by who launches the sweep, and there from the first launch on."""
 TOLD = 5
 """Members that are wrong in the same way and named one by one."""
 
@@ -125,12 +127,25 @@ def read(file: Path, out: Path) -> Sweep:
         asked = _File.model_validate(document)
     except ValidationError as error:
         raise SweepError("\n".join(f"{file}: {_explain(e)}" for e in error.errors())) from None
-    folder = runs.new_folder(out, file.stem, "") if not (out / file.stem).exists() else out / file.stem
-    if folder.exists() and not runs.is_sweep(folder):
-        raise SweepError(f"{folder} exists already and is no sweep: give --out, or the file another name")
-    sweep = Sweep(folder, file.read_text(encoding="utf-8"), _members(file, asked), asked.local, asked.slurm)
+    folder = _folder(file.absolute(), out)
+    text = file.read_text(encoding="utf-8")
+    sweep = Sweep(folder, text, _members(file, asked), asked.local, asked.slurm)
     _agrees(sweep)
     return sweep
+
+
+def _folder(file: Path, out: Path) -> Path:
+    """Where the sweep of `file` lives: where the file lies that a sweep keeps, else in one of its name."""
+    if file.name == SWEEP_FILE and (file.parent / LOGS / LOCK).exists():
+        return file.parent
+    folder = out / file.stem
+    if not folder.exists():
+        if (problem := runs.misnamed(file.stem)) is not None:
+            raise SweepError(f"{file}: the file's name is that of the sweep's folder, too: {problem}")
+        return runs.new_folder(out, file.stem, "")
+    if not runs.is_sweep(folder):
+        raise SweepError(f"{folder} exists already and is no sweep: give --out, or the file another name")
+    return folder
 
 
 ALLOWED = {
