@@ -94,6 +94,11 @@ def test_the_file_that_a_sweep_keeps_goes_on_with_that_sweep(tmp_path: Path) -> 
     assert sweep.read(mine, tmp_path / "runs").folder == tmp_path / "runs" / "sweep"
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    asked = read(tmp_path, f"\ufeff{GRID}")
+    assert len(asked.members) == 16 and asked.text == GRID
+
+
 def test_a_file_whose_name_no_folder_can_have_is_told_so(tmp_path: Path) -> None:
     file = tmp_path / "my sweep.toml"
     file.write_text(GRID)

@@ -736,7 +736,7 @@ def get(config: Config, key: str) -> Any:
 def load(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises `ConfigError` when it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before it
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -128,7 +128,7 @@ def read(file: Path, out: Path) -> Sweep:
     except ValidationError as error:
         raise SweepError("\n".join(f"{file}: {_explain(e)}" for e in error.errors())) from None
     folder = _folder(file.absolute(), out)
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8-sig")
     sweep = Sweep(folder, text, _members(file, asked), asked.local, asked.slurm)
     _agrees(sweep)
     return sweep
