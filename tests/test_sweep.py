@@ -94,6 +94,19 @@ def test_the_file_that_a_sweep_keeps_goes_on_with_that_sweep(tmp_path: Path) -> 
     assert sweep.read(mine, tmp_path / "runs").folder == tmp_path / "runs" / "sweep"
 
 
+def test_a_run_of_another_configuration_is_told_with_what_differs(tmp_path: Path) -> None:
+    asked = read(tmp_path, 'presets = ["mult2x2"]\nseeds = [0, 1, 2]')
+    for member in asked.members[:2]:
+        asked.run(member).mkdir(parents=True)
+        (asked.run(member) / runs.CONFIG_FILE).write_text(configuration.dumps(member.config))
+    asked.keep()
+    grown = 'presets = ["mult2x2"]\nseeds = [0, 1, 2, 3]'
+    assert len(read(tmp_path, grown).members) == 4
+    with pytest.raises(ValueError, match="has mult2x2-s0, mult2x2-s1 with another configuration") as refusal:
+        read(tmp_path, f'{grown}\n[set]\n"optim.lr" = 3e-3\n"stop.hours" = 2')
+    assert "optim.lr = 0.002 there, 0.003 here, stop.hours = 24.0 there, 2.0 here" in str(refusal.value)
+
+
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     asked = read(tmp_path, f"\ufeff{GRID}")
     assert len(asked.members) == 16 and asked.text == GRID

@@ -42,7 +42,7 @@ LOGS = "logs"
 LOCK = "launcher.lock"
 """Beside the logs: held by who launches the sweep, and there from the first launch on."""
 TOLD = 5
-"""Members that are wrong in the same way and named one by one."""
+"""Members, or values, that are wrong in the same way and named one by one."""
 
 
 class SweepError(ValueError):
@@ -226,21 +226,40 @@ def _members(file: Path, asked: _File) -> tuple[Member, ...]:
 
 def _agrees(sweep: Sweep) -> None:
     """Raises `SweepError` where a member that is there already was begun with another configuration."""
-    others = []
+    others: dict[str, list[str]] = {}
     for member in sweep.members:
         folder = sweep.run(member)
         if runs.is_run(folder):
             there = presets.configure(folder / runs.CONFIG_FILE)
-            if there.model_dump() != member.config.model_dump():
-                others.append(member.name)
+            if there != member.config:
+                others.setdefault(_differences(there, member.config), []).append(member.name)
         elif folder.exists():
             raise SweepError(f"{folder} is in the way: it is not a run")
     if others:
-        more = f" and {len(others) - TOLD} more" if len(others) > TOLD else ""
-        raise SweepError(
-            f"{sweep.folder} has {', '.join(others[:TOLD])}{more} with another configuration: give the file "
-            "another name, or --out another folder"
-        )
+        problems = [
+            f"{sweep.folder} has {_first(names)} with another configuration: {differences}"
+            for differences, names in others.items()
+        ]
+        way_out = "give the file another name, or --out another folder"
+        raise SweepError("\n".join([*problems[:TOLD], way_out]))
+
+
+def _differences(there: Config, here: Config) -> str:
+    """In which values two configurations differ, in words."""
+    before, now = _flat(there.model_dump()), _flat(here.model_dump())
+    shown = configuration.shown
+    return _first(
+        [
+            f"{key} = {shown(before[key])} there, {shown(now[key])} here"
+            for key in now
+            if before[key] != now[key]
+        ]
+    )
+
+
+def _first(words: list[str]) -> str:
+    more = f" and {len(words) - TOLD} more" if len(words) > TOLD else ""
+    return f"{', '.join(words[:TOLD])}{more}"
 
 
 def _flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
