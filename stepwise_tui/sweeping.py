@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import FrameType
@@ -30,8 +30,13 @@ from trainer.sweep import LOCK, LOGS, Member, Sweep, SweepError
 
 LOOK_SECONDS = 0.5
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-TAIL = 2_000
-"""Characters of what a member printed, shown when it broke."""
+NOT_BEGUN, NOT_TAKEN_UP = "could not begin", "could not go on"
+TAIL = 5
+"""Lines of what a member printed, shown when it broke."""
+SHOWN = 3
+"""Members of those that broke, of which that is shown."""
+READ = 1 << 14
+"""Bytes of a log's end that are looked through for them."""
 
 
 @contextlib.contextmanager
@@ -61,11 +66,10 @@ def run(sweep: Sweep) -> None:
     devices = _places(sweep)
     with held(sweep):
         local = _Local(sweep, devices)
-        already = f"{len(local.told)} finished already, " if local.told else ""
         with _signals(local.stop):
-            _say(f"{len(sweep.members)} runs, {already}{len(devices)} at once, in {shortest(sweep.folder)}")
+            _say(plan(sweep, len(devices)))
             local.run()
-    _say_end(sweep, stopped=local.stopping.is_set())
+    _say_end(sweep, local.ends, stopped=local.stopping.is_set())
 
 
 class _Local:
@@ -81,8 +85,11 @@ class _Local:
             self._devices.put(device)
         self._jobs = len(devices)
         self.stopping = threading.Event()
-        self.told = {m.name: "finished" for m in sweep.members if sweep.state(m) == "finished"}
-        """The states that have been told."""
+        self.ends: dict[str, str] = {}
+        """How each that ended since came out, in words."""
+        self._told: dict[str, str] = {}
+        """The state of each that trains, as it was told."""
+        self._finished = sum(sweep.state(member) == "finished" for member in sweep.members)
 
     def run(self) -> None:
         """Return when every member has ended, or those that train have been stopped."""
@@ -91,30 +98,34 @@ class _Local:
             self._sweep.members, key=lambda m: (not self._lives(m), self._sweep.state(m) == "waiting")
         )
         with ThreadPoolExecutor(self._jobs) as pool:
-            left = {pool.submit(self._train, member) for member in order}
+            left = {pool.submit(self._train, member): member for member in order}
             while left:
-                done, left = wait(left, LOOK_SECONDS, FIRST_COMPLETED)
-                self._tell()
+                done, _ = wait(left, LOOK_SECONDS, FIRST_COMPLETED)
                 for one in done:
-                    one.result()
+                    self._tell_end(left.pop(one), one.result())
+                self._tell(left.values())
 
     def stop(self) -> None:
         """Have all members that train here save and end; none is begun any more."""
         self.stopping.set()
         _say("stopping: what trains is saved; the same command goes on", err=True)
 
-    def _train(self, member: Member) -> None:
-        device = self._devices.get()
+    def _train(self, member: Member) -> int | None:
+        """Have it trained; what its process ended with, 0 where another had begun it, None where there was
+        nothing to do."""
+        device, ended = self._devices.get(), None
         try:
             while not self._ended(member):
                 if self._lives(member):
                     self._await(member)
+                    ended = 0
                 else:
-                    self._begin(member, device)
+                    ended = self._begin(member, device)
                     if not self._lives(member):  # else another had begun it a moment before
-                        return
+                        break
         finally:
             self._devices.put(device)
+        return ended
 
     def _ended(self, member: Member) -> bool:
         return (self.stopping.is_set() and not self._lives(member)) or self._sweep.state(member) == "finished"
@@ -133,8 +144,8 @@ class _Local:
                     os.kill(found.pid, signal.SIGTERM)
             time.sleep(LOOK_SECONDS)
 
-    def _begin(self, member: Member, device: str | None) -> None:
-        """Train one to its end, or until all are stopped."""
+    def _begin(self, member: Member, device: str | None) -> int:
+        """Train one to its end, or until all are stopped; what its process ended with."""
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._sweep.local.threads)}
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
@@ -150,25 +161,63 @@ class _Local:
                 start_new_session=True,
             )
         asked = False
-        while process.poll() is None:
+        while (ended := process.poll()) is None:
             if self.stopping.is_set() and not asked:
                 asked = True
                 process.terminate()
             time.sleep(LOOK_SECONDS)
+        return ended
 
-    def _tell(self) -> None:
-        """A line for every member whose state is another than it was."""
-        states = {member.name: self._sweep.state(member) for member in self._sweep.members}
-        finished = sum(state == "finished" for state in states.values())
-        for name, state in states.items():
-            if state in ("evaluating", "starting") or state == self.told.get(name, "waiting"):
-                continue
-            self.told[name] = state
-            line = f"{time.strftime('%H:%M:%S')}  {state:<12}{name}"
-            if state == "finished":
-                reached = accuracy(runs.row(self._sweep.folder / name).accuracy)
-                line += f"  accuracy {reached}, {finished} of {len(states)}"
-            _say(line)
+    def _tell(self, members: Iterable[Member]) -> None:
+        """A line for every member that trains whose state is another than it was."""
+        for member in members:
+            state = self._sweep.state(member)
+            # What seems to have ended is loaded just now, or told in a moment by how its process ended.
+            passing = state in ("waiting", "starting", "evaluating", *runs.ENDED)
+            if not passing and state != self._told.get(member.name):
+                self._told[member.name] = state
+                _say_of(member, state)
+
+    def _tell_end(self, member: Member, ended: int | None) -> None:
+        """A line for a member that is over. ended: what its process ended with; None where it had none."""
+        state = self._sweep.state(member)
+        if ended is None or (state == "waiting" and self.stopping.is_set()):
+            return
+        self.ends[member.name] = how = outcome(state, ended, stopping=self.stopping.is_set())
+        more = ""
+        if state == "finished":
+            self._finished += 1
+            reached = accuracy(runs.row(self._sweep.run(member)).accuracy)
+            more = f"accuracy {reached}, {self._finished} of {len(self._sweep.members)}"
+        elif how in (NOT_BEGUN, NOT_TAKEN_UP):
+            more = "".join(_end_of(self._sweep.log(member))[-1:]).removeprefix("stepwise: ")
+        _say_of(member, how, more)
+
+
+def outcome(state: str, ended: int, *, stopping: bool = False) -> str:
+    """How a member came out that is in `state` and whose process ended with `ended`, in words."""
+    if state == "waiting":  # its folder is taken away again
+        return NOT_BEGUN
+    if state == "interrupted" and ended and not stopping:
+        return NOT_TAKEN_UP
+    if state == "crashed" and ended < 0:
+        return f"ended by signal {-ended}"
+    return state
+
+
+def plan(sweep: Sweep, places: int) -> str:
+    """What is there and will be done, in words."""
+    states = Counter(sweep.state(member) for member in sweep.members)
+    number, left = len(sweep.members), len(sweep.members) - states["finished"]
+    parts = [f"{number} run{'' if number == 1 else 's'}"]
+    if states["finished"]:
+        parts.append(f"{states['finished']} finished already")
+    begun = [f"{states[state]} {state}" for state in ("interrupted", "crashed") if states[state]]
+    if begun:
+        parts.append(f"going on with {' and '.join(begun)}")
+    if left:
+        parts.append(f"{min(places, left)} at once")
+    return f"{', '.join(parts)}, in {shortest(sweep.folder)}"
 
 
 def _places(sweep: Sweep) -> list[str | None]:
@@ -183,8 +232,10 @@ def _places(sweep: Sweep) -> list[str | None]:
     jobs = sweep.local.jobs
     if found and kinds <= {"auto", "cuda"}:
         return [found[i % len(found)] for i in range(jobs or len(found))]
-    cores = len(os.sched_getaffinity(0))
-    return [None] * (jobs or max(1, cores // sweep.local.threads))
+    cores, threads = len(os.sched_getaffinity(0)), sweep.local.threads
+    if (wanted := min(jobs or 1, len(sweep.members)) * threads) > cores:
+        _say(f"[local] asks for {wanted} threads at once of {cores} cores: they wait for each other")
+    return [None] * (jobs or max(1, cores // threads))
 
 
 def _gpus() -> list[str]:
@@ -196,20 +247,29 @@ def _gpus() -> list[str]:
     return names[: cuda.device_count()]
 
 
-def _say_end(sweep: Sweep, *, stopped: bool) -> None:
-    """How it came out; exits 1 when a member broke that nobody stopped."""
+def _say_end(sweep: Sweep, ends: Mapping[str, str], *, stopped: bool) -> None:
+    """How it came out; exits 1 when a member broke that nobody stopped. ends: of those that ended here."""
     states = {member: sweep.state(member) for member in sweep.members}
-    counts = ", ".join(f"{n} {state}" for state, n in Counter(states.values()).items())
+    how = {member: ends.get(member.name, state) for member, state in states.items()}
+    counts = ", ".join(f"{n} {words}" for words, n in Counter(how.values()).items())
     _say(f"{counts}: {shortest(sweep.folder)}")
     if all(state == "finished" for state in states.values()):
         _say(f"stepwise compare {shortest(sweep.folder)}")
         return
     _say("the same command goes on with what has not finished")
-    broken = [member for member, state in states.items() if state in ("crashed", "waiting")]
-    if broken and not stopped:
-        log = sweep.log(broken[0])
-        _say(f"{broken[0].name}, of {len(broken)} that broke: {shortest(log)}\n{_end_of(log)}", err=True)
-        raise typer.Exit(FAILURE)
+    broken = [m for m, state in states.items() if state in ("crashed", "waiting") or how[m] == NOT_TAKEN_UP]
+    if stopped or not broken:
+        return
+    for member in broken[:SHOWN]:
+        log = sweep.log(member)
+        _say("\n  ".join([f"{member.name} {how[member]}: {shortest(log)}", *_end_of(log)]), err=True)
+    if others := broken[SHOWN:]:
+        _say(f"so did {', '.join(member.name for member in others)}", err=True)
+    raise typer.Exit(FAILURE)
+
+
+def _say_of(member: Member, state: str, more: str = "") -> None:
+    _say(f"{time.strftime('%H:%M:%S')}  {state:<10}  {member.name}  {more}".rstrip())
 
 
 def _say(text: str, *, err: bool = False) -> None:
@@ -217,11 +277,15 @@ def _say(text: str, *, err: bool = False) -> None:
         block(text, err=err)
 
 
-def _end_of(log: Path) -> str:
+def _end_of(log: Path) -> list[str]:
+    """The last lines of what a member printed."""
     try:
-        return log.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip()
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - READ))
+            lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
-        return ""
+        return []
+    return [line for line in lines if line.strip()][-TAIL:]
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import typer
 
 from stepwise_tui import launcher, sweeping
 from stepwise_tui.queued import Job
@@ -105,6 +106,47 @@ def test_a_run_of_another_configuration_is_told_with_what_differs(tmp_path: Path
     with pytest.raises(ValueError, match="has mult2x2-s0, mult2x2-s1 with another configuration") as refusal:
         read(tmp_path, f'{grown}\n[set]\n"optim.lr" = 3e-3\n"stop.hours" = 2')
     assert "optim.lr = 0.002 there, 0.003 here, stop.hours = 24.0 there, 2.0 here" in str(refusal.value)
+
+
+def test_members_that_cannot_begin_are_told_at_once_and_all_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = read(tmp_path, 'presets = ["mult2x2"]\nseeds = [0, 1]\n[set]\ndevice = "cpu"\n[local]\njobs = 5')
+    monkeypatch.setattr(sweep.Sweep, "begin", lambda self, member: ["no-such-command"])
+    with pytest.raises(typer.Exit):
+        sweeping.run(asked)
+    said = capsys.readouterr()
+    first, *lines = [line for line in said.out.splitlines() if not line.startswith("[local]")]
+    assert first.startswith("2 runs, 2 at once, in ")
+    told = sorted(line.split("  ")[1:3] for line in lines[:2])
+    assert told == [["could not begin", "mult2x2-s0"], ["could not begin", "mult2x2-s1"]]
+    assert lines[2].startswith("2 could not begin: ")
+    for member in asked.members:
+        assert f"{member.name} could not begin: " in said.err and "no-such-command" in said.err
+
+
+def test_how_a_member_came_out_is_told_by_its_state_and_the_end_of_its_process() -> None:
+    assert sweeping.outcome("finished", 0) == "finished"
+    assert sweeping.outcome("crashed", 1) == "crashed"
+    assert sweeping.outcome("crashed", -9) == "ended by signal 9"
+    assert sweeping.outcome("waiting", 2) == "could not begin"
+    assert sweeping.outcome("interrupted", 2) == "could not go on"
+    assert sweeping.outcome("interrupted", 0) == "interrupted"
+    assert sweeping.outcome("interrupted", -15, stopping=True) == "interrupted"
+
+
+def test_a_launch_says_what_is_there_already_and_what_it_goes_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = {"s0": "finished", "s1": "interrupted", "s2": "interrupted", "s3": "crashed", "s4": "waiting"}
+    monkeypatch.setattr(sweep.Sweep, "state", lambda self, member: states[member.name[-2:]])
+    asked = read(tmp_path, 'presets = ["mult2x2"]\nseeds = [0, 1, 2, 3, 4]')
+    assert sweeping.plan(asked, 8).startswith(
+        "5 runs, 1 finished already, going on with 2 interrupted and 1 crashed, 4 at once, in "
+    )
+    states["s0"] = "waiting"
+    asked = read(tmp_path, 'presets = ["mult2x2"]')
+    assert sweeping.plan(asked, 2).startswith("1 run, 1 at once, in ")
 
 
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
