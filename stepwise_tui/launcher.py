@@ -185,7 +185,7 @@ class Launcher(App[list[str]]):
         rest = sum(width + 2 * table.cell_padding for width in _widths(HEAD, rows)[1:])
         room = self._width - rest - 2 * table.cell_padding - FRAME
         for seen in self._seen or ():
-            rows[seen.row.path][0] = Text(_name(clean(seen.row.name), min(36, max(12, room))))
+            rows[seen.row.path][0] = Text(_name(clean(seen.row.name), max(12, room)))
         _fill(table, HEAD, rows)
         paths = [seen.row.path for seen in self._seen or ()]
         table.move_cursor(row=paths.index(before) if before in paths else max(0, min(place, len(paths) - 1)))

@@ -114,6 +114,8 @@ async def test_a_long_name_gives_way_to_what_stands_beside_it(monkeypatch: pytes
     text, _ = await shown(Launcher(Path("runs"), glyphs=UNICODE))
     for part in ("mmm…", "interrupted?", "1204/2500", "22h13m"):
         assert part in text, part
+    text, _ = await shown(Launcher(Path("runs"), glyphs=UNICODE), size=(200, 60))
+    assert all(one.name in text for one in rows)
 
 
 async def test_enter_gives_back_what_is_to_be_done(listed: list[Seen]) -> None:
