@@ -307,6 +307,8 @@ def test_a_file_that_is_too_broken_has_no_configuration(tmp_path: Path) -> None:
     assert (
         found["configuration"] is None and "2 different questions, and 3 are the least" in found["obstacle"]
     )
+    file.write_text(format_line(APPLES[0]))
+    assert "1 different question, and 3" in surveyed(file)["obstacle"]
 
 
 def test_a_small_file_begins_from_scratch_with_its_own_words(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ def cut(train: Contents, sizes: Mapping[str, int], seed: int) -> tuple[dict[str,
     for place, line in enumerate(train.lines):
         by_question.setdefault(line.question, []).append(place)
     groups = list(by_question.values())
-    if len(groups) <= len(sizes):
+    if (questions := len(groups)) <= len(sizes):
         raise DataError(
-            f"{train.file}: has {len(groups)} different questions, too few to cut {' and '.join(sizes)} from "
-            "them; give files: data.valid_file, data.test_file"
+            f"{train.file}: has {questions} different question{'' if questions == 1 else 's'}, too few to "
+            f"cut {' and '.join(sizes)} from them; give files: data.valid_file, data.test_file"
         )
     if sizes:
         order = torch.randperm(len(groups), generator=generator(seed, "held out")).tolist()

@@ -117,8 +117,8 @@ def _obstacle(contents: files.Contents, lines: Sequence[Line]) -> str | None:
     questions = len({line.question for line in lines})
     if questions <= len(HELD_OUT):
         return (
-            f"it has {questions} different questions, and {len(HELD_OUT) + 1} are the least: one to train "
-            f"on, one for {' and one for '.join(HELD_OUT)}"
+            f"it has {questions} different question{'' if questions == 1 else 's'}, and "
+            f"{len(HELD_OUT) + 1} are the least: one to train on, one for {' and one for '.join(HELD_OUT)}"
         )
     return None
 
