@@ -127,7 +127,7 @@ def read(file: Path, out: Path) -> Sweep:
         asked = _File.model_validate(document)
     except ValidationError as error:
         raise SweepError("\n".join(f"{file}: {_explain(e)}" for e in error.errors())) from None
-    folder = _folder(file.absolute(), out)
+    folder = _folder(file, out)
     text = file.read_text(encoding="utf-8-sig")
     sweep = Sweep(folder, text, _members(file, asked), asked.local, asked.slurm)
     _agrees(sweep)
@@ -137,7 +137,7 @@ def read(file: Path, out: Path) -> Sweep:
 def _folder(file: Path, out: Path) -> Path:
     """Where the sweep of `file` lives: where the file lies that a sweep keeps, else in one of its name."""
     if file.name == SWEEP_FILE and (file.parent / LOGS / LOCK).exists():
-        return file.parent
+        return file.parent.absolute()
     folder = out / file.stem
     if not folder.exists():
         if (problem := runs.misnamed(file.stem)) is not None:
@@ -241,7 +241,7 @@ def _agrees(sweep: Sweep) -> None:
             for differences, names in others.items()
         ]
         way_out = "give the file another name, or --out another folder"
-        raise SweepError("\n".join([*problems[:TOLD], way_out]))
+        raise SweepError("\n".join(f"{problem}; {way_out}" for problem in problems[:TOLD]))
 
 
 def _differences(there: Config, here: Config) -> str:
