@@ -139,7 +139,7 @@ def chat(
     from trainer import control
     from trainer.asking import inspection
 
-    loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset)
+    loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset, without_data=True)
     inspection.check_explicit(loaded, explicit)
     inspection.check_thoughts(loaded, thoughts)
     for caveat in inspection.caveats(loaded):

@@ -102,5 +102,17 @@ def test_where_its_data_are_gone_its_model_can_still_be_asked(stopped: Path) -> 
         _, _, command = refused.stderr.replace("\n", "").rpartition("stepwise ")
         asked = CliRunner().invoke(cli.app, command.split(), input="7 + 1 ?\n")
         assert asked.exit_code == 0 and asked.stdout.startswith("7 + 1 ?")
+        plain = stopped.parent / "without-data"
+        assert call("export", stopped, plain).exit_code == 0
+        measured = call("eval", stopped, "--data", away, "--limit", 3)
+        assert measured.exit_code == 0 and "sums.txt: cannot be read" in measured.stderr
+        asked = CliRunner().invoke(cli.app, ["chat", str(stopped)], input="7 + 1 ?\n")
+        assert asked.exit_code == 0 and asked.stdout.startswith("7 + 1 ?")
     finally:
         away.rename(file)
+    beside = stopped.parent / "beside-data"
+    assert call("export", stopped, beside).exit_code == 0
+    for name in ("stepwise.json", "config.json", "generation_config.json", "model.safetensors"):
+        assert (plain / name).read_bytes() == (beside / name).read_bytes()
+    again = call("eval", stopped, "--data", file, "--limit", 3)
+    assert again.stdout.partition("examples/s")[0] == measured.stdout.partition("examples/s")[0]

@@ -74,7 +74,7 @@ def _event(cls: E) -> E:
 class RunStarted(Event):
     """A process took up the run: the first start, or a resume (then `checkpoint` names where from).
 
-    sources: of data that were read; data that are made have none.
+    sources: of data that were read; data that are made have none. longest: None in journals of before.
     """
 
     name: str
@@ -91,6 +91,18 @@ class RunStarted(Event):
     pid: int = 0
     host: str = ""
     sources: tuple[Source, ...] = ()
+    longest: Longest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Longest:
+    """What asking a model takes of its training data, in tokens: its longest question with the EOS, CoT, and
+    new tokens that suffice to answer; steps: of a CoT."""
+
+    question: int
+    cot: int
+    steps: int
+    room: int
 
 
 @dataclass(frozen=True, slots=True)

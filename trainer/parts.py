@@ -19,7 +19,7 @@ from trainer.data import Task, load_task, sources
 from trainer.data.files import DataError
 from trainer.data.layout import separator_id
 from trainer.data.task import Remark
-from trainer.events import Source
+from trainer.events import Longest, Source
 from trainer.methods.base import Examples, Method, Model
 from trainer.models import adapters
 from trainer.models.model import (
@@ -53,6 +53,16 @@ class Parts:
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def longest(self) -> Longest:
+        train = self.splits["train"]
+        return Longest(
+            question=max(int(split.question_N.max()) for split in self.splits.values()),
+            cot=int(train.cot_N.max()),
+            steps=int(train.steps.max()),
+            room=self.room,
+        )
 
     def marks(self) -> dict[str, str]:
         """By what is named, what tells in a few characters whether two processes have the same of it.

@@ -275,6 +275,7 @@ class Training:
                 pid=self._pid,
                 host=status.host(),
                 sources=parts.task.sources,
+                longest=parts.longest,
             )
         )
 

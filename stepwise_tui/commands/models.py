@@ -90,7 +90,9 @@ def evaluate(
             _refuse("only with --few-shot", {"--no-cot": no_cot, "--seed": seed, "--endpoint": endpoint})
             from trainer.asking import inspection
 
-            loaded = inspection.open_checkpoint(run, checkpoint, out, base=base, preset=preset)
+            loaded = inspection.open_checkpoint(
+                run, checkpoint, out, base=base, preset=preset, without_data=data is not None
+            )
             for caveat in inspection.caveats(loaded):
                 output.complain(caveat)
             report = inspection.evaluate_checkpoint(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from trainer import methods, presets, runs
 from trainer.answering.evaluate import evaluate
@@ -19,8 +20,8 @@ from trainer.control import ONE_WAY, THOUGHTLESS, thoughtless
 from trainer.data import NotUnderstood, Task, files, load_task, sources
 from trainer.data.layout import Line, encode_lines, separator_id
 from trainer.data.typed import Typed
-from trainer.events import At, ChatAnswered, Split
-from trainer.methods.base import Examples
+from trainer.events import At, ChatAnswered, Longest, Split
+from trainer.methods.base import Examples, Model
 from trainer.models import official, origin
 from trainer.models.model import resolve_device
 from trainer.models.origin import Origin
@@ -48,9 +49,10 @@ class Loaded:
     """A model in memory, in evaluation mode, with its task and method.
 
     id: of a run's checkpoint, else the folder. config: of its run, or the preset whose task it is
-    given; None where it has neither, and questions are put as they are typed. origin: where an exported
-    folder comes from. staged: whether it is known how it was trained, so that `at` tells its stage.
-    compute: how it was trained, which is how it is asked.
+    given; None where it has neither, and questions are put as they are typed. origin: where it comes from,
+    for an exported folder and where the run's data are not here; lacking: then why. staged: whether it is
+    known how it was trained, so that `at` tells its stage. compute: how it was trained, which is how it is
+    asked.
     """
 
     id: str
@@ -58,17 +60,25 @@ class Loaded:
     parts: Parts
     config: Config | None = None
     origin: Origin | None = None
+    lacking: str = ""
     staged: bool = True
     compute: Compute = field(default_factory=Compute)
 
 
 def open_checkpoint(
-    run_or_folder: str, id: str | None, out: Path, *, base: str | None = None, preset: str | None = None
+    run_or_folder: str,
+    id: str | None,
+    out: Path,
+    *,
+    base: str | None = None,
+    preset: str | None = None,
+    without_data: bool = False,
 ) -> Loaded:
     """Open a run's checkpoint (the last, if `id` is None), a checkpoint's folder, or a model without a run.
 
     A model without a run is a Hugging Face folder, one that `stepwise export` made, or a checkpoint of an
     official code, which takes architecture and tokenizer from `base`. preset: the task of such a model.
+    without_data: also a checkpoint whose run's data cannot be read; it has no splits then.
 
     Raises `RunsError` when there is nothing of that name, `InspectionError` for what does not go together,
     `DamagedError` when a checkpoint is not what was saved, and what `official.load` and `parts.assemble`
@@ -83,10 +93,10 @@ def open_checkpoint(
     for option, value in (("--base", base), ("--preset", preset)):
         if value is not None:
             raise InspectionError(f"{option} {value}: {path} is a run's checkpoint, which knows its own")
-    return _open_run(path)
+    return _open_run(path, without_data)
 
 
-def _open_run(path: Path) -> Loaded:
+def _open_run(path: Path, without_data: bool) -> Loaded:
     run = path.parent.parent
     try:
         checkpoint.verify(path)
@@ -96,11 +106,14 @@ def _open_run(path: Path) -> Loaded:
     # Whatever it was trained on, it is looked at on what this machine has.
     config = presets.configure(run / runs.CONFIG_FILE, device="auto")
     model = checkpoint.model_folder(path)
+    longest, lacking = sources.longest_of_run(run), ""
     try:
         parts = assemble(config, model, sources.of_run(run), training=False)
     except files.DataError as error:
-        way_out = f"without them its model still answers: stepwise chat {model}"
-        raise InspectionError(f"{error}; {way_out}") from None
+        if not without_data or longest is None:
+            way_out = f"without them its model still answers: stepwise chat {model}"
+            raise InspectionError(f"{error}; {way_out}") from None
+        parts, lacking = _bare(*official.load_plain(str(model)), config.method, Typed(), longest), str(error)
     parts.model.eval()
     at = At(
         step=state.step,
@@ -109,7 +122,8 @@ def _open_run(path: Path) -> Loaded:
         scheduled=state.scheduled,
         removed=parts.method.removed(state.scheduled),
     )
-    return Loaded(path.name, at, parts, config, compute=state.compute)
+    known = origin.of(path.name, at, longest) if longest is not None and lacking else None
+    return Loaded(path.name, at, parts, config, known, lacking, compute=state.compute)
 
 
 def _open_folder(folder: Path, base: str | None, preset: str | None) -> Loaded:
@@ -120,20 +134,14 @@ def _open_folder(folder: Path, base: str | None, preset: str | None) -> Loaded:
     if preset is not None:
         config = presets.resolve(preset)
     model, tokenizer = official.load(folder, base)
-    device = resolve_device("auto")
     # Multiplication understands what is typed; of text a task knows only the examples, which are not here.
     makes_its_own = config is not None and config.data.task == "multiplication"
     task: Task = load_task(config) if config is not None and makes_its_own else Typed()
     method = MethodConfig(name="explicit_cot") if known is None or config is None else config.method
-    parts = Parts(
-        device=device,
-        task=task,
-        tokenizer=tokenizer,
-        splits={},
-        model=model.to(device).eval(),
-        method=methods.build(method, tokenizer, _stand_in(known), separator_id(tokenizer)),
-        room=known.room if known else FOREIGN_ROOM,
-    )
+    longest = Longest(0, 0, 1, FOREIGN_ROOM)
+    if known is not None:
+        longest = Longest(known.longest_question, known.longest_cot, known.longest_steps, known.room)
+    parts = _bare(model, tokenizer, method, task, longest)
     name = str(folder)
     if known is None:
         return Loaded(name, At(), parts, config, staged=False)
@@ -141,11 +149,26 @@ def _open_folder(folder: Path, base: str | None, preset: str | None) -> Loaded:
     return Loaded(name, at, parts, config, known)
 
 
-def _stand_in(known: Origin | None) -> Examples:
+def _bare(
+    model: Model, tokenizer: PreTrainedTokenizerBase, method: MethodConfig, task: Task, longest: Longest
+) -> Parts:
+    """What a model is asked with where its training data are not here."""
+    device = resolve_device("auto")
+    return Parts(
+        device=device,
+        task=task,
+        tokenizer=tokenizer,
+        splits={},
+        model=model.to(device).eval(),
+        method=methods.build(method, tokenizer, _stand_in(longest), separator_id(tokenizer)),
+        room=longest.room,
+    )
+
+
+def _stand_in(longest: Longest) -> Examples:
     """One row in the place of training data that are not here: a method asks them for the longest CoT, in
     tokens and in steps."""
-    cot = known.longest_cot if known else 0
-    steps = known.longest_steps if known else 1
+    cot, steps = longest.cot, longest.steps
     return Examples(
         torch.zeros(1, cot + 3, dtype=torch.int32),
         torch.tensor([1]),
@@ -200,6 +223,8 @@ def caveats(loaded: Loaded) -> list[str]:
     """What a person should know before believing what this model is measured or asked for."""
     changed = loaded.parts.changed
     found = [f"{changed}: what it has learnt may be among what is held out now"] if changed else []
+    if loaded.lacking:
+        found.append(f"{loaded.lacking}; without its data nobody knows what it has learnt, and what is right")
     if not loaded.staged and (caveat := official.caveat(loaded.parts.tokenizer)):
         found.append(caveat)
     return found

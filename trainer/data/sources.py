@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trainer.data.files import Contents
 from trainer.data.layout import format_line
-from trainer.events import Event, RunStarted, Source
+from trainer.events import Event, Longest, RunStarted, Source
 from trainer.record import journal
 
 
@@ -45,3 +45,9 @@ def began_with(events: Iterable[Event]) -> tuple[Source, ...]:
 def of_run(run: Path) -> tuple[Source, ...]:
     """The same from the run's folder."""
     return began_with(journal.read(run, journal.of(RunStarted)))
+
+
+def longest_of_run(run: Path) -> Longest | None:
+    """What its data ask for, as its last process found them; None where its journal is of before."""
+    started = [event for event in journal.read(run, journal.of(RunStarted)) if isinstance(event, RunStarted)]
+    return started[-1].longest if started else None

@@ -57,7 +57,7 @@ def export(
         run = _run_of(run_or_folder, out, numbers)
     if numbers == "tensorboard":
         metrics.writer_of_tensorboard()
-    loaded = open_checkpoint(run_or_folder, id, out, base=base, preset=preset)
+    loaded = open_checkpoint(run_or_folder, id, out, base=base, preset=preset, without_data=True)
     temporary = to.parent / f".{to.name}.{os.getpid()}"
     try:
         temporary.mkdir(parents=True)
@@ -159,16 +159,4 @@ def _run_of(run_or_folder: str, out: Path, numbers: MetricsKind) -> Path:
 def _origin(loaded: Loaded) -> Origin:
     if loaded.origin is not None:
         return loaded.origin
-    at, parts = loaded.at, loaded.parts
-    return Origin(
-        checkpoint=loaded.id,
-        step=at.step,
-        branch=at.branch,
-        stage=at.stage,
-        scheduled=at.scheduled,
-        removed=at.removed,
-        longest_question=max(int(split.question_N.max()) for split in parts.splits.values()),
-        longest_cot=int(parts.splits["train"].cot_N.max()),
-        room=parts.room,
-        longest_steps=int(parts.splits["train"].steps.max()),
-    )
+    return origin.of(loaded.id, loaded.at, loaded.parts.longest)

@@ -16,6 +16,7 @@ from typing import Any
 from trainer import config as configuration
 from trainer import presets
 from trainer.config import Config, ConfigError
+from trainer.events import At, Longest
 
 CONFIG_FILE = "stepwise.toml"
 ORIGIN_FILE = "stepwise.json"
@@ -41,6 +42,22 @@ class Origin:
     longest_cot: int
     room: int
     longest_steps: int = 1
+
+
+def of(checkpoint: str, at: At, longest: Longest) -> Origin:
+    """Of a run's checkpoint."""
+    return Origin(
+        checkpoint=checkpoint,
+        step=at.step,
+        branch=at.branch,
+        stage=at.stage,
+        scheduled=at.scheduled,
+        removed=at.removed,
+        longest_question=longest.question,
+        longest_cot=longest.cot,
+        room=longest.room,
+        longest_steps=longest.steps,
+    )
 
 
 def write(folder: Path, config: Config, origin: Origin | None) -> None:
