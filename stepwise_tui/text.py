@@ -6,6 +6,7 @@ import math
 import textwrap
 import time
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 DASH = "–"
@@ -104,6 +105,26 @@ def wrapped(text: str, width: int, indent: int = 0) -> str:
 def clip(text: str, width: int) -> str:
     """`text` in at most `width` characters, the last an ellipsis where something was cut."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def clip_start(text: str, width: int) -> str:
+    """As `clip`; its end stays, in which the names of a sweep's runs differ."""
+    return text if len(text) <= width else f"…{text[len(text) + 1 - width :]}"
+
+
+def clip_middle(text: str, width: int) -> str:
+    """As `clip`; its beginning and its end stay."""
+    half = width // 2
+    return text if len(text) <= width else clip(text, half) + text[half - width :]
+
+
+def clip_apart(names: Sequence[str], width: int) -> list[str]:
+    """Names in at most `width` characters that still differ where they did; uncut where they would not."""
+    for cut in (clip_start, clip, clip_middle):
+        short = [cut(name, width) for name in names]
+        if len(set(short)) == len(set(names)):
+            return short
+    return list(names)
 
 
 def clip_question(text: str, width: int) -> str:

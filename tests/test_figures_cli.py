@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from stepwise_tui import cli, glyphs
 from stepwise_tui.render import stages as rendered
+from stepwise_tui.text import clip_apart
 from tests import scripted
 from tests.terminal import Terminal
 from tests.test_compare import written
@@ -56,7 +57,27 @@ def test_runs_are_drawn_beside_each_other(out: Path) -> None:
         assert part in chart
     signs = [(row.split()[0], row.split()[1]) for row in rows.splitlines()[1:]]
     assert signs == [("*", "mult-one"), ("*", "mult-two"), ("o", "slow")]  # instead of colours
-    assert rows.splitlines()[1].split()[4:6] == ["9", "9"]  # no more than there was to remove
+    assert rows.splitlines()[1].split()[4:7] == ["9", "of", "9"]  # no more than there was to remove
+
+
+def test_names_that_are_too_long_are_cut_where_they_are_alike(tmp_path: Path) -> None:
+    for rate in ("0.001", "0.002"):
+        for seed in (0, 1):
+            config = tiny_config(seed=seed, optim__lr=float(rate), method__name="no_cot")
+            written(tmp_path / f"mult2x2-smoothing_4.0-lr_{rate}-s{seed}", scripted.training().events, config)
+    shown = call("compare", *(folder.name for folder in tmp_path.iterdir()), "--out", tmp_path).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    rows = shown.split("\n\n")[1].splitlines()[1:]
+    assert len({row.split()[1] for row in rows}) == 4 and all("of 0" in row for row in rows)
+
+
+def test_names_are_cut_at_either_end_or_in_the_middle() -> None:
+    assert clip_apart(["abcdef", "abc"], 6) == ["abcdef", "abc"]
+    assert clip_apart(["abcdef-0", "abcdef-1"], 5) == ["…ef-0", "…ef-1"]
+    assert clip_apart(["a-abcdef", "b-abcdef"], 5) == ["a-ab…", "b-ab…"]
+    assert clip_apart(["a-abcd-0", "b-abcd-0", "a-abcd-1"], 6) == ["a-…d-0", "b-…d-0", "a-…d-1"]
+    alike = ["aaaa0aaaa", "aaaa1aaaa"]
+    assert clip_apart(alike, 4) == alike
 
 
 def test_the_methods_of_runs_that_differ_in_them_are_named(tmp_path: Path) -> None:

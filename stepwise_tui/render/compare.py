@@ -13,13 +13,13 @@ from stepwise_tui.charts.chart import Axes, Line, Mark, draw
 from stepwise_tui.output import table
 from stepwise_tui.render import picture, screen
 from stepwise_tui.render.screen import FAINT, Screen
-from stepwise_tui.text import DASH, accuracy, clip
+from stepwise_tui.text import DASH, accuracy, clip, clip_apart
 from trainer.analysis.compare import Curve, Group, Point
 
 ALL_GONE = "all CoT removed"
 ABANDONED = "abandoned by a roll back"
 X_LABEL, Y_LABEL = "scheduled removals", "validation accuracy"
-LONGEST_NAME = 30
+LONGEST_NAME, LEAST_NAME = 30, 20
 
 
 class Entry(NamedTuple):
@@ -81,7 +81,7 @@ def show(groups: Sequence[Group], out: Screen) -> None:
         legend = []
     if any(curve.abandoned for _, curve in runs):
         legend.append(Text.assemble(("━━" if braille else " '", FAINT), " ", ABANDONED))
-    head, *rows = _table([curve for _, curve in runs])
+    head, *rows = _table([curve for _, curve in runs], out.width - 3)
 
     marks = [Mark(float(x), label, strong=True) for x, label in gone(drawn).items()]
     size = out.chart_size(below=len(legend) + len(rows) + 5)
@@ -100,26 +100,31 @@ def _key(number: int, braille: bool) -> Text:
     return Text(sign, screen.COLOURS[number % len(screen.COLOURS)])
 
 
-def _table(curves: Sequence[Curve]) -> list[str]:
-    """The head and a line for each run; what operators did only where they did something."""
-    head = ["run", "seed", "state", "removals", "all gone", "last", "best, no CoT"]
+def _table(curves: Sequence[Curve], width: int) -> list[str]:
+    """The head and a line for each run; what operators did only where they did something.
+
+    Names have what the other columns leave of the width.
+    """
+    head = ["seed", "state", "removals", "last", "best, no CoT"]
     rows = [_row(curve) for curve in curves]
     if any(curve.steered for curve in curves):
         head.append("steered by")
         for row, curve in zip(rows, curves, strict=True):
             row.append(", ".join(f"{name} {count}×" for name, count in curve.steered.items()))
-    return table(head, rows).split("\n")
+    room = width - 2 - max(map(len, table(head, rows).split("\n")))
+    names = clip_apart([curve.name for curve in curves], max(LEAST_NAME, room))
+    named = [[name, *row] for name, row in zip(names, rows, strict=True)]
+    return table(["run", *head], named).split("\n")
 
 
 def _row(curve: Curve) -> list[str]:
     last = curve.live[-1] if curve.live else None
+    # The schedule counts on when nothing is left to remove.
+    removals = str(min(last.scheduled, curve.stages)) if last else DASH
     return [
-        clip(curve.name, LONGEST_NAME),
         str(curve.seed),
         curve.state,
-        # The schedule counts on when nothing is left to remove.
-        str(min(last.scheduled, curve.stages)) if last else DASH,
-        str(curve.all_gone or DASH),
+        removals if curve.all_gone is None else f"{removals} of {curve.all_gone}",
         accuracy(last.accuracy if last else None),
         accuracy(curve.without_cot),
     ]

@@ -11,7 +11,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, OptionList
 from textual.widgets.option_list import Option
 
-from stepwise_tui.text import accuracy, clean, clip
+from stepwise_tui.text import accuracy, clean, clip_start
 from trainer import runs
 from trainer.runs import RunRow, RunsError
 
@@ -96,4 +96,4 @@ class ChooseRun(ModalScreen[tuple[Path | None] | None]):
 
 def _told(row: RunRow) -> str:
     place = f"stage {row.stage:>3}/{row.stages:<3}  acc {accuracy(row.accuracy):>5}"
-    return f"{clip(clean(row.name), 28):<28}  {row.state:<11}  {place}"
+    return f"{clip_start(clean(row.name), 28):<28}  {row.state:<11}  {place}"

@@ -22,7 +22,7 @@ from stepwise_tui.charts.view import SMOOTHINGS, WINDOWS, X_AXES, Extent, View, 
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, apply
 from stepwise_tui.looks import CHARTS, Look
-from stepwise_tui.text import clean, clip, clock
+from stepwise_tui.text import clean, clip_start, clock
 from stepwise_tui.widgets.lines import FAINT
 
 T = TypeVar("T")
@@ -130,7 +130,8 @@ class ChartPanel(Static, can_focus=True):
             for curve in reversed(quantity.curves)
         ]
         if self._beside is not None:
-            names.insert(0, (self._stroke(BESIDE_SIGN), clip(self._beside.name, 16), BESIDE))  # never cut off
+            name = clip_start(self._beside.name, 16)
+            names.insert(0, (self._stroke(BESIDE_SIGN), name, BESIDE))  # never cut off
         whole = [Content.styled(stroke + text, style) for stroke, text, style in names]
         measured = Content.styled(self._measured_at(), FAINT)
         long = Content("  ").join([title, *whole, measured] if measured else [title, *whole])

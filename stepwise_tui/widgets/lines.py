@@ -14,7 +14,7 @@ from textual.content import Content
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History
 from stepwise_tui.log import Tone
-from stepwise_tui.text import DASH, accuracy, clean, clip, duration, loss, short, wrapped
+from stepwise_tui.text import DASH, accuracy, clean, clip, clip_start, duration, loss, short, wrapped
 from stepwise_tui.words import by, key_name
 from trainer.config import GATED, LATENT, ScheduleConfig
 from trainer.events import DISK, AlarmRaised, RunState
@@ -75,7 +75,7 @@ def status_line(
     style = STATE_STYLES["crashed"] if history.gone else STATE_STYLES[history.state]
     state = styled(f"{glyphs.state} {history.standing.upper()}", style)
     pieces = [
-        Piece(styled(clip(clean(name), 24), "bold"), 1),
+        Piece(styled(clip_start(clean(name), 24), "bold"), 1),
         Piece(state, 0),
         Piece(styled(f"step {history.at.step:,}"), 1),
     ]
