@@ -6,6 +6,7 @@ import importlib.util
 import json
 import tomllib
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stepwise_tui import cli, glyphs
+from stepwise_tui.render import picture
 from stepwise_tui.render import stages as rendered
+from stepwise_tui.render.screen import COLOURS, Screen
 from stepwise_tui.text import clip_apart
 from tests import scripted
 from tests.terminal import Terminal
@@ -88,6 +91,38 @@ def test_the_methods_of_runs_that_differ_in_them_are_named(tmp_path: Path) -> No
     assert " o b: method.name = coconut, method.no_thought = true\n" in shown
     assert " x c: method.name = pause, method.no_thought = false\n" in shown
     assert "method" not in call("compare", "a", "--out", tmp_path).stdout
+
+
+def test_runs_that_are_unlike_are_told_apart(tmp_path: Path) -> None:
+    """The line where all CoT is gone says whose it is, also where no other run has come to its own."""
+    runs = {
+        "three": {"data__digits": 3},
+        "steps": {"method__unit": "step"},
+        "explicit": {"method__name": "explicit_cot"},
+    }
+    for name, fields in runs.items():
+        begin = replace(scripted.finished().events[0], stages=2 if name == "steps" else 30)
+        written(tmp_path / name, [begin, *scripted.finished().events[1:]], tiny_config(**fields))
+    shown = call("compare", *runs, "--out", tmp_path).stdout
+    assert "all gone: steps" in shown and "all CoT removed" not in shown
+    legend = (
+        " * three: removes tokens, data.digits = 3, method.name = stepwise\n"
+        " o steps: removes steps, data.digits = 2, method.name = stepwise\n"
+        " x explicit: data.digits = 2, method.name = explicit_cot\n"
+    )
+    assert legend in shown
+
+
+def test_each_of_many_configurations_has_a_look_of_its_own(tmp_path: Path) -> None:
+    names = [f"rate-{number}" for number in range(1, 9)]
+    for number, name in enumerate(names):
+        written(tmp_path / name, scripted.training().events, tiny_config(optim__lr=0.001 * (number + 1)))
+    shown = call("compare", *names, "--out", tmp_path).stdout
+    rows = shown.split("\n\n")[1].splitlines()[1:]
+    assert [row[:3].strip() for row in rows] == list("*ox#@%&$")
+    assert not Screen().braille(len(COLOURS) + 1)
+    assert len({(colour, str(dashes)) for colour, dashes in picture.LOOKS}) == len(picture.LOOKS) == 24
+    assert {dashes for _, dashes in picture.LOOKS[:4]} == set(picture.DASHES)
 
 
 def test_one_configuration_has_a_colour_for_each_seed(out: Path) -> None:

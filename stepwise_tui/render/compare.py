@@ -23,15 +23,15 @@ LONGEST_NAME, LEAST_NAME = 30, 20
 
 
 class Entry(NamedTuple):
-    """One colour of the figure, with the runs that have it. method: where there are several."""
+    """One colour of the figure, with the runs that have it. apart: what else is to be known of it."""
 
     label: str
     curves: tuple[Curve, ...]
-    method: str = ""
+    apart: str = ""
 
     @property
     def legend(self) -> str:
-        return self.label if self.method in self.label else f"{self.label}: {self.method}"
+        return f"{self.label}: {self.apart}" if self.apart else self.label
 
 
 def entries(groups: Sequence[Group]) -> list[Entry]:
@@ -40,7 +40,13 @@ def entries(groups: Sequence[Group]) -> list[Entry]:
         seeds = [curve.seed for curve in groups[0].curves]
         named = len(set(seeds)) == len(seeds) > 1
         return [Entry(f"seed {c.seed}" if named else c.name, (c,)) for c in groups[0].curves]
-    return [Entry(_counted(group), group.curves, group.method) for group in groups]
+    return [Entry(_counted(group), group.curves, _apart(group)) for group in groups]
+
+
+def _apart(group: Group) -> str:
+    """What its removals are, its task and its method, where they differ and its label does not say so."""
+    unit = group.unit and f"removes {group.unit}"
+    return ", ".join(part for part in (unit, group.task, group.method) if part not in group.label)
 
 
 def _counted(group: Group) -> str:
@@ -51,16 +57,17 @@ def _counted(group: Group) -> str:
 def gone(drawn: Sequence[Entry]) -> dict[int, str]:
     """Where all CoT is gone, and what is written there: also whose it is, where that is not one place.
 
-    Only as far as some run has come: a run that begins is not squeezed by what is far ahead of it.
+    Drawn only as far as some run has come: a run that begins is not squeezed by what is far ahead of it.
     """
     reached = max((point.x for entry in drawn for c in entry.curves for point in c.live), default=0)
     who: dict[int, list[str]] = {}
     for entry in drawn:
-        for x in sorted({c.all_gone for c in entry.curves if c.all_gone and c.all_gone <= reached}):
+        for x in sorted({c.all_gone for c in entry.curves if c.all_gone}):
             who.setdefault(x, []).append(entry.label)
+    said = {x: clip(f"all gone: {', '.join(labels)}", LONGEST_NAME) for x, labels in sorted(who.items())}
     if len(who) == 1:
-        return dict.fromkeys(who, ALL_GONE)
-    return {x: clip(f"all gone: {', '.join(labels)}", LONGEST_NAME) for x, labels in sorted(who.items())}
+        said = dict.fromkeys(who, ALL_GONE)
+    return {x: text for x, text in said.items() if x <= reached}
 
 
 def show(groups: Sequence[Group], out: Screen) -> None:
@@ -79,6 +86,8 @@ def show(groups: Sequence[Group], out: Screen) -> None:
     ]
     if all(entry.legend == entry.curves[0].name for entry in drawn):
         legend = []
+    if len(drawn) > len(screen.SIGNS):
+        legend.append(Text(f"from the {len(screen.SIGNS) + 1}th on, signs come again", FAINT))
     if any(curve.abandoned for _, curve in runs):
         legend.append(Text.assemble(("━━" if braille else " '", FAINT), " ", ABANDONED))
     head, *rows = _table([curve for _, curve in runs], out.width - 3)
@@ -134,9 +143,8 @@ def plot(groups: Sequence[Group], axes: Any) -> None:
     """The same on matplotlib's axes."""
     drawn = entries(groups)
     for number, entry in enumerate(drawn):
-        colour = picture.COLOURS[number % len(picture.COLOURS)]
+        colour, dashes = picture.LOOKS[number % len(picture.LOOKS)]  # gaps show what lies beneath
         width = 1.4 if len(entry.curves) == 1 else 0.9
-        dashes = picture.DASHES[number % len(picture.DASHES)]  # through the gaps one sees what lies beneath
         for curve in entry.curves:
             for piece in curve.abandoned:
                 axes.plot(*_columns(piece), color=colour, linewidth=0.8, linestyle=":", alpha=0.7)

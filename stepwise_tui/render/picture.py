@@ -13,6 +13,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Told apart also by the colour-blind (Okabe and Ito)."""
 DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (6, 2, 1.5, 2)), (0, (3, 2)))
 """Not the dots of what was abandoned."""
+LOOKS = tuple((COLOURS[n % len(COLOURS)], DASHES[(n + n // 12) % len(DASHES)]) for n in range(24))
+"""Lines that are many are told apart by their dashes as well."""
 GREY = "#767676"
 ENDINGS = (".png", ".svg")
 INCHES = (6.4, 3.8)

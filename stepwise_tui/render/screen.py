@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import string
 
 from rich.console import Console
 from rich.text import Text
@@ -14,8 +15,8 @@ from stepwise_tui.text import clean_lines
 
 COLOURS = ("cyan", "yellow", "magenta", "green", "red", "blue")
 """The terminal's own, so that they suit its background."""
-SIGNS = "*ox#@%"
-"""What stands for the lines, in the same order, where there are no colours."""
+SIGNS = "*ox#@%&$=" + string.ascii_uppercase
+"""What stands for the lines, in the same order, where there are no colours, or too few."""
 FAINT = "dim"
 THEME = {AXIS: FAINT, MARK: FAINT}
 """What the cockpit's theme calls its colours, as a plain terminal knows them."""
@@ -39,8 +40,8 @@ class Screen:
         self.console.print(text, soft_wrap=True, markup=False)
 
     def braille(self, lines: int) -> bool:
-        """Whether dots will do; several lines in one colour are told apart by signs instead."""
-        return self.glyphs.braille and (self.coloured or lines == 1)
+        """Whether dots will do; where lines share a colour they are told apart by signs instead."""
+        return self.glyphs.braille and lines <= (len(COLOURS) if self.coloured else 1)
 
     def chart_size(self, below: int) -> tuple[int, int]:
         """Width and height for a chart with so many lines of text around it."""

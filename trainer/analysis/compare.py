@@ -10,7 +10,7 @@ import math
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,8 +32,10 @@ LEARNT_FROM = ("data", "model", "method", "schedule", "optim")
 """The sections that decide what is learnt; runs that agree in them are seeds of one configuration."""
 STEERING = ("advance", "hold", "rollback", "set")
 """Commands that make a run other than its configuration says."""
-KINDS = ("name", "unit", "curriculum", "no_thought")
-"""The fields of a method that make it another one."""
+KINDS = ("name", "curriculum", "no_thought")
+"""The fields of a method that make it another one, but for the unit of its removals."""
+PROBLEMS = ("task", "digits", "digits_b", "hops", "nodes", "nouns", "train_file", "valid_file")
+"""The fields of data that make them other problems."""
 LONGEST_LABEL = 50
 """Characters; a legend of longer ones would leave little room for the figure."""
 
@@ -89,11 +91,16 @@ class Curve:
 @dataclass(frozen=True, slots=True)
 class Group:
     """The runs of one configuration, which differ in their seeds. label: short, different for each group.
-    method: which one it is, where the groups have several."""
+
+    method, task, unit: which it is, where the groups have several. unit: what a removal takes, "tokens" or
+    "steps".
+    """
 
     label: str
     curves: tuple[Curve, ...]
     method: str = ""
+    task: str = ""
+    unit: str = ""
 
 
 def compare(folders: Sequence[Path]) -> list[Group]:
@@ -223,23 +230,31 @@ def grouped(read: Iterable[tuple[Config, Curve]]) -> list[Group]:
     """Runs that differ in nothing but their seed together, in the order in which they come."""
     members: dict[str, list[Curve]] = {}
     learnt: dict[str, dict[str, Any]] = {}
+    units: dict[str, str] = {}
     for config, one in read:
         fields = config.model_dump(include=set(LEARNT_FROM))
         key = repr(fields)
         learnt[key] = fields
+        keeps = config.method.name in ("explicit_cot", "no_cot")
+        units[key] = "" if keeps else f"{config.method.counted}s"
         members.setdefault(key, []).append(one)
     labels = _labels([[c.name for c in curves] for curves in members.values()], list(learnt.values()))
-    methods = _methods([fields["method"] for fields in learnt.values()])
+    methods = _apart("method", KINDS, learnt.values())
+    tasks = _apart("data", PROBLEMS, learnt.values())
+    several = len(set(filter(None, units.values()))) > 1
     return [
-        Group(label, tuple(curves), method)
-        for label, curves, method in zip(labels, members.values(), methods, strict=True)
+        Group(label, tuple(curves), method, task, unit if several else "")
+        for label, curves, method, task, unit in zip(
+            labels, members.values(), methods, tasks, units.values(), strict=True
+        )
     ]
 
 
-def _methods(taught: list[dict[str, Any]]) -> list[str]:
-    """What makes each of them another method than the others."""
-    keys = [key for key in KINDS if len({fields[key] for fields in taught}) > 1]
-    return [", ".join(f"method.{key} = {shown(fields[key])}" for key in keys) for fields in taught]
+def _apart(section: str, keys: Iterable[str], learnt: Collection[dict[str, Any]]) -> list[str]:
+    """What of these fields makes each of them another than the others."""
+    own = [fields[section] for fields in learnt]
+    differing = [key for key in keys if len({one[key] for one in own}) > 1]
+    return [", ".join(f"{section}.{key} = {shown(one[key])}" for key in differing) for one in own]
 
 
 def _labels(names: list[list[str]], learnt: list[dict[str, Any]]) -> list[str]:
