@@ -114,7 +114,9 @@ def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None 
     looks.save(link.name, link.folder, app.look)
     state = app.history.standing
     if app.history.ended or state == "crashed":
-        _say(f"{state}: {link.name}\nstepwise {next_command(state)} {link.name}")
+        # Two sweeps may have a run of one name; a folder of another machine is none here.
+        run = shortest(link.folder) if link.local else link.name
+        _say(f"{state}: {run}\nstepwise {next_command(state)} {run}")
     elif app.history.gone is None:
         _say(f"{link.name} goes on without this window; the same command comes back to it")
 

@@ -208,6 +208,15 @@ def test_seeds_of_one_configuration_belong_together(tmp_path: Path) -> None:
     assert [group.label for group in groups] == ["mult2x2", "quick-one"]
 
 
+def test_runs_of_one_name_are_told_apart_by_where_they_lie(tmp_path: Path) -> None:
+    folders = [
+        written(tmp_path / sweep / name, scripted.training().events, tiny_config(optim__lr=rate))
+        for sweep, name, rate in (("fast", "s0", 1e-2), ("slow", "s0", 1e-3), ("slow", "s1", 1e-3))
+    ]
+    groups = compared(folders)
+    assert [[c.name for c in group.curves] for group in groups] == [["fast/s0"], ["slow/s0", "s1"]]
+
+
 def test_groups_whose_names_say_nothing_are_called_by_what_differs(tmp_path: Path) -> None:
     folders = [
         written(

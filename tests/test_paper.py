@@ -83,6 +83,13 @@ def test_our_examples_have_the_tokens_of_table_1(tmp_path: Path) -> None:
     assert statistics.published.task == "GSM8K" and statistics.ours is None
 
 
+def test_a_run_of_a_sweep_is_named_with_it(tmp_path: Path) -> None:
+    written(tmp_path / "rates" / "s0", finished(), published_run("mult4x4"))
+    (tmp_path / "rates" / "sweep.toml").touch()
+    [ours] = row(paper.tables(tmp_path), "4×4", published.SI).ours
+    assert ours.run == "rates/s0"
+
+
 def test_a_finished_run_stands_beside_its_row_with_its_origin(tmp_path: Path) -> None:
     folder = written(tmp_path / "mult4x4-brisk-otter", finished(), published_run("mult4x4"))
     known = row(paper.tables(tmp_path), "4×4", published.SI)

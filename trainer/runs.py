@@ -313,11 +313,11 @@ def rows(folders: Iterable[Path]) -> list[RunRow]:
 
 
 def row(folder: Path) -> RunRow:
-    """How the run in `folder` is. One of a sweep is called by both names, with which it is found as well."""
+    """How the run in `folder` is."""
     found = status.read(folder)
     touched = (folder / (status.FILE if found else CONFIG_FILE)).stat().st_mtime
     return RunRow(
-        name=f"{folder.parent.name}/{folder.name}" if is_sweep(folder.parent) else folder.name,
+        name=called(folder),
         path=str(folder.resolve()),
         state=_state(folder, found),
         step=found.step if found else 0,
@@ -329,6 +329,11 @@ def row(folder: Path) -> RunRow:
         updated=datetime.fromtimestamp(touched, UTC).isoformat(timespec="seconds"),
         host=found.host if found and _away(folder, found) else None,
     )
+
+
+def called(folder: Path) -> str:
+    """The name of a run. One of a sweep is called by both names, with which it is found as well."""
+    return f"{folder.parent.name}/{folder.name}" if is_sweep(folder.parent) else folder.name
 
 
 def size(folder: Path) -> int:

@@ -11,7 +11,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,8 +113,15 @@ def compare(folders: Sequence[Path]) -> list[Group]:
             problems = [f"{folder.name}: {problem}" for problem in str(error).splitlines()]
             raise ConfigError("\n".join(problems)) from None
         events = journal.read(folder, _telling())
-        read.append((config, curve(config, events, folder, runs.row(folder).state)))
-    return grouped(read)
+        read.append((config, curve(config, events, folder, runs.state(folder))))
+    names = Counter(one.name for _, one in read)
+    return grouped((config, one if names[one.name] == 1 else _of_two(one)) for config, one in read)
+
+
+def _of_two(one: Curve) -> Curve:
+    """A run whose name another one has, too: also with that of the folder, or the sweep, that it lies in."""
+    path = Path(one.path)
+    return replace(one, name=f"{path.parent.name}/{path.name}")
 
 
 def _telling() -> Callable[[bytes], bool]:

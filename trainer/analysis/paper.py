@@ -178,7 +178,7 @@ def read(config: Config, events: Iterable[Event], folder: Path) -> Found:
         method(config, end.at.removed if partial else None),
         config,
         Ours(
-            run=folder.name,
+            run=runs.called(folder),
             path=str(folder),
             date=datetime.fromtimestamp(end.at.time, UTC).date().isoformat(),
             seed=config.seed,
