@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stepwise_tui.render import report
 from tests import scripted
 from tests.driven import FOREVER, Driven
 from tests.scripted import SCRIPTED, Script
@@ -19,7 +20,8 @@ from tests.test_compare import written
 from tests.test_figures_cli import call, refused
 from tests.test_imports import command, loaded_by
 from trainer.analysis import recovery
-from trainer.events import AlarmCleared, AlarmRaised, ChatAnswered, Evaluated
+from trainer.config import MethodConfig
+from trainer.events import AlarmCleared, AlarmRaised, At, ChatAnswered, Evaluated, RunStarted
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 PICTURES = {"accuracy.png", "loss.png", "gradient.png"}
@@ -68,6 +70,21 @@ def page_of(run: Path, *arguments: str | Path) -> Page:
     made = call("report", run, *arguments)
     assert made.exit_code == 0, made.output
     return Page(Path(made.stdout.splitlines()[0]).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages", "expected"),
+    [
+        ({"name": "stepwise", "unit": "step"}, 1, "step by step, from 0 examples in one stage."),
+        ({"name": "explicit_cot"}, 0, "writing its whole chain of thought, from 0 examples."),
+        ({"name": "coconut"}, 2, "continuous thoughts in the place of reasoning steps, from 0 examples in 2"),
+        ({"name": "pause"}, 2, "pause tokens in the place of"),
+        ({"name": "coconut", "no_thought": True}, 2, "nothing in the place of"),
+    ],
+)  # fmt: skip
+def test_it_says_what_each_method_does(changes: dict[str, object], stages: int, expected: str) -> None:
+    method = MethodConfig.model_validate(changes)
+    assert expected in report._trained(RunStarted(at=At(), name="one", stages=stages), method)
 
 
 def test_a_run_that_was_steered_is_told_while_it_goes_on(driven: Callable[..., Driven]) -> None:

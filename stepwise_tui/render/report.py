@@ -22,7 +22,7 @@ from trainer import presets, runs
 from trainer.analysis import recovery
 from trainer.analysis.compare import live_line
 from trainer.analysis.recovery import Entry
-from trainer.config import Config, shown
+from trainer.config import Config, MethodConfig, shown
 from trainer.events import (
     ChatAnswered,
     Evaluated,
@@ -45,10 +45,13 @@ FOLDER, PAGE = "report", "index.html"
 TOLD = (*recovery.TELLING, RunStarted, Notice, StateChanged, RunFinished)
 LIBRARIES = ("stepwise-tui", "torch", "transformers", "tokenizers", "numpy")
 TRAINS = {
-    "stepwise": "losing its chain of thought token by token",
+    "stepwise": "losing its chain of thought {unit} by {unit}",
     "explicit_cot": "writing its whole chain of thought",
     "no_cot": "answering without a chain of thought",
+    "coconut": "thinking continuous thoughts in the place of reasoning steps",
+    "pause": "with pause tokens in the place of reasoning steps",
 }
+NO_THOUGHT = "with nothing in the place of reasoning steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def _head(story: Story) -> Markup:
     valid = [e for e in recovery.live_only(story.told) if isinstance(e, Evaluated)]
     best = max(valid, key=lambda e: e.accuracy, default=None)
     test = _test(story.told)
-    stage = f"stage {row.stage} of {row.stages}"
+    stage = f", stage {row.stage} of {row.stages}" if row.stages else ""
     figures = [
         _figure("accuracy now", valid[-1].accuracy if valid else None, _measured(valid[-1:])),
         _figure("best", best.accuracy if best else None, f"at step {best.at.step:,}" if best else ""),
@@ -124,8 +127,8 @@ def _head(story: Story) -> Markup:
     after = "" if row.state in ENDED else ", while the run went on"
     parts = [
         element("h1", _title(story)),
-        element("p", f"{row.name}: {row.state}{elsewhere}, step {history.at.step or row.step:,}, {stage}"),
-        element("p", _trained(history.started)),
+        element("p", f"{row.name}: {row.state}{elsewhere}, step {history.at.step or row.step:,}{stage}"),
+        element("p", _trained(history.started, story.begun.method)),
         element("div", joined(figures), "figures"),
         element("p", f"Made {made}{after}. Accuracy is exact match of the whole answer.", "faint"),
     ]
@@ -158,13 +161,14 @@ def _test(events: Iterable[Event]) -> tuple[float, int] | None:
     return found
 
 
-def _trained(started: RunStarted | None) -> str:
+def _trained(started: RunStarted | None, method: MethodConfig) -> str:
     if started is None:
         return "No process has begun to train it."
-    how = TRAINS.get(started.method, started.method)
+    how = NO_THOUGHT if method.no_thought else TRAINS[method.name].format(unit=method.unit)
+    stages = {0: "", 1: " in one stage"}.get(started.stages, f" in {started.stages} stages")
     return (
         f"A model ({started.model}, {started.parameters:,} parameters) that learns {started.task}, {how}, "
-        f"from {started.train_examples:,} examples in {started.stages} stages."
+        f"from {started.train_examples:,} examples{stages}."
     )
 
 
