@@ -262,6 +262,13 @@ def test_cot_of_different_lengths_goes_all_at_once_beyond_the_ninetieth_percenti
     assert proposed(found).method.remove_all_beyond == found["lengths"]["CoT"]["p90"] == 20
 
 
+def test_a_row_that_is_far_longer_than_the_others_is_left_out(tmp_path: Path) -> None:
+    lines = [Line(f"{i} ?", "a b", "1") for i in range(400)]
+    found = surveyed(written(tmp_path / "long.txt", [*lines, Line("long ?", "a " * 900, "1")]))
+    assert proposed(found).data.max_len_train == found["lengths"]["row"]["p99"] == 12
+    assert proposed(surveyed(written(tmp_path / "even.txt", lines))).data.max_len_train is None
+
+
 def test_the_published_gsm8k_has_the_numbers_of_the_paper(tmp_path: Path) -> None:
     folder = reference("STEPWISE_GSM8K_DATA", "gsm8k")
     published_gpt2_tokenizer().save_pretrained(tmp_path)

@@ -15,6 +15,7 @@ from trainer import memory
 from trainer.computing.compute import Compute
 from trainer.computing.world import World
 from trainer.events import Notice
+from trainer.methods.base import Examples
 from trainer.parts import assemble
 from trainer.rank import Rank
 
@@ -45,6 +46,13 @@ def test_the_estimate_is_what_is_then_used(again: bool, lora: int) -> None:
     trained = sum(p.numel() * p.element_size() for p in parts.model.parameters() if p.requires_grad)
     assert estimated.moments == 2 * estimated.gradients == 2 * trained
     assert trained < estimated.weights / 2 or not lora
+
+
+def test_the_estimate_is_of_the_longest_examples_that_are_trained_on() -> None:
+    length_N = torch.tensor([3, 9, 4, 30, 8])
+    train = Examples(torch.zeros(5, 30), length_N, length_N, length_N)
+    assert memory.longest(train, 2, None).length_N.tolist() == [30, 9]
+    assert memory.longest(train, 2, 10).length_N.tolist() == [9, 8]
 
 
 def test_activations_computed_again_are_the_same_and_take_less() -> None:

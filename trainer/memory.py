@@ -15,7 +15,7 @@ from torch import Tensor
 from trainer.computing import moments
 from trainer.computing.sharding import blocks
 from trainer.config import Config
-from trainer.methods.base import Batch, Method, Model
+from trainer.methods.base import Batch, Examples, Method, Model
 from trainer.methods.cross_entropy import LEAST_ROWS, ROWS_PER_WIDTH
 from trainer.models.model import forget_activations
 from trainer.saving.room import gigabytes
@@ -87,6 +87,12 @@ def check(model: Model, config: Config, device: torch.device) -> None:
         f"{what} {gigabytes(needs.peak)} on each device, and {device} has {gigabytes(free)} free. "
         f"The ways out: {'; '.join(ways)}"
     )
+
+
+def longest(train: Examples, rows: int, allowed: int | None) -> Examples:
+    """The longest examples that are trained on: a batch with one of them is as wide as it is."""
+    length_N = train.length_N if allowed is None else train.length_N * (train.length_N <= allowed)
+    return train[length_N.argsort(descending=True, stable=True)[:rows]]
 
 
 def estimate(method: Method, model: Model, batch: Batch, config: Config, parts: int) -> Memory:

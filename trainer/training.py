@@ -36,7 +36,7 @@ from trainer.events import (
 from trainer.files import Trouble
 from trainer.inbox import Answer, Inbox
 from trainer.loop import Loop
-from trainer.memory import available, estimate
+from trainer.memory import available, estimate, longest
 from trainer.parts import Parts, assemble
 from trainer.rank import DeclinedError, Rank
 from trainer.record.lineage import CheckpointRef
@@ -236,15 +236,16 @@ class Training:
                 compute, how = replace(compute, path="eager"), "eagerly now, since the model is spread"
             self._news.append(Notice(message=f"computed {how}: {compute}"))
             return compute
-        rows = parts.splits["train"][: config.optim.batch // config.optim.accumulate]
-        batch = parts.method.rows(rows, parts.method.start, None)
+        train, rows = parts.splits["train"], config.optim.batch // config.optim.accumulate
+        batch = parts.method.rows(train[:rows], parts.method.start, None)
         asked = config.compute
         if self._world.sharded:
             asked = asked.model_copy(update={"path": "eager"})
         compute, reason = choose(asked, parts.device, parts.method, parts.model, batch)
-        method, batches = parts.method, [batch]
+        method, widest = parts.method, longest(train, rows, config.data.max_len_train)
+        batches = [method.rows(widest, method.start, None)]
         if method.thinks:  # thoughts may take more than the steps in whose place they come
-            batches.append(method.rows(rows, method.stages, None))
+            batches.append(method.rows(widest, method.stages, None))
         with compute.autocast(parts.device):
             found = (estimate(method, parts.model, one, config, compute.parts) for one in batches)
             needs = max(found, key=lambda memory: memory.peak)

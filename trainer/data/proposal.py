@@ -115,6 +115,8 @@ def propose(
             method += UNKNOWN_BEYOND
     held_out = min(HELD_OUT, max(1, examples // SHARE))
     data = DATA.format(title=_quoted(file.name), file=_quoted(str(file)), train=examples, held_out=held_out)
+    if (words is not None or model is not None) and row["p99"] < UNEVEN * row["most"]:
+        data += LONGEST.format(row["p99"])
     if words is not None:
         return data + SCRATCH.format(
             width=64 if words <= FEW_WORDS else 128,
@@ -124,8 +126,6 @@ def propose(
             batch=min(64, max(1, examples // 10)),
             steps=PRETRAIN + PACE * stages + REST,
         )
-    if model is not None and row["p99"] < UNEVEN * row["most"]:
-        data += LONGEST.format(row["p99"])
     return data + PRETRAINED.format(method=method, model=_quoted(_init(model)))
 
 
