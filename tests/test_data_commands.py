@@ -224,6 +224,7 @@ def test_check_counts_all_that_is_in_a_file(tmp_path: Path) -> None:
         "gzipped": True,
         "examples": 85,
         "duplicates": 2,
+        "several_answers": 1,
         "without_cot": 1,
         "non_ascii": 1,
         "comma_answers": 1,

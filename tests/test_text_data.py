@@ -81,6 +81,12 @@ def test_the_published_file_of_prosqa_as_a_task() -> None:
 # Splits
 
 
+def test_a_question_with_several_answers_is_told(tmp_path: Path) -> None:
+    task = text_task(tmp_path, train=[*sums(20), Line("3 + 1 ?", "", "4"), Line("4 + 1 ?", "", "9")])
+    split_lines(task)
+    assert any("questions with several answers: 1;" in remark.message for remark in task.remarks)
+
+
 def test_given_files_are_the_splits(tmp_path: Path) -> None:
     train, valid, test = sums(20), sums(5, 100), sums(4, 200)
     task = text_task(tmp_path, train=train, valid=valid, test=test)

@@ -91,6 +91,7 @@ def _told(found: Survey) -> str:
     counts = {
         "broken lines": (len(found.broken), "left out"),
         "duplicates": (found.duplicates, "examples whose question stood before"),
+        "ambiguous": (found.several_answers, "questions have several answers; one at most can be learnt"),
         "without CoT": (found.without_cot, "examples; they are trained on like the others"),
         "non-ASCII": (found.non_ascii, "examples"),
         "commas": (found.comma_answers, "answers lose theirs, as in the papers"),

@@ -30,12 +30,13 @@ WORDS = "words"
 class Survey:
     """What `stepwise data check` tells; its fields are the keys of `--json`.
 
-    broken: line and reason of each. duplicates: examples whose question stood before. non_ascii: examples
-    with other characters. comma_answers: answers that lose their commas. marked_answers: answers with a
-    further ####. with_eos: examples that have the tokenizer's EOS in their text, and are left out. words:
-    different blank-separated ones. unit: what the lengths are counted in. lengths: by part and percentile;
-    "row" has EOS, #### and the blanks between as well, where it is tokens. obstacle: why nothing can be
-    trained on it. configuration: TOML for `stepwise run config`, where there is no obstacle.
+    broken: line and reason of each. duplicates: examples whose question stood before. several_answers:
+    questions that have them. non_ascii: examples with other characters. comma_answers: answers that lose
+    their commas. marked_answers: answers with a further ####. with_eos: examples that have the tokenizer's
+    EOS in their text, and are left out. words: different blank-separated ones. unit: what the lengths are
+    counted in. lengths: by part and percentile; "row" has EOS, #### and the blanks between as well, where it
+    is tokens. obstacle: why nothing can be trained on it. configuration: TOML for `stepwise run config`,
+    where there is no obstacle.
     """
 
     file: str
@@ -44,6 +45,7 @@ class Survey:
     examples: int
     broken: tuple[dict[str, int | str], ...]
     duplicates: int
+    several_answers: int
     without_cot: int
     non_ascii: int
     comma_answers: int
@@ -94,6 +96,7 @@ def survey(file: Path, model: str | None = None) -> Survey:
         examples=len(contents.lines),
         broken=tuple({"line": broken.line, "reason": broken.reason} for broken in contents.broken),
         duplicates=len(contents.lines) - len({line.question for line in contents.lines}),
+        several_answers=text.several_answers(contents.lines),
         without_cot=sum(not line.cot for line in contents.lines),
         non_ascii=sum(not all(part.isascii() for part in line) for line in contents.lines),
         comma_answers=contents.comma_answers,

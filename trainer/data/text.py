@@ -6,7 +6,7 @@ question that stands there several times is never on two sides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -213,6 +213,14 @@ def has(line: Line, eos: str) -> bool:
     return any(eos in part for part in line)
 
 
+def several_answers(lines: Sequence[Line]) -> int:
+    """How many questions stand there with more than one answer."""
+    first: dict[str, str] = {}
+    return len(
+        {line.question for line in lines if first.setdefault(line.question, line.answer) != line.answer}
+    )
+
+
 def _remembered(name: str, chosen: Mapping[str, Chosen]) -> Iterator[str]:
     """What a person should know of questions that are in this split and in the training data."""
     learnt = {line.question for line in chosen["train"].lines}
@@ -232,6 +240,8 @@ def _about(contents: Contents) -> Iterator[str]:
             f"{contents.file}: {len(contents.broken):,} of {total:,} lines are broken and left out: {few}"
             + ("; …" if len(contents.broken) > SHOWN else "")
         )
+    if unsure := several_answers(contents.lines):
+        yield f"{contents.file}: questions with several answers: {unsure:,}; one at most can be learnt"
     if contents.comma_answers:
         yield f"{contents.file}: {contents.comma_answers:,} answers lose their commas, as in the papers"
     if contents.marked_answers:
