@@ -152,6 +152,22 @@ def test_bad_lines_are_named_numbered_and_counted(finished: Path, tmp_path: Path
     )
 
 
+def test_a_few_bad_lines_are_left_out_and_told_and_none_beyond_the_limit(
+    finished: Path, tmp_path: Path
+) -> None:
+    good, file = "2 1 * 4 3||8 4 0 + 0 6 3 0 #### 8 0 4 0\n", tmp_path / "few.txt"
+    file.write_text(f"no bars\n{good * 15}1 * x||2 #### 3\n{good * 8}")
+    result = call("eval", finished, "--data", file, "--json")
+    assert json.loads(result.stdout)["n"] == 23
+    said = " ".join(result.stderr.split())
+    assert "left out are line 1: 'no bars'" in said and "; line 17: 'x'" in said
+    result = call("eval", finished, "--data", file, "--limit", 3, "--json")
+    assert json.loads(result.stdout)["n"] == 3 and "line 17" not in result.stderr
+    file.write_text(f"{good * 3}no bars\n1 * x||2 #### 3\n")
+    result = call("eval", finished, "--data", file, "--limit", 3, "--json")
+    assert json.loads(result.stdout)["n"] == 3 and result.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

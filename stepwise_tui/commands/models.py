@@ -96,7 +96,7 @@ def evaluate(
             for caveat in inspection.caveats(loaded):
                 output.complain(caveat)
             report = inspection.evaluate_checkpoint(
-                loaded, data=data, split=split, limit=limit, explicit=explicit
+                loaded, data=data, split=split, limit=limit, explicit=explicit, told=output.complain
             )
         else:
             _refuse(
@@ -113,7 +113,9 @@ def evaluate(
                 asked = prompting.from_task(config, split, few_shot, seed or 0, limit)
             else:
                 assert data is not None
-                asked = prompting.from_lines(inspection.read_lines(data), few_shot, seed or 0, limit)
+                asked = prompting.from_lines(
+                    inspection.read_lines(data, output.complain), few_shot, seed or 0, limit
+                )
             report = prompting.evaluate(
                 run,
                 asked,

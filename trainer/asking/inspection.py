@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from trainer.config import Config, MethodConfig
 from trainer.control import ONE_WAY, THOUGHTLESS, thoughtless
 from trainer.data import NotUnderstood, Task, files, load_task, sources
 from trainer.data.layout import Line, encode_lines, separator_id
+from trainer.data.text import SHOWN, is_few
 from trainer.data.typed import Typed
 from trainer.events import At, ChatAnswered, Longest, Split
 from trainer.methods.base import Examples, Model
@@ -185,18 +187,18 @@ def evaluate_checkpoint(
     split: Split = "test",
     limit: int | None = None,
     explicit: bool = False,
+    told: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Measure on a held-out split, or on the examples of a file.
 
     limit: at most so many examples, the first. explicit: with all of the CoT, of a model that answers both
-    ways. Raises `InspectionError` for a file with bad lines, a model that answers one way only, and one
-    without a task of its own where no file is given, and what reading the data raises.
+    ways. told: gets what of the file is left out. Raises `InspectionError` for a file of bad lines, a model
+    that answers one way only, and one without a task of its own where no file is given, and what reading the
+    data raises.
     """
     parts, scheduled = loaded.parts, loaded.at.scheduled
     check_explicit(loaded, explicit)
-    examples = _split(loaded, split) if data is None else read_examples(data, parts)
-    if limit is not None:
-        examples = examples[:limit]
+    examples = _split(loaded, split)[:limit] if data is None else read_examples(data, parts, limit, told)
     method, model = parts.method, parts.model
     left = explicit or bool((method.gone(examples, scheduled) < examples.cot_N).any())
     with loaded.compute.answering(model):
@@ -273,48 +275,80 @@ def ask(loaded: Loaded, text: str, *, explicit: bool = False, thoughts: int | No
     return replace(turn, checkpoint=loaded.id)
 
 
-def read_lines(file: Path) -> list[Line]:
-    """The examples of a file. Raises `InspectionError` for bad lines, and what `files.read` raises."""
+def read_lines(file: Path, told: Callable[[str], None] = lambda _: None) -> list[Line]:
+    """The examples of a file. told: gets what is left out. Raises as `read_examples`."""
     contents = files.read(file)
-    _complain([str(broken) for broken in contents.broken])
+    _leave_out(file, {broken.line: broken.reason for broken in contents.broken}, len(contents.lines), told)
     return contents.lines
 
 
-def read_examples(file: Path, parts: Parts) -> Examples:
-    """The examples of a file, tokenised.
+def read_examples(
+    file: Path, parts: Parts, limit: int | None = None, told: Callable[[str], None] = lambda _: None
+) -> Examples:
+    """The examples of a file, tokenised: the first `limit` that this model can read. told: gets what is left
+    out before the last of them.
 
-    Raises `InspectionError` with the bad lines, their numbers and what is wrong with them, and what
-    `files.read` raises.
+    Raises `InspectionError` where more lines are bad than are left out of training data, with their numbers
+    and what is wrong with them, and what `files.read` raises.
     """
     contents = files.read(file)
-    positions = parts.model.config.max_position_embeddings
-    problems = {broken.line: str(broken) for broken in contents.broken}
+    numbers = contents.numbers
+    problems = {broken.line: broken.reason for broken in contents.broken}
     lines = [parts.task.tidied(line) for line in contents.lines]
-    try:
-        examples = encode_lines(lines, parts.tokenizer)
-    except ValueError:
-        examples = None
-    if examples is None or (len(examples) and parts.method.positions(examples) > positions):
-        for number, line in zip(contents.numbers, lines, strict=True):
-            try:
-                length = parts.method.positions(encode_lines([line], parts.tokenizer))
-                if length > positions:
-                    raise InspectionError(
-                        f"{length} tokens are more than the {positions} positions this model has"
-                    )
-            except ValueError as error:
-                problems[number] = f"{file}, line {number}: {error}"
-    _complain([problems[number] for number in sorted(problems)])
+    good = len(lines)
+    examples = _encoded(lines[:limit], parts)
+    if examples is None:
+        taken: list[int] = []
+        for place, line in enumerate(lines):
+            if len(taken) == limit:
+                break
+            if reason := _unreadable(line, parts):
+                problems[numbers[place]] = reason
+                good -= 1
+            else:
+                taken.append(place)
+        examples = _encoded([lines[place] for place in taken], parts)
+        lines, numbers = [lines[place] for place in taken], [numbers[place] for place in taken]
+    if limit is not None and len(lines) >= limit:
+        problems = {number: reason for number, reason in problems.items() if number < numbers[limit - 1]}
+    _leave_out(file, problems, good, told)
     assert examples is not None
     return examples
 
 
-def _complain(problems: list[str]) -> None:
-    """Raise for the first of these, and the number of the others."""
-    if problems:
-        more = len(problems) - SHOWN_PROBLEMS
+def _encoded(lines: Sequence[Line], parts: Parts) -> Examples | None:
+    """These lines, tokenised; None where this model cannot read all of them."""
+    try:
+        examples = encode_lines(lines, parts.tokenizer)
+    except ValueError:
+        return None
+    positions = parts.model.config.max_position_embeddings
+    return None if len(examples) and parts.method.positions(examples) > positions else examples
+
+
+def _unreadable(line: Line, parts: Parts) -> str:
+    """Why this model cannot read a line, "" where it can."""
+    positions = parts.model.config.max_position_embeddings
+    try:
+        length = parts.method.positions(encode_lines([line], parts.tokenizer))
+    except ValueError as error:
+        return str(error)
+    more = f"{length} tokens are more than the {positions} positions this model has"
+    return more if length > positions else ""
+
+
+def _leave_out(file: Path, problems: Mapping[int, str], good: int, told: Callable[[str], None]) -> None:
+    """Tell of bad lines, by number, of a file with so many others. Raises `InspectionError` for more than
+    training would leave out."""
+    if not problems:
+        return
+    listed = [f"line {number}: {problems[number]}" for number in sorted(problems)]
+    if not is_few(len(listed), good):
+        more = len(listed) - SHOWN_PROBLEMS
         tail = [f"and {more} more bad lines"] if more > 0 else []
-        raise InspectionError("\n".join(problems[:SHOWN_PROBLEMS] + tail))
+        raise InspectionError("\n".join([f"{file}, {line}" for line in listed[:SHOWN_PROBLEMS]] + tail))
+    tail = [f"and {len(listed) - SHOWN:,} more"] if len(listed) > SHOWN else []
+    told(f"{file}: left out are {'; '.join(listed[:SHOWN] + tail)}")
 
 
 def _split(loaded: Loaded, split: Split) -> Examples:

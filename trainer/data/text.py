@@ -197,7 +197,11 @@ def check(contents: Contents) -> None:
 
 def is_usable(contents: Contents) -> bool:
     """Whether there are examples, and at most one line in ten is broken."""
-    good, broken = len(contents.lines), len(contents.broken)
+    return is_few(len(contents.broken), len(contents.lines))
+
+
+def is_few(broken: int, good: int) -> bool:
+    """Whether so many broken lines are left out beside so many good ones."""
     return good > 0 and broken * BROKEN <= good + broken
 
 
