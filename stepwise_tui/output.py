@@ -157,7 +157,8 @@ def findings(found: Sequence[Finding]) -> str:
     marks = {"good": "ok", "lacking": "!", "broken": "✗"}
     lines = []
     for finding in found:
-        lines.append(f"{marks[finding.verdict]:<3}{finding.name:<13}{finding.found}")
+        head = f"{marks[finding.verdict]:<3}{finding.name:<13}"
+        lines.append(_wrapped(finding.found, sys.stdout, head, " " * 16))
         if finding.remedy:
             lines.append(_wrapped(finding.remedy, sys.stdout, " " * 16 + "→ ", " " * 18))
     return "\n".join(lines)

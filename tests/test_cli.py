@@ -22,7 +22,7 @@ from tests.processes import begin, wait_for
 from tests.terminal import Terminal
 from tests.tiny import tiny_config
 from trainer import config as configuration
-from trainer import presets, runs
+from trainer import doctor, presets, runs
 from trainer.events import RunFinished
 from trainer.record import journal, lock
 from trainer.run import Run
@@ -95,6 +95,19 @@ def test_runs_for_people(finished: Path, tmp_path: Path) -> None:
     assert "finished" in table and "s ago" in table
     assert "`stepwise run preset mult2x2` starts one" in call("runs", "--out", tmp_path / "none").stdout
     assert json.loads(call("runs", "--out", tmp_path / "none", "--json").stdout) == []
+
+
+def test_doctor_knows_a_file_from_a_folder_and_the_extras(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "EXTRAS", {"nosuchmodule": ("flying", "'stepwise-tui[wings]'")})
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "beneath"):
+        [disk] = doctor._disk(out)
+        assert disk.verdict == "broken" and f"{tmp_path / 'file'} is a file" in disk.found
+    [extras] = doctor._extras()
+    assert (extras.verdict, extras.found) == ("lacking", "flying needs nosuchmodule")
+    assert extras.remedy == "pip install 'stepwise-tui[wings]'"
 
 
 def test_doctor_says_what_there_is(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import importlib.metadata
+import importlib.util
 import locale
 import os
 import platform
@@ -26,6 +27,14 @@ MEMORY_BYTES = 2 * 1024**3
 OURS = "stepwise-tui"
 MODULES = ("trainer", "stepwise_tui")
 LIBRARIES = ("torch", "transformers", "textual")
+EXTRAS = {
+    "matplotlib": ("report and --save", "'stepwise-tui[figures]'"),
+    "submitit": ("sweep --on slurm", "'stepwise-tui[cluster]'"),
+    "peft": ("model.lora_rank", "'stepwise-tui[lora]'"),
+    "bitsandbytes": ("optim.moments = 8bit", "'stepwise-tui[memory]'"),
+    "tensorboard": ("export --metrics tensorboard", "tensorboard"),
+}
+"""Modules that nothing needs but what refuses without, and what pip installs for them."""
 
 Verdict = Literal["good", "lacking", "broken"]
 
@@ -47,6 +56,7 @@ def examine(out: Path) -> list[Finding]:
     looks: tuple[Callable[[], Iterable[Finding]], ...] = (
         _python,
         _libraries,
+        _extras,
         _devices,
         _memory,
         _cores,
@@ -73,6 +83,17 @@ def _libraries() -> Iterable[Finding]:
             yield Finding(library, "good", importlib.metadata.version(library))
         except importlib.metadata.PackageNotFoundError:
             yield Finding(library, "broken", "not installed", f"pip install {library}")
+
+
+def _extras() -> Iterable[Finding]:
+    missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
+    if not missing:
+        yield Finding("extras", "good", "all that commands ask for")
+        return
+    without = "; ".join(f"{EXTRAS[name][0]} needs {name}" for name in missing)
+    yield Finding(
+        "extras", "lacking", without, f"pip install {' '.join(EXTRAS[name][1] for name in missing)}"
+    )
 
 
 def _devices() -> Iterable[Finding]:
@@ -125,7 +146,12 @@ def _cores() -> Iterable[Finding]:
 
 
 def _disk(out: Path) -> Iterable[Finding]:
-    there = next(p for p in (out.absolute(), *out.absolute().parents) if p.is_dir())
+    there = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if not there.is_dir():
+        yield Finding(
+            "disk", "broken", f"{there} is a file, and --out wants a folder", "choose another --out"
+        )
+        return
     usage = shutil.disk_usage(there)
     found = f"{usage.free / 1024**3:.1f} GiB free for {out}"
     if not os.access(there, os.W_OK):
