@@ -177,6 +177,12 @@ def test_runs_that_are_not_there_are_refused(out: Path) -> None:
     refused(call("frontier", "fast", "--out", out), "'fast'")
 
 
+def test_what_is_no_run_of_a_sweep_is_refused_where_there_is_nothing_else(out: Path) -> None:
+    (out / "sweep.toml").touch()
+    assert call("compare", out / "sweep.toml", out / "slow", "--out", out).exit_code == 0
+    refused(call("compare", out / "sweep.toml", "--out", out), "is not a run but a file")
+
+
 def test_a_run_just_begun_is_drawn_as_nothing_yet(tmp_path: Path) -> None:
     written(tmp_path / "new", scripted.Script().start().events)
     shown = call("compare", "new", "--out", tmp_path)

@@ -107,6 +107,22 @@ def test_what_is_no_run_is_told_with_the_runs_there_are(tmp_path: Path) -> None:
         runs.find("two", tmp_path / "nowhere")
 
 
+def test_of_a_large_sweep_a_few_runs_are_named(tmp_path: Path) -> None:
+    for number in range(12):
+        make(tmp_path / "many", f"s{number:02}")
+    (tmp_path / "many" / runs.SWEEP_FILE).touch()
+    with pytest.raises(RunsError, match=r"is a sweep: .* its runs, many/s00, .*many/s07 and 4 more$"):
+        runs.find("many", tmp_path)
+
+
+def test_what_lies_beside_the_runs_of_a_sweep_is_none_of_them(tmp_path: Path) -> None:
+    member, logs = make(tmp_path / "two", "s0"), tmp_path / "two" / "logs"
+    (tmp_path / "two" / runs.SWEEP_FILE).touch()
+    logs.mkdir()
+    named = [member, logs, tmp_path / "two" / runs.SWEEP_FILE]  # as a shell's * names them
+    assert [runs.find_all(str(one), tmp_path) for one in named] == [[member], [], []]
+
+
 def test_a_row_has_the_contract_keys(tmp_path: Path) -> None:
     folder = make(tmp_path, "one")
     (folder / "big").write_bytes(b"x" * 5000)

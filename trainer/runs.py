@@ -7,7 +7,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,8 @@ DYING_SECONDS = 1.0
 """A process that was just killed takes a moment to be gone."""
 FRESH_SECONDS = 60.0
 """A heartbeat from another host that is not older than this is one of a run that runs."""
+NAMED = 8
+"""Runs that a message names, of many."""
 LONGEST_NAME = 100
 """Characters. A folder's name may have 255 bytes, of four to a character."""
 ENDED: Collection[RunState] = ("finished", "interrupted", "crashed")
@@ -174,7 +176,11 @@ def is_sweep(folder: Path) -> bool:
 
 
 def find_all(name: str, out: Path) -> list[Path]:
-    """The runs of a sweep, by name; of a run, that alone. Raises `RunsError` as `find` does."""
+    """The runs of a sweep, by name; of a run, that alone; none of what lies beside a sweep's runs, which a
+    shell's `*` names, too. Raises `RunsError` as `find` does."""
+    path = Path(name).expanduser()
+    if path.exists() and is_sweep(path.parent) and not (is_run(path) or is_sweep(path)):
+        return []
     sweep = next((f for f in (Path(name).expanduser(), out / name) if is_sweep(f)), None)
     if sweep is None:
         return [find(name, out)]
@@ -200,8 +206,8 @@ def find(run: str, out: Path) -> Path:
         raise RunsError(f"several runs have the name {run!r}: give the path, {_listed(known)}")
     for folder in candidates:
         if is_sweep(folder):
-            members = ", ".join(f"{folder.name}/{one.name}" for one in find_all(str(folder), out))
-            raise RunsError(f"{folder} is a sweep: name one of its runs, {members}")
+            members = [f"{folder.name}/{one.name}" for one in find_all(str(folder), out)]
+            raise RunsError(f"{folder} is a sweep: name one of its runs, {_few(members)}")
         if folder.is_dir():
             raise RunsError(f"{folder} is not a run: it has no {CONFIG_FILE}. {_known(out)}")
         if folder.exists():
@@ -403,5 +409,9 @@ def _known(out: Path) -> str:
         return str(error)
     if not found:
         return f"There is no run under {out} yet; `stepwise run preset mult2x2` starts one"
-    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-    return f"Runs under {out}: {', '.join(found[:8])}{more}"
+    return f"Runs under {out}: {_few(found)}"
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"

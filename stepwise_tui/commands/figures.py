@@ -33,7 +33,8 @@ def compare(
 
         if save is not None:
             picture.check(save)
-        groups = analysis.compare([folder for one in run for folder in runs.find_all(one, out)])
+        folders = [folder for one in run for folder in runs.find_all(one, out)]
+        groups = analysis.compare(folders or [runs.find(run[0], out)])
         if save is not None:
             picture.save(save, partial(compare.plot, groups))
         if as_json:
