@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from stepwise_tui.text import accuracy, clean, clean_lines, duration, size
+from stepwise_tui.text import accuracy, cells, clean, clean_lines, duration, size
 
 if TYPE_CHECKING:
     from trainer.answering.report import Report
@@ -51,12 +51,26 @@ def block(text: str, *, err: bool = False) -> None:
     typer.echo(clean_lines(text), err=err)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their longest cell; the last one is not padded."""
-    lines = [head, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    cells = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(line.rstrip() for line in cells)
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int = sys.maxsize) -> str:
+    """Columns as wide as their longest cell; the last one is not padded.
+
+    most: columns that there are. Where the table would be wider, what is long in its first one stands on a
+    line of its own.
+    """
+    widths = [max(cells(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    too_wide = sum(widths) + 2 * (len(widths) - 1) - most
+    if too_wide > 0:
+        widths[0] = max(cells(head[0]), widths[0] - too_wide)
+    lines = []
+    for first, *rest in (head, *rows):
+        if cells(first) > widths[0]:
+            lines.append(first)
+            first = ""
+        padded = (
+            cell + " " * (width - cells(cell)) for cell, width in zip((first, *rest), widths, strict=True)
+        )
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
 
 
 def pairs(values: Mapping[str, str]) -> str:
@@ -83,6 +97,7 @@ def presets_table(presets: Sequence[Preset]) -> str:
 
 def runs_table(rows: Sequence[RunRow]) -> str:
     """The runs for people; one on another machine says that nobody looked whether it still runs."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     return table(
         ("name", "state", "step", "stage", "branch", "accuracy", "size", "updated"),
         [
@@ -98,6 +113,7 @@ def runs_table(rows: Sequence[RunRow]) -> str:
             )
             for row in rows
         ],
+        columns,
     )
 
 

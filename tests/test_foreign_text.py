@@ -160,3 +160,13 @@ def test_a_name_cannot_leave_its_folder(tmp_path: Path, name: str) -> None:
 def test_a_preset_is_one_of_those_there_are(name: str) -> None:
     with pytest.raises(ValueError, match="preset"):
         presets.configure(name)
+
+
+def test_wide_characters_shift_no_column() -> None:
+    assert output.table(["a", "b"], [["日本", "x"], ["e\u0301", "x"]]) == "a     b\n日本  x\ne\u0301     x"
+
+
+def test_a_name_that_a_table_has_no_room_for_stands_above_its_row() -> None:
+    rows = [["long-name", "done"], ["short", "done"]]
+    assert output.table(["name", "state"], rows, 12) == "name   state\nlong-name\n       done\nshort  done"
+    assert output.table(["name", "state"], rows).splitlines()[1] == "long-name  done"
