@@ -108,13 +108,17 @@ def _open_run(path: Path, without_data: bool) -> Loaded:
     # Whatever it was trained on, it is looked at on what this machine has.
     config = presets.configure(run / runs.CONFIG_FILE, device="auto")
     model = checkpoint.model_folder(path)
-    longest, lacking = sources.longest_of_run(run), ""
+    longest, lacking = None, ""
     try:
         parts = assemble(config, model, sources.of_run(run), training=False)
     except files.DataError as error:
-        if not without_data or longest is None:
+        longest = sources.longest_of_run(run)
+        if longest is None:
             way_out = f"without them its model still answers: stepwise chat {model}"
             raise InspectionError(f"{error}; {way_out}") from None
+        if not without_data:
+            ways = f"stepwise eval {run} --data FILE, or stepwise chat {run}"
+            raise InspectionError(f"{error}; what needs no data of its own: {ways}") from None
         parts, lacking = _bare(*official.load_plain(str(model)), config.method, Typed(), longest), str(error)
     parts.model.eval()
     at = At(
@@ -124,7 +128,7 @@ def _open_run(path: Path, without_data: bool) -> Loaded:
         scheduled=state.scheduled,
         removed=parts.method.removed(state.scheduled),
     )
-    known = origin.of(path.name, at, longest) if longest is not None and lacking else None
+    known = origin.of(path.name, at, longest) if longest is not None else None
     return Loaded(path.name, at, parts, config, known, lacking, compute=state.compute)
 
 
