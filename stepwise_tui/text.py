@@ -96,13 +96,6 @@ def clean_lines(text: str) -> str:
     return "\n".join(map(clean, text.split("\n")))
 
 
-def cells(text: str) -> int:
-    """Columns that a text takes on a terminal: two for a wide character, none for a mark over another."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
-
-
 def wrapped(text: str, width: int, indent: int = 0) -> str:
     """`text` in lines of at most `width`, all but the first set in by `indent`; the first is as it comes."""
     width = max(width, indent + 10)
