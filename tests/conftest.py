@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts into the background so; runs would inherit it, and ignore interrupts, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Tests run in parallel processes; more than one thread in each would only make them wait for each other. And
+# where nobody says how many, a run finds out by trying: two that should be equal bit by bit need not be.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests start hundreds of processes; with what Python has compiled kept, each of them starts a third sooner.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

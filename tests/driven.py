@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from trainer.config import Config
 from trainer.control import parse
-from trainer.events import CommandAcknowledged, Event, RunCrashed
+from trainer.events import DISK, AlarmCleared, AlarmRaised, CommandAcknowledged, Event, RunCrashed
 from trainer.run import Run
 
 T = TypeVar("T", bound=Event)
@@ -57,6 +57,11 @@ class Driven:
 
     def all(self, kind: type[T]) -> list[T]:
         return [e for e in self.events if isinstance(e, kind)]
+
+
+def of_the_disk(alarm: AlarmRaised | AlarmCleared) -> bool:
+    """A run that forgets to learn has alarms of its own."""
+    return alarm.kind == DISK
 
 
 def weights(folder: Path, id: str) -> dict[str, torch.Tensor]:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from stepwise_tui.link import LinkError, SocketLink
 from tests.tiny import tiny_config
-from trainer import status
+from trainer import runs, status
 from trainer.config import Config
 from trainer.control import parse
 from trainer.events import (
@@ -80,7 +80,7 @@ class Session:
 
     def _attached(self) -> SocketLink | None:
         found = status.read(self.folder)
-        if found is None or found.pid != self.process.pid:
+        if found is None or found.pid != self.process.pid or not runs.is_run(self.folder):
             assert self.process.exitcode is None, "the process ended"
             return None
         try:

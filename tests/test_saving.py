@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from stepwise_tui import session
-from tests.driven import FOREVER, Driven, same, weights
+from tests.driven import FOREVER, Driven, of_the_disk, same, weights
 from tests.terminal import until
 from tests.test_checkpoint import STATE
 from trainer.control import parse
@@ -152,11 +152,11 @@ def test_training_waits_for_a_journal_that_cannot_be_written_and_says_so(
     notice = one.until(Notice, lambda e: e.level == "error")
     assert "journal.jsonl cannot be written" in notice.message
     paused = one.until(StateChanged, lambda e: e.state == "paused")
-    alarm = one.until(AlarmRaised)
+    alarm = one.until(AlarmRaised, of_the_disk)
     assert (paused.seq, alarm.seq) == (0, 0)  # told, though it could not be written
     assert one.run.state == "paused"
     refusing.mended()
-    one.until(AlarmCleared, lambda e: e.seq > 0)
+    one.until(AlarmCleared, lambda e: of_the_disk(e) and e.seq > 0)
     one.until(Metrics, lambda e: e.at.step > paused.at.step)
     one.run.close()
     events = list(journal.read(tmp_path / "run"))
@@ -218,7 +218,7 @@ def test_a_stopped_run_ends_though_the_journal_cannot_be_written(
     one = driven(save__stages=20)
     one.until(CheckpointSaved, lambda e: e.at.stage == 2)
     refusing.journal(one)
-    one.until(AlarmRaised)
+    one.until(AlarmRaised, of_the_disk)
     one.run.close()
     end = one.until(RunFinished)
     assert end.seq == 0
@@ -232,11 +232,11 @@ def test_a_run_that_cannot_save_its_end_waits_for_room(driven: Start, refusing: 
     one.until(StateChanged, lambda e: e.state == "paused")
     refusing.checkpoints()
     one.do("resume")
-    assert one.until(AlarmRaised).remedy == "make room; then it goes on by itself"
+    assert one.until(AlarmRaised, of_the_disk).remedy == "make room; then it goes on by itself"
     refusing.mended()
     end = one.until(RunFinished)
     assert (end.state, end.checkpoint) == ("finished", "b1-s000012-stage0-final")
-    over = one.until(AlarmCleared)
+    over = one.until(AlarmCleared, of_the_disk)
     before = [e for e in one.events[: one.events.index(over)] if isinstance(e, CheckpointSaved)]
     assert over.message.endswith(f"{before[-1].checkpoint} stands")
 
@@ -338,7 +338,7 @@ def test_a_run_whose_folder_is_another_runs_now_waits_and_leaves_it_alone(
     with (tmp_path / "other").open("wb") as other:
         lock.take(other.fileno())
         (tmp_path / "other").rename(tmp_path / "run" / journal.FILE)
-        assert "another run has its folder now" in one.until(AlarmRaised).message
+        assert "another run has its folder now" in one.until(AlarmRaised, of_the_disk).message
         one.until(StateChanged, lambda e: e.state == "paused")
         assert (tmp_path / "run" / journal.FILE).read_bytes() == b""
-    one.until(AlarmCleared)
+    one.until(AlarmCleared, of_the_disk)
