@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from tests import small_pretrained
 from trainer.computing.compute import Compute
 from trainer.computing.packed import available
+from trainer.models.model import quicken
 
 pytestmark = pytest.mark.skipif(
     not available(), reason="this CPU or this build of torch has no bfloat16 products"
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("make", [small_pretrained.gpt2, small_pretrained.llama])
 def test_logits_are_the_same_and_follow_the_weights(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(make(tmp_path / "model")).eval()
+    model = quicken(AutoModelForCausalLM.from_pretrained(make(tmp_path / "model"))).eval()
     ids_BT = torch.randint(model.config.vocab_size, (3, 7))
     compute = Compute(precision="bfloat16")
     found = []
@@ -41,7 +42,7 @@ def test_logits_are_the_same_and_follow_the_weights(make: Callable[[Path], Path]
 
 
 def test_training_goes_on_with_the_model_as_it_was(tmp_path: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(small_pretrained.gpt2(tmp_path / "model"))
+    model = quicken(AutoModelForCausalLM.from_pretrained(small_pretrained.gpt2(tmp_path / "model")))
     with Compute(precision="bfloat16").answering(model), torch.no_grad():
         model(torch.tensor([[5, 6]]))
     assert not any("forward" in vars(layer) for layer in model.modules())

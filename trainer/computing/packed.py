@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
 
 from trainer.methods.base import Model
@@ -20,14 +21,17 @@ from trainer.methods.base import Model
 @contextmanager
 def packed(model: Model) -> Iterator[None]:
     """Products in bfloat16 by packed weights. No weight may change meanwhile, and no gradient is taken."""
+    curves = {mlp.c_fc: mlp.act for mlp in model.modules() if isinstance(mlp, GPT2MLP) and _fuses(mlp)}
     layers = [layer for layer in model.modules() if _packs(layer)]
     for layer in layers:
-        layer.forward = _product(layer)
+        layer.forward = _product(layer, curves.get(layer))
+    for curve in curves.values():
+        curve.forward = _as_it_is
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward
+        for module in {*layers, *curves.values()}:
+            del module.forward
 
 
 def available() -> bool:
@@ -47,17 +51,28 @@ def _packs(layer: nn.Module) -> bool:
     return ours and type(layer.weight) is nn.Parameter
 
 
-def _product(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+def _fuses(mlp: GPT2MLP) -> bool:
+    """Whether its GELU can be made by the product before it, while the numbers are at hand."""
+    return _packs(mlp.c_fc) and type(mlp.act) is nn.GELU and "forward" not in vars(mlp.act)
+
+
+def _as_it_is(input: Tensor) -> Tensor:
+    return input
+
+
+def _product(layer: nn.Module, curve: nn.GELU | None) -> Callable[[Tensor], Tensor]:
+    """curve: what the sums go through."""
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
     transposed = weight if isinstance(layer, nn.Linear) else weight.T  # Conv1D: (in, out)
     lowered = transposed.detach().to(torch.bfloat16).contiguous()
     laid_out = torch.ops.mkldnn._reorder_linear_weight(lowered, None)
     added = bias.detach().to(torch.bfloat16) if isinstance(bias, Tensor) else None
+    after, kind = ("none", "") if curve is None else ("gelu", curve.approximate)
 
     def product(input: Tensor) -> Tensor:
         rows = input.to(torch.bfloat16)
-        given: Tensor = torch.ops.mkldnn._linear_pointwise(rows, laid_out, added, "none", [], "")
+        given: Tensor = torch.ops.mkldnn._linear_pointwise(rows, laid_out, added, after, [], kind)
         return given
 
     return product

@@ -128,10 +128,12 @@ def lead(hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor) -> Tensor:
     with torch.autocast(device, enabled=False):
         for start in range(0, len(labels_N), count):
             rows = slice(start, start + count)
-            targets_R1 = labels_N[rows].masked_fill(ahead_N[rows], 0)[:, None]
+            targets_R = labels_N[rows].masked_fill(ahead_N[rows], 0)
             logits_RV = hidden_ND[rows].to(dtype) @ factor_VD.t()
-            own_R = logits_RV.gather(1, targets_R1)[:, 0].float()
-            other_R = logits_RV.scatter_(1, targets_R1, -torch.inf).max(1).values.float()
+            own = (torch.arange(len(targets_R), device=hidden_ND.device), targets_R)
+            own_R = logits_RV[own].float()
+            logits_RV[own] = -torch.inf  # on a CPU `scatter_` copies them all
+            other_R = logits_RV.max(1).values.float()
             scale_R = torch.maximum(own_R.abs(), other_R.abs()).clamp(min=1.0)
             ahead_N[rows] |= own_R - other_R > CLEAR[dtype] * scale_R
     return ahead_N
