@@ -30,7 +30,7 @@ from textual.widgets import DataTable, Static
 
 from stepwise_tui.glyphs import Glyphs, detect
 from stepwise_tui.settings import Settings, load
-from stepwise_tui.text import accuracy, clean, clip, duration, shortest, size, wrapped
+from stepwise_tui.text import accuracy, clean, clip, clip_start, duration, shortest, size, wrapped
 from stepwise_tui.themes import dress, theme_style
 from stepwise_tui.widgets.lines import FAINT, STATE_STYLES
 from stepwise_tui.widgets.system import sparkline
@@ -301,8 +301,8 @@ def _age(seen: Seen) -> Text:
 
 
 def _name(name: str, width: int) -> str:
-    """A name in at most `width` characters. Those of one sweep begin alike: of these the end is shown."""
-    return f"…{name[1 - width :]}" if "/" in name and len(name) > width else clip(name, width)
+    """A name in at most `width` columns. Those of one sweep begin alike: of these the end is shown."""
+    return clip_start(name, width) if "/" in name else clip(name, width)
 
 
 def _keys() -> Content:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from stepwise_tui.text import accuracy, clean, clean_lines, duration, size
+from stepwise_tui.text import accuracy, clean, clean_lines, columns, duration, size
 
 if TYPE_CHECKING:
     from trainer.answering.report import Report
@@ -57,19 +57,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int = sys.ma
     most: columns that there are. Where the table would be wider, what is long in its first one stands on a
     line of its own.
     """
-    from rich.cells import cell_len  # a wide character takes two
-
-    widths = [max(cell_len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    widths = [max(columns(line[i]) for line in (head, *rows)) for i in range(len(head))]
     too_wide = sum(widths) + 2 * (len(widths) - 1) - most
     if too_wide > 0:
-        widths[0] = max(cell_len(head[0]), widths[0] - too_wide)
+        widths[0] = max(columns(head[0]), widths[0] - too_wide)
     lines = []
     for first, *rest in (head, *rows):
-        if cell_len(first) > widths[0]:
+        if columns(first) > widths[0]:
             lines.append(first)
             first = ""
         padded = (
-            cell + " " * (width - cell_len(cell)) for cell, width in zip((first, *rest), widths, strict=True)
+            cell + " " * (width - columns(cell)) for cell, width in zip((first, *rest), widths, strict=True)
         )
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 import time
@@ -102,24 +103,43 @@ def wrapped(text: str, width: int, indent: int = 0) -> str:
     return textwrap.fill(text, width, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
+def columns(text: str) -> int:
+    """What it takes of a line; a wide character takes two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _beginning(text: str, width: int) -> str:
+    """As much of it as fits."""
+    fits = itertools.takewhile(lambda taken: taken <= width, itertools.accumulate(map(columns, text)))
+    return text[: sum(1 for _ in fits)]
+
+
+def _end(text: str, width: int) -> str:
+    return _beginning(text[::-1], width)[::-1]
+
+
 def clip(text: str, width: int) -> str:
-    """`text` in at most `width` characters, the last an ellipsis where something was cut."""
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+    """`text` in at most `width` columns, an ellipsis at the end where something was cut."""
+    return text if columns(text) <= width else _beginning(text, width - 1) + "…"
 
 
 def clip_start(text: str, width: int) -> str:
     """As `clip`; its end stays, in which the names of a sweep's runs differ."""
-    return text if len(text) <= width else f"…{text[len(text) + 1 - width :]}"
+    return text if columns(text) <= width else "…" + _end(text, width - 1)
 
 
 def clip_middle(text: str, width: int) -> str:
     """As `clip`; its beginning and its end stay."""
-    half = width // 2
-    return text if len(text) <= width else clip(text, half) + text[half - width :]
+    half = max(1, width // 2)
+    return text if columns(text) <= width else clip(text, half) + _end(text, width - half)
 
 
 def clip_apart(names: Sequence[str], width: int) -> list[str]:
-    """Names in at most `width` characters that still differ where they did; uncut where they would not."""
+    """Names in at most `width` columns that still differ where they did; uncut where they would not."""
     for cut in (clip_start, clip, clip_middle):
         short = [cut(name, width) for name in names]
         if len(set(short)) == len(set(names)):
@@ -129,9 +149,9 @@ def clip_apart(names: Sequence[str], width: int) -> list[str]:
 
 def clip_question(text: str, width: int) -> str:
     """As `clip`; of a question in words its end stays, where it says what is asked."""
-    if len(text) <= width or not any(map(str.isalpha, text)):
+    if columns(text) <= width or not any(map(str.isalpha, text)):
         return clip(text, width)
-    start = len(text) - max(0, width - 1)
+    start = len(text) - len(_end(text, width - 1))
     blank = text.find(" ", start - 1)  # from a word's beginning, where there is one
     return "…" + text[start if blank < 0 else blank + 1 :]
 

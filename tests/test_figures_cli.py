@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from stepwise_tui import cli, glyphs
 from stepwise_tui.render import picture
 from stepwise_tui.render import stages as rendered
 from stepwise_tui.render.screen import COLOURS, Screen
-from stepwise_tui.text import clip_apart
+from stepwise_tui.text import clip, clip_apart, clip_middle, clip_question, clip_start
 from tests import scripted
 from tests.terminal import Terminal
 from tests.test_compare import written
@@ -81,6 +84,14 @@ def test_names_are_cut_at_either_end_or_in_the_middle() -> None:
     assert clip_apart(["a-abcd-0", "b-abcd-0", "a-abcd-1"], 6) == ["a-…d-0", "b-…d-0", "a-…d-1"]
     alike = ["aaaa0aaaa", "aaaa1aaaa"]
     assert clip_apart(alike, 4) == alike
+
+
+@given(text=st.text(st.sampled_from("ab /é字🙂")), width=st.integers(1, 12))
+def test_what_is_cut_fits_also_with_wide_letters(text: str, width: int) -> None:
+    for cut in (clip, clip_start, clip_middle, clip_question):
+        short = cut(text, width)
+        assert cell_len(short) <= width
+        assert (short == text) == (cell_len(text) <= width)
 
 
 def test_the_methods_of_runs_that_differ_in_them_are_named(tmp_path: Path) -> None:
