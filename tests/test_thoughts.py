@@ -175,6 +175,18 @@ def test_the_command_shows_writes_and_draws_what_was_measured(run: Path, tmp_pat
         assert 0 < sum(c["probability"] for c in frontier["candidates"]) <= 1.001
 
 
+def test_an_exported_folder_has_the_thoughts_of_its_run(run: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    assert call("export", str(run), str(plain)).exit_code == 0
+    ours, theirs = (json.loads(call("thoughts", str(one), "--json").stdout) for one in (run, plain))
+    assert theirs.pop("checkpoint") == str(plain) and ours.pop("checkpoint") != str(plain)
+    assert theirs == ours
+    config = plain / "stepwise.toml"
+    config.write_text(config.read_text().replace("[data]", '[data]\ntrain_file = "own.json"', 1))
+    shown = call("thoughts", str(plain))
+    assert shown.exit_code == 2 and "comes without its data, own.json" in shown.stderr
+
+
 def test_more_thoughts_than_there_are_positions_for_are_refused_with_how_many_fit(run: Path) -> None:
     """It thought as often as it could, and wrote an empty answer without a word."""
     loaded = inspection.open_checkpoint(str(run), None, run.parent)

@@ -89,7 +89,9 @@ def frontier(
 
 
 def thoughts(
-    run: AnyRun,
+    run: Annotated[
+        str, typer.Argument(metavar="RUN|DIR", help="A run, a checkpoint's folder, or an exported one.")
+    ],
     example: Annotated[
         list[int] | None,
         typer.Option(
@@ -104,7 +106,7 @@ def thoughts(
     save: Save = None,
     as_json: Json = False,
 ) -> None:
-    """What a run's thoughts hold: the search of a graph, and what it says when made to speak."""
+    """What a model's thoughts hold: the search of a graph, and what it says when made to speak."""
     with explained():
         from stepwise_tui.render import picture
 

@@ -11,7 +11,7 @@ from trainer.analysis import thoughts
 from trainer.analysis.thoughts import Forced, Path, Thoughts, Tree
 from trainer.answering.evaluate import CHUNK, answer_room, answer_text, questions, true_answers
 from trainer.asking.frontiers import probabilities
-from trainer.asking.inspection import Loaded
+from trainer.asking.inspection import Loaded, held_out
 from trainer.data import layout
 from trainer.methods.base import Examples, Model
 from trainer.methods.coconut import Coconut
@@ -27,7 +27,8 @@ def measure(
     """All of it, on the test split.
 
     limit: at most so many examples, the first. shown: the examples whose trees are wanted, from 1. told:
-    hears how far it is. Raises `ThoughtsError` for a method without thoughts, or examples that are not there.
+    hears how far it is. Raises `ThoughtsError` for a method without thoughts, or examples that are not there,
+    and what `held_out` raises.
     """
     parts = loaded.parts
     method = parts.method
@@ -35,7 +36,7 @@ def measure(
         raise ThoughtsError(f"{loaded.id} has no thoughts: its method is neither coconut nor pause")
     if not method.thinks:
         raise ThoughtsError(f"{loaded.id} has no thoughts: it was trained with method.no_thought = true")
-    examples = parts.splits["test"][:limit]
+    examples = held_out(loaded, "test")[:limit]
     missing = [number for number in shown if not 1 <= number <= len(examples)]
     if missing:
         raise ThoughtsError(f"--example {missing[0]}: the test examples are 1 to {len(examples)}")

@@ -202,7 +202,7 @@ def evaluate_checkpoint(
     """
     parts, scheduled = loaded.parts, loaded.at.scheduled
     check_explicit(loaded, explicit)
-    examples = _split(loaded, split)[:limit] if data is None else read_examples(data, parts, limit, told)
+    examples = held_out(loaded, split)[:limit] if data is None else read_examples(data, parts, limit, told)
     method, model = parts.method, parts.model
     left = explicit or bool((method.gone(examples, scheduled) < examples.cot_N).any())
     with loaded.compute.answering(model):
@@ -355,8 +355,11 @@ def _leave_out(file: Path, problems: Mapping[int, str], good: int, told: Callabl
     told(f"{file}: left out are {'; '.join(listed[:SHOWN] + tail)}")
 
 
-def _split(loaded: Loaded, split: Split) -> Examples:
-    """A held-out split of the model's task."""
+def held_out(loaded: Loaded, split: Split) -> Examples:
+    """A held-out split of the model's task: its run's, or made as its run's was where that needs no file.
+
+    Raises `InspectionError` for a model without a task, or without the file that its data came from.
+    """
     parts, config = loaded.parts, loaded.config
     if split in parts.splits:
         return parts.splits[split]
@@ -366,8 +369,8 @@ def _split(loaded: Loaded, split: Split) -> Examples:
         )
     if config.data.train_file is not None:
         raise InspectionError(
-            f"{loaded.id} comes without its data, {config.data.train_file}; --data FILE says what to measure "
-            "it on"
+            f"{loaded.id} comes without its data, {config.data.train_file}; --data FILE of stepwise eval "
+            "says what to measure it on"
         )
     sizes = {"valid": config.data.valid, "test": config.data.test}
     return load_task(config).splits(sizes, config.seed, parts.tokenizer)[split]
