@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stepwise_tui.glyphs import Glyphs
+from stepwise_tui.output import thoughts_of
 from trainer import graph
 from trainer.analysis.thoughts import Tree, tree
 from trainer.events import ChatAnswered
@@ -37,3 +38,8 @@ def search_lines(answered: ChatAnswered, per_step: int, glyphs: Glyphs, width: i
         return []
     held = [{one.text: one.probability for one in nodes} for nodes in answered.frontiers]
     return tree_lines(tree(answered.question, graph.read(answered.question), held, per_step), glyphs, width)
+
+
+def below(answered: ChatAnswered, per_step: int, glyphs: Glyphs) -> list[str]:
+    """What stands below an answer in a shell, set in: its thoughts, and the search as above."""
+    return [*thoughts_of(answered), *(f"  {line}" for line in search_lines(answered, per_step, glyphs))]

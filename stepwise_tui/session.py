@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stepwise_tui.output import FAILURE, block, complain, say, thoughts_of, turn
+from stepwise_tui.output import FAILURE, block, complain, say, turn
 from stepwise_tui.terminal import Borrowed, Terminal, split
 from stepwise_tui.text import next_command, shortest
 
@@ -137,7 +137,7 @@ def chat(
     """
     typer.echo("loading torch …", err=True)
     from stepwise_tui import glyphs
-    from stepwise_tui.search import search_lines
+    from stepwise_tui.search import below
     from trainer import control
     from trainer.asking import inspection
 
@@ -164,9 +164,8 @@ def chat(
             continue
         answered = inspection.ask(loaded, question, explicit=explicit, thoughts=thoughts)
         say(turn(answered))
-        if prompt:
-            for line in (*thoughts_of(answered), *search_lines(answered, per_step, signs)):
-                typer.echo(line)
+        for line in below(answered, per_step, signs):
+            typer.echo(line)
 
 
 def _settings(plain: bool, terminal: Terminal) -> Settings | None:

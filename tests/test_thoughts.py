@@ -19,7 +19,7 @@ from tests.test_cli import call
 from tests.test_export import run_of
 from tests.tiny import tiny_config
 from trainer import config as configuration
-from trainer import graph
+from trainer import graph, runs
 from trainer.analysis import measure_thoughts, thoughts
 from trainer.analysis.measure_thoughts import ThoughtsError
 from trainer.asking import inspection
@@ -27,6 +27,7 @@ from trainer.asking.frontiers import probabilities
 from trainer.data import layout
 from trainer.data import tokenizer as vocabulary
 from trainer.events import At, Candidate, ChatAnswered
+from trainer.host import Host
 from trainer.run import Run
 
 KNOWN = graph.read(
@@ -200,9 +201,25 @@ def test_more_thoughts_than_there_are_positions_for_are_refused_with_how_many_fi
 
 def test_a_chat_in_the_shell_changes_the_number_of_thoughts_as_the_cockpit_does(run: Path) -> None:
     asked = call("chat", str(run), text="/thoughts 900\n1\n/thoughts x\n/thoughts\n1\n")
-    refused, answered = asked.stdout.splitlines()
+    refused, answered, *below = asked.stdout.splitlines()
     assert "900 thoughts do not fit" in refused and "→" in answered
+    assert all(line.startswith("  ") for line in below), "what stands below an answer is set in"
+    assert below[0].startswith("   1 ") and any("after 1 thought" in line for line in below)
     assert "'x' thoughts: a whole number" in asked.stderr
+
+
+def test_the_thoughts_of_a_run_that_trains_are_told_to_who_sends_a_question(
+    run: Path, tmp_path: Path, short: Path
+) -> None:
+    config = configuration.build(configuration.load(run / runs.CONFIG_FILE))
+    one = Run(config, tmp_path / "run", paused=True)
+    one.start()
+    with Host(one):
+        told = call("send", one.folder, "ask", "--thoughts", "1", "1").stdout.splitlines()
+        paused = call("send", one.folder, "pause").stdout.splitlines()
+    one.close()
+    assert "(at step 0)" in told[0] and told[1].startswith("   1 ") and "  after 1 thought" in told
+    assert not any("after 2 thoughts" in line for line in told) and len(paused) == 1
 
 
 def test_what_has_no_thoughts_is_refused(run: Path) -> None:

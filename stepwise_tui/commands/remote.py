@@ -17,7 +17,7 @@ from stepwise_tui.output import explained
 if TYPE_CHECKING:
     from stepwise_tui.link import Link
     from trainer.control import Command
-    from trainer.events import CommandAcknowledged
+    from trainer.events import ChatAnswered, CommandAcknowledged
 
 
 def attach(
@@ -77,13 +77,17 @@ def send(
 ) -> None:
     """Give a command to a run that trains, and print its answer."""
     with explained():
+        from stepwise_tui import glyphs
         from stepwise_tui.link import SocketLink
+        from stepwise_tui.search import below
+        from trainer import config as configuration
         from trainer import control, runs
 
         asked = control.parse(" ".join(command), source="send")
-        link = SocketLink(runs.find(run, out), history=False)
+        folder = runs.find(run, out)
+        link = SocketLink(folder, history=False)
         link.send(asked)
-        answer = _answer(link, asked)
+        turn, answer = _answer(link, asked)
         if as_json:
             output.document(
                 {
@@ -96,17 +100,24 @@ def send(
             )
         else:
             output.say(f"{answer.message} (at step {answer.at.step:,})", err=not answer.ok)
+            if turn is not None:
+                method = configuration.build(configuration.load(folder / runs.CONFIG_FILE)).method
+                typer.echo("\n".join(below(turn, method.thoughts_per_step, glyphs.detect())))
         raise typer.Exit(0 if answer.ok else output.FAILURE)
 
 
-def _answer(link: Link, asked: Command) -> CommandAcknowledged:
-    """The acknowledgement of a command. Raises `LostError` when none comes."""
-    from trainer.events import CommandAcknowledged, Notice
+def _answer(link: Link, asked: Command) -> tuple[ChatAnswered | None, CommandAcknowledged]:
+    """What was answered after thoughts, where it was, and the acknowledgement of a command. Raises
+    `LostError` when none comes."""
+    from trainer.events import ChatAnswered, CommandAcknowledged, Notice
 
+    turn = None
     while True:
         for event in link.drain():
+            if isinstance(event, ChatAnswered) and event.id == asked.id and event.thoughts:
+                turn = event
             if isinstance(event, CommandAcknowledged) and event.id == asked.id:
-                return event
+                return turn, event
             if isinstance(event, Notice) and not event.seq:
                 raise LostError(event.message)
         time.sleep(0.01)
