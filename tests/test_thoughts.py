@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +112,13 @@ def test_the_chat_draws_the_search_of_a_graph_and_of_nothing_else() -> None:
     assert search_lines(replace(turn, frontiers=()), 1, ASCII) == []
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few steps of Coconut on a small ProsQA, to its end."""
-    folder = tmp_path_factory.mktemp("thoughts") / "run"
+def begun(folder: Path, data: dict[str, Any], **method: Any) -> Path:
+    """A few steps of Coconut, to the run's end."""
     document: dict[str, Any] = {
         "device": "cpu",
-        "data": {"task": "prosqa", "nodes": 8, "nouns": 8, "train": 64, "valid": 8, "test": 12},
+        "data": data,
         "model": {"init": "scratch", "vocab": "task", "layers": 1, "heads": 2, "width": 16, "dropout": 0.0},
-        "method": {"name": "coconut", "max_latent_stage": 2},
+        "method": {"name": "coconut", "max_latent_stage": 2} | method,
         "schedule": {"steps_per_token": 2},
         "optim": {"batch": 8, "lr": 1e-3},
         "stop": {"steps": 8},
@@ -128,6 +127,39 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one.start()
     one.wait()
     return folder
+
+
+SMALL = {"task": "prosqa", "nodes": 8, "nouns": 8, "train": 64, "valid": 8, "test": 12}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On a small ProsQA."""
+    return begun(tmp_path_factory.mktemp("thoughts") / "run", SMALL)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On graphs of one's own, in right English; of the test examples the second tells of none."""
+    folder = tmp_path_factory.mktemp("own")
+    graphs = [
+        {
+            "question": f"Tom is {an(a)}. Every {a} is {an(b)}. Max is {an(c)}. Is Tom {an(b)} or {c}?",
+            "steps": [f"Tom is {an(a)}.", f"Every {a} is {an(b)}."],
+            "answer": f"Tom is {an(b)}.",
+        }
+        for a, b, c in permutations(("bompus", "impus", "dumpus", "alpus"), 3)
+    ]
+    other = {"question": "Is Tom a bompus or dumpus?", "steps": ["Tom is a bompus."], "answer": "bompus"}
+    test = [graphs[0], other, graphs[1]]
+    (folder / "train.json").write_text(json.dumps([*graphs[2:], other]))
+    (folder / "test.json").write_text(json.dumps(test))
+    data = {name: str(folder / f"{name[:-5]}.json") for name in ("train_file", "test_file")}
+    return begun(folder / "run", {"task": "text", "valid": 2, **data})
+
+
+def an(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def test_probabilities_are_those_of_a_naive_pass(run: Path) -> None:
@@ -224,8 +256,27 @@ def test_the_thoughts_of_a_run_that_trains_are_told_to_who_sends_a_question(
 
 def test_what_has_no_thoughts_is_refused(run: Path) -> None:
     loaded = inspection.open_checkpoint(str(run), None, run.parent)
-    with pytest.raises(ThoughtsError, match="--example 13: the test examples are 1 to 12"):
+    with pytest.raises(ThoughtsError, match=r"--example 13: the test examples are 1 to 12$"):
         measure_thoughts.measure(loaded, None, [13])
+    with pytest.raises(ThoughtsError, match=r"--example 6: it is not of the first 5 \(--limit\)"):
+        measure_thoughts.measure(loaded, 5, [6])
+
+
+def test_questions_without_a_graph_are_told_and_the_search_is_over_the_others(
+    own: Path, tmp_path: Path
+) -> None:
+    shown = call("thoughts", own).stdout
+    assert "Questions that tell of no graph: 1 of 3; search and ways are those of the other 2." in shown
+    assert "after 1 thought" in shown and "Probability of a node by its height" in shown
+    found = json.loads(call("thoughts", own, "--example", "3", "--json").stdout)
+    assert (found["n"], found["graphs"]) == (3, 2) and found["forced"][0]["n"] == 3
+    assert sum(found["forced"][0]["paths"].values()) == pytest.approx(1)
+    refused = call("thoughts", own, "--example", "2")
+    assert refused.exit_code == 2 and "--example 2: its question tells of no graph" in refused.stderr
+    none = begun(tmp_path / "run", {"digits": 2, "train": 40, "valid": 2, "test": 4}, unit="step")
+    picture = tmp_path / "none.png"
+    shown = call("thoughts", none, "--save", picture)
+    assert "No question of 4 tells of a graph" in shown.stdout and "Made to speak" in shown.stdout
 
 
 def test_a_model_without_thoughts_says_why(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def thoughts(
         from trainer.asking import inspection
 
         loaded = inspection.open_checkpoint(run, checkpoint, out)
-        found = measure_thoughts.measure(loaded, limit, example or [1], output.progress)
+        found = measure_thoughts.measure(loaded, limit, example or [], output.progress)
         output.progress("")
         if save is not None:
             picture.save(save, partial(thoughts.plot, found))

@@ -28,7 +28,8 @@ WAYS = (
 
 def show(found: Thoughts, out: Screen) -> None:
     """All of it as text."""
-    blocks = ["\n".join(tree_lines(tree, out.glyphs)) for tree in found.trees]
+    blocks = [_without_graph(found)] if found.graphs < found.n else []
+    blocks += ["\n".join(tree_lines(tree, out.glyphs)) for tree in found.trees]
     if found.parallel:
         head = ("thoughts", "questions", *(f"top {top}" for top in TOP))
         by_thoughts: dict[int, dict[int, Any]] = {}
@@ -53,6 +54,13 @@ def show(found: Thoughts, out: Screen) -> None:
     title = f"Made to speak after so many thoughts, {found.n} test examples"
     blocks.append("\n".join([title, *([WAYS] if ways else []), "", table(head, rows)]))
     out.print("\n\n".join(blocks))
+
+
+def _without_graph(found: Thoughts) -> str:
+    if not found.graphs:
+        return f"No question of {found.n} tells of a graph, so there is no search to be shown."
+    few = f"Questions that tell of no graph: {found.n - found.graphs} of {found.n}"
+    return f"{few}; search and ways are those of the other {found.graphs}."
 
 
 def _heights(found: Thoughts) -> Iterator[tuple[str, ...]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -26,9 +27,9 @@ def measure(
 ) -> Thoughts:
     """All of it, on the test split.
 
-    limit: at most so many examples, the first. shown: the examples whose trees are wanted, from 1. told:
-    hears how far it is. Raises `ThoughtsError` for a method without thoughts, or examples that are not there,
-    and what `held_out` raises.
+    limit: at most so many examples, the first. shown: the examples whose trees are wanted, from 1; none:
+    the first that tells of a graph. told: hears how far it is. Raises `ThoughtsError` for a method without
+    thoughts, or examples that are not there or tell of no graph, and what `held_out` raises.
     """
     parts = loaded.parts
     method = parts.method
@@ -36,41 +37,48 @@ def measure(
         raise ThoughtsError(f"{loaded.id} has no thoughts: its method is neither coconut nor pause")
     if not method.thinks:
         raise ThoughtsError(f"{loaded.id} has no thoughts: it was trained with method.no_thought = true")
-    examples = held_out(loaded, "test")[:limit]
-    missing = [number for number in shown if not 1 <= number <= len(examples)]
-    if missing:
-        raise ThoughtsError(f"--example {missing[0]}: the test examples are 1 to {len(examples)}")
+    whole = held_out(loaded, "test")
+    examples = whole[:limit]
     known = _graphs(loaded, examples)
+    for number in shown:
+        if not 1 <= number <= len(examples):
+            all_ = f"the test examples are 1 to {len(whole)}"
+            few = f"it is not of the first {len(examples)} (--limit)"
+            raise ThoughtsError(f"--example {number}: {all_ if len(examples) == len(whole) else few}")
+        if number - 1 not in known:
+            raise ThoughtsError(f"--example {number}: its question tells of no graph")
     with loaded.compute.answering(parts.model):
-        trees = []
-        for number, (line, one) in enumerate(known, start=1):
-            trees.append(_tree(method, parts.model, parts.tokenizer, line, one))
-            if number % 20 == 0:
-                told(f"looked into the thoughts about {number} of {len(known)} questions")
+        trees = {}
+        for place, (line, one) in known.items():
+            trees[place] = _tree(method, parts.model, parts.tokenizer, line, one)
+            if len(trees) % 20 == 0:
+                told(f"looked into the thoughts about {len(trees)} of {len(known)} questions")
         forced = []
         for count in range(method.last + 1):
-            forced.append(_forced(method, loaded, examples, [one for _, one in known], count))
+            forced.append(_forced(method, loaded, examples, known, count))
             told(f"made it speak after {count * method.per_step} of {method.last * method.per_step} thoughts")
     return Thoughts(
         checkpoint=loaded.id,
         n=len(examples),
-        trees=tuple(trees[number - 1] for number in shown) if trees else (),
-        parallel=tuple(thoughts.parallel(trees)),
-        heights=tuple(thoughts.at_heights(trees)),
+        graphs=len(known),
+        trees=tuple(trees[number - 1] for number in shown) or tuple(trees.values())[:1],
+        parallel=tuple(thoughts.parallel(list(trees.values()))),
+        heights=tuple(thoughts.at_heights(list(trees.values()))),
         forced=tuple(forced),
     )
 
 
-def _graphs(loaded: Loaded, examples: Examples) -> list[tuple[str, graph.Graph]]:
-    """Each question with its graph; nothing where they tell of none."""
+Graphs = Mapping[int, tuple[str, graph.Graph]]
+"""By their places, the questions that tell of a graph, with it."""
+
+
+def _graphs(loaded: Loaded, examples: Examples) -> Graphs:
     parts = loaded.parts
-    found = []
-    for index in range(len(examples)):
-        question = parts.task.example_text(examples, index, parts.tokenizer).question
-        try:
-            found.append((question, graph.read(question)))
-        except ValueError:
-            return []
+    found = {}
+    for place in range(len(examples)):
+        question = parts.task.example_text(examples, place, parts.tokenizer).question
+        with contextlib.suppress(ValueError):
+            found[place] = question, graph.read(question)
     return found
 
 
@@ -82,9 +90,7 @@ def _tree(
     return thoughts.tree(question, known, found, method.per_step)
 
 
-def _forced(
-    method: Coconut, loaded: Loaded, examples: Examples, known: Sequence[graph.Graph], steps: int
-) -> Forced:
+def _forced(method: Coconut, loaded: Loaded, examples: Examples, known: Graphs, steps: int) -> Forced:
     """Make it speak after the thoughts of so many steps."""
     parts, tokenizer = loaded.parts, loaded.parts.tokenizer
     true = true_answers(examples, tokenizer)
@@ -101,7 +107,7 @@ def _forced(
         )
         for place, (cot, answer) in enumerate(zip(decoded.cot, decoded.answer, strict=True), start=start):
             right.append(answer_text(answer, tokenizer) == answer_text(true[place], tokenizer))
-            if known:
+            if place in known:
                 spoken = layout.steps(str(tokenizer.decode(cot)).strip())
-                paths.append(thoughts.path(known[place], steps, [s for s in spoken if s], right[-1]))
+                paths.append(thoughts.path(known[place][1], steps, [s for s in spoken if s], right[-1]))
     return Forced(steps * method.per_step, len(right), sum(right) / len(right), thoughts.shares(paths))

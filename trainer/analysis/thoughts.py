@@ -87,7 +87,8 @@ class AtHeight:
 
 @dataclass(frozen=True, slots=True)
 class Forced:
-    """Made to speak after so many thoughts. paths: the share of each of PATHS; empty without a graph."""
+    """Made to speak after so many thoughts. paths: the share of each of PATHS, of the examples with a graph;
+    empty without any."""
 
     thoughts: int
     n: int
@@ -97,10 +98,12 @@ class Forced:
 
 @dataclass(frozen=True, slots=True)
 class Thoughts:
-    """All of it for one checkpoint. trees: of the examples that were asked for by number."""
+    """All of it for one checkpoint. n: examples. graphs: how many of them tell of one; the search is over
+    these. trees: of the examples that were asked for by number, else of the first with a graph."""
 
     checkpoint: str
     n: int
+    graphs: int
     trees: tuple[Tree, ...]
     parallel: tuple[Parallel, ...]
     heights: tuple[AtHeight, ...]
