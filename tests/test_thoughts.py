@@ -214,6 +214,8 @@ def test_an_exported_folder_has_the_thoughts_of_its_run(run: Path, tmp_path: Pat
     ours, theirs = (json.loads(call("thoughts", str(one), "--json").stdout) for one in (run, plain))
     assert theirs.pop("checkpoint") == str(plain) and ours.pop("checkpoint") != str(plain)
     assert theirs == ours
+    asked = call("chat", str(plain), text="7\nIs Tom a bompus or dumpus?\n").stdout.splitlines()
+    assert "this model has none here" in asked[0] and asked[1].startswith("Is Tom a bompus")
     config = plain / "stepwise.toml"
     config.write_text(config.read_text().replace("[data]", '[data]\ntrain_file = "own.json"', 1))
     shown = call("thoughts", str(plain))

@@ -20,6 +20,7 @@ from trainer.config import Config, MethodConfig
 from trainer.control import ONE_WAY, THOUGHTLESS, thoughtless
 from trainer.data import NotUnderstood, Task, files, load_task, sources
 from trainer.data.layout import Line, encode_lines, separator_id
+from trainer.data.made import MadeTask
 from trainer.data.text import SHOWN, is_few
 from trainer.data.typed import Typed
 from trainer.events import At, ChatAnswered, Longest, Split
@@ -119,7 +120,8 @@ def _open_run(path: Path, without_data: bool) -> Loaded:
         if not without_data:
             ways = f"stepwise eval {run} --data FILE, or stepwise chat {run}"
             raise InspectionError(f"{error}; what needs no data of its own: {ways}") from None
-        parts, lacking = _bare(*official.load_plain(str(model)), config.method, Typed(), longest), str(error)
+        plain, lacking = official.load_plain(str(model)), str(error)
+        parts = _bare(*plain, config.method, _typed(config), longest)
     parts.model.eval()
     at = At(
         step=state.step,
@@ -141,8 +143,9 @@ def _open_folder(folder: Path, base: str | None, preset: str | None) -> Loaded:
         config = presets.resolve(preset)
     model, tokenizer = official.load(folder, base)
     # Multiplication understands what is typed; of text a task knows only the examples, which are not here.
-    makes_its_own = config is not None and config.data.task == "multiplication"
-    task: Task = load_task(config) if config is not None and makes_its_own else Typed()
+    task: Task = Typed()
+    if config is not None:
+        task = load_task(config) if config.data.task == "multiplication" else _typed(config)
     method = MethodConfig(name="explicit_cot") if known is None or config is None else config.method
     longest = Longest(0, 0, 1, FOREIGN_ROOM)
     if known is not None:
@@ -153,6 +156,11 @@ def _open_folder(folder: Path, base: str | None, preset: str | None) -> Loaded:
         return Loaded(name, At(), parts, config, staged=False)
     at = At(known.step, known.branch, known.stage, known.scheduled, known.removed)
     return Loaded(name, at, parts, config, known)
+
+
+def _typed(config: Config) -> Typed:
+    """In the place of a task whose examples are not here."""
+    return Typed(numbered=isinstance(load_task(config), MadeTask))
 
 
 def _bare(

@@ -12,13 +12,19 @@ from trainer.data.task import NotUnderstood, Problem, Remark
 from trainer.events import Source
 from trainer.methods.base import Examples
 
+ASK = "Ask as its training examples do."
+
 
 class Typed:
-    """A `Task` without data: it has no splits, and nobody knows the right answers."""
+    """A `Task` without data: it has no splits, and nobody knows the right answers.
+
+    numbered: with its data, a number would stand for a validation question.
+    """
 
     name = "questions as they are typed"
 
-    def __init__(self) -> None:
+    def __init__(self, *, numbered: bool = False) -> None:
+        self._numbered = numbered
         self.remarks: list[Remark] = []
         self.sources: tuple[Source, ...] = ()
 
@@ -42,7 +48,11 @@ class Typed:
     def understand(self, text: str) -> Problem:
         question = " ".join(text.split())
         if not question:
-            raise NotUnderstood("There was no question. Ask as its training examples do.")
+            raise NotUnderstood(f"There was no question. {ASK}")
+        if self._numbered and question.isdecimal():
+            raise NotUnderstood(
+                f"A number stands for a validation question, and this model has none here. {ASK}"
+            )
         return Problem(question=question, shown=question, expected="")
 
     def read_answer(self, answer: str) -> str:
