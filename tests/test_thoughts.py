@@ -78,6 +78,19 @@ def test_what_is_spoken_is_judged(count: int, spoken: list[str], expected: str) 
     assert thoughts.path(KNOWN, count, spoken, right=True) == expected
 
 
+def test_what_the_question_calls_an_is_called_so() -> None:
+    """Each true sentence was taken for made up."""
+    told = "Tom is an impus. Every impus is an alpus. Every alpus is a bompus. Max is a kerpus. "
+    told += "Is Tom a bompus or kerpus?"
+    known = graph.read(told)
+    ways = known.steps(known.asked[0])
+    assert ways == ["Tom is an impus.", "Every impus is an alpus.", "Every alpus is a bompus."]
+    assert thoughts.path(known, 0, ways, right=True) == "correct path"
+    asked = graph.read("Tom is an impus. Max is a alpus. Is Tom an impus or alpus?")
+    assert asked.answer(asked.root + 1) == "Tom is an impus." and asked.query().startswith("Is Tom an impus")
+    assert asked.sentence(*asked.edges[1]) == "Max is a alpus.", "as the published data have it"
+
+
 def test_a_way_that_is_no_shortest_one_is_a_longer_path() -> None:
     known = graph.read(
         "Tom is a bompus. Tom is a dumpus. Every bompus is a dumpus. Every dumpus is a felpus. "

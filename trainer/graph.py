@@ -14,18 +14,21 @@ from itertools import pairwise
 
 EDGE = re.compile(r"(?:Every )?(\w+) is an? (\w+)\.\s*")
 ASKED = re.compile(r"Is (\w+) an? (\w+) or (?:an? )?(\w+)\?\s*")
+AN = re.compile(r"\ban (\w+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
     """names: of the nodes, by number. edges: (node, what it is). root: the node asked about. asked: the two
-    nodes it may be, in the order of the question. Names with a capital are people, who are told of without
+    nodes it may be, in the order of the question. an: the names that "an" stands before; "a" before the
+    others, as the published data have it. Names with a capital are people, who are told of without
     "Every"."""
 
     names: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
     root: int
     asked: tuple[int, int]
+    an: frozenset[str] = frozenset()
 
     @property
     def children(self) -> list[list[int]]:
@@ -82,7 +85,7 @@ class Graph:
     def sentence(self, node: int, child: int) -> str:
         """What the question says of an edge."""
         name = self.names[node]
-        return f"{name if name[0].isupper() else f'Every {name}'} is a {self.names[child]}."
+        return f"{name if name[0].isupper() else f'Every {name}'} is {self._one(child)}."
 
     def steps(self, target: int) -> list[str]:
         """The sentences on a shortest way to the target, which can be reached."""
@@ -90,12 +93,16 @@ class Graph:
 
     def answer(self, target: int) -> str:
         """What is said when the root is the target."""
-        return f"{self.names[self.root]} is a {self.names[target]}."
+        return f"{self.names[self.root]} is {self._one(target)}."
 
     def query(self) -> str:
         """The question after all sentences."""
-        one, other = (self.names[node] for node in self.asked)
-        return f"Is {self.names[self.root]} a {one} or {other}?"
+        one, other = self.asked
+        return f"Is {self.names[self.root]} {self._one(one)} or {self.names[other]}?"
+
+    def _one(self, node: int) -> str:
+        name = self.names[node]
+        return f"{'an' if name in self.an else 'a'} {name}"
 
 
 def read(question: str) -> Graph:
@@ -114,7 +121,7 @@ def read(question: str) -> Graph:
     if missing:
         raise ValueError(f"nothing is said of {missing[0]}, which is asked about")
     root, one, other = (numbers[name] for name in asked.groups())
-    return Graph(tuple(numbers), tuple(edges), root, (one, other))
+    return Graph(tuple(numbers), tuple(edges), root, (one, other), frozenset(AN.findall(question)))
 
 
 def adjacent(nodes: int, edges: Iterable[tuple[int, int]]) -> list[list[int]]:
