@@ -13,20 +13,20 @@ WIDE = 72
 """Columns that a line with its bar takes at most."""
 
 
-def tree_lines(tree: Tree, glyphs: Glyphs, width: int = WIDE) -> list[str]:
+def tree_lines(tree: Tree, glyphs: Glyphs, width: int = WIDE, what: str = "thoughts") -> list[str]:
     """The search of one question, frontier by frontier: each node with its probability, and whether it leads
-    to the target. Where `width` has no room for bars there are none."""
+    to the target. Where `width` has no room for bars there are none. what: the search is read from."""
     goal = f", asked for {tree.target}" if tree.target else ""
     lines = [f"{tree.root}{goal}"]
     longest = max((len(c.name) for one in tree.frontiers for c in one.candidates), default=0)
     for one in tree.frontiers:
-        lines.append(f"after {one.thoughts} thought{'s' if one.thoughts > 1 else ''}")
+        lines.append(f"after {one.thoughts} {what if one.thoughts > 1 else what.removesuffix('s')}")
         for c in one.candidates:
             bar = f"{glyphs.full * round(c.probability * BAR):<{BAR}}  " if width >= WIDE else ""
-            what = f"leads to {tree.target}" if c.leads and c.name != tree.target else ""
-            what = "the target" if c.name == tree.target else what
+            way = f"leads to {tree.target}" if c.leads and c.name != tree.target else ""
+            way = "the target" if c.name == tree.target else way
             height = f"{c.height} above a leaf" if c.height else "a leaf"
-            about = ", ".join(filter(None, (height, what)))
+            about = ", ".join(filter(None, ("no leaf below" if c.height is None else height, way)))
             lines.append(f"  {glyphs.limb} {c.name:<{longest}}  {c.probability:.2f}  {bar}{about}")
     return lines
 

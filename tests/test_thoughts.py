@@ -25,10 +25,12 @@ from trainer.analysis import measure_thoughts, thoughts
 from trainer.analysis.measure_thoughts import ThoughtsError
 from trainer.asking import inspection
 from trainer.asking.frontiers import probabilities
+from trainer.config import MethodConfig
 from trainer.data import layout
 from trainer.data import tokenizer as vocabulary
 from trainer.events import At, Candidate, ChatAnswered
 from trainer.host import Host
+from trainer.methods.coconut import Coconut
 from trainer.run import Run
 
 KNOWN = graph.read(
@@ -67,6 +69,7 @@ def test_probabilities_are_added_up_and_sorted_by_height() -> None:
         (0, ["Tom is a bompus.", "Every bompus is a felpus.", "Every felpus is a jompus."], "correct path"),
         (1, ["Every bompus is a felpus.", "Every felpus is a jompus."], "correct path"),
         (1, ["Every bompus is a gerpus."], "wrong target"),
+        (0, ["Tom is a bompus."], "unfinished"),
         (1, ["Every felpus is a jompus."], "hallucination"),
         (0, ["Tom is a felpus."], "hallucination"),
         (0, ["Tom is a bompus.", "Every felpus is a jompus."], "hallucination"),
@@ -89,6 +92,14 @@ def test_what_the_question_calls_an_is_called_so() -> None:
     asked = graph.read("Tom is an impus. Max is a alpus. Is Tom an impus or alpus?")
     assert asked.answer(asked.root + 1) == "Tom is an impus." and asked.query().startswith("Is Tom an impus")
     assert asked.sentence(*asked.edges[1]) == "Max is a alpus.", "as the published data have it"
+
+
+def test_a_node_that_no_leaf_is_below_is_not_called_a_leaf() -> None:
+    known = graph.read(
+        "Tom is a lempus. Every lempus is a dumpus. Every dumpus is a lempus. Is Tom a lempus or dumpus?"
+    )
+    tree = thoughts.tree("", known, [{"lempus": 0.5}])
+    assert tree_lines(tree, ASCII)[-1].endswith("no leaf below") and thoughts.at_heights([tree]) == []
 
 
 def test_a_way_that_is_no_shortest_one_is_a_longer_path() -> None:
@@ -219,6 +230,19 @@ def test_the_command_shows_writes_and_draws_what_was_measured(run: Path, tmp_pat
     assert sum(document["forced"][0]["paths"].values()) == pytest.approx(1)
     for frontier in document["trees"][0]["frontiers"]:
         assert 0 < sum(c["probability"] for c in frontier["candidates"]) <= 1.001
+
+
+def test_pauses_are_called_so_and_what_was_never_trained_is_told(run: Path, tmp_path: Path) -> None:
+    assert "Never trained" not in call("thoughts", run).stdout
+    last = {"name": "pause", "curriculum": False, "thoughts_per_step": 2}
+    shown = call("thoughts", begun(tmp_path / "run", SMALL, **last)).stdout
+    never = "Never trained to speak after so many pauses: 0 to 2, any that is no multiple of 2."
+    assert shown.startswith(never) and "after 2 pauses" in shown and "thought" not in shown
+    method = inspection.open_checkpoint(str(run), None, run.parent).parts.method
+    assert isinstance(method, Coconut)
+    assert [list(method.trained(stage)) for stage in (0, 1, 9)] == [[0], [0, 1], [0, 1, 2]]
+    method.configure(MethodConfig(name="coconut", uniform_prob=0.3))
+    assert list(method.trained(0)) == [0, 1, 2]
 
 
 def test_an_exported_folder_has_the_thoughts_of_its_run(run: Path, tmp_path: Path) -> None:

@@ -52,13 +52,16 @@ def measure(
         for place, (line, one) in known.items():
             trees[place] = _tree(method, parts.model, parts.tokenizer, line, one)
             if len(trees) % 20 == 0:
-                told(f"looked into the thoughts about {len(trees)} of {len(known)} questions")
+                told(f"looked into the {method.what} about {len(trees)} of {len(known)} questions")
         forced = []
         for count in range(method.last + 1):
             forced.append(_forced(method, loaded, examples, known, count))
-            told(f"made it speak after {count * method.per_step} of {method.last * method.per_step} thoughts")
+            most = method.last * method.per_step
+            told(f"made it speak after {count * method.per_step} of {most} {method.what}")
     return Thoughts(
         checkpoint=loaded.id,
+        what=method.what,
+        per_step=method.per_step,
         n=len(examples),
         graphs=len(known),
         trees=tuple(trees[number - 1] for number in shown) or tuple(trees.values())[:1],
@@ -110,4 +113,10 @@ def _forced(method: Coconut, loaded: Loaded, examples: Examples, known: Graphs, 
             if place in known:
                 spoken = layout.steps(str(tokenizer.decode(cot)).strip())
                 paths.append(thoughts.path(known[place][1], steps, [s for s in spoken if s], right[-1]))
-    return Forced(steps * method.per_step, len(right), sum(right) / len(right), thoughts.shares(paths))
+    return Forced(
+        thoughts=steps * method.per_step,
+        trained=steps in method.trained(loaded.at.scheduled),
+        n=len(right),
+        accuracy=sum(right) / len(right),
+        paths=thoughts.shares(paths),
+    )

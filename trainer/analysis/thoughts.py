@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean
-from typing import Literal
+from typing import Literal, get_args
 
 from trainer.graph import Graph
 
@@ -19,25 +19,32 @@ TOP = (1, 2, 3)
 """Of how many candidates Figure 8 adds up the probabilities."""
 PERCENTILES = tuple(range(0, 101, 10))
 
-Path = Literal["correct path", "longer path", "wrong target", "hallucination", "right answer", "wrong answer"]
-PATHS: tuple[Path, ...] = (
-    "correct path", "longer path", "wrong target", "hallucination", "right answer", "wrong answer"
-)  # fmt: skip
-"""What a model spoke of the way: a shortest way to the target, a longer one, a way to another node, an edge
-that is not there; or the answer alone, right or wrong (Coconut, section 5)."""
+Path = Literal[
+    "correct path",
+    "longer path",
+    "wrong target",
+    "unfinished",
+    "hallucination",
+    "right answer",
+    "wrong answer",
+]
+PATHS: tuple[Path, ...] = get_args(Path)
+"""What a model spoke of the way: a shortest way to the target, a longer one, a way to another end, one that
+stops where it could go on, an edge that is not there; or the answer alone, right or wrong (Coconut, section
+5, which has none that stop)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A node that the next step may begin at.
 
-    depth: fewest steps from the root. height: fewest steps down to a leaf. leads: whether the target can be
-    reached from it. probability: that the model names it, among all words.
+    depth: fewest steps from the root. height: fewest steps down to a leaf; None where there is none below.
+    leads: whether the target can be reached from it. probability: that the model names it, among all words.
     """
 
     name: str
     depth: int
-    height: int
+    height: int | None
     leads: bool
     probability: float
 
@@ -87,10 +94,11 @@ class AtHeight:
 
 @dataclass(frozen=True, slots=True)
 class Forced:
-    """Made to speak after so many thoughts. paths: the share of each of PATHS, of the examples with a graph;
-    empty without any."""
+    """Made to speak after so many thoughts. trained: whether it ever learnt to. paths: the share of each of
+    PATHS, of the examples with a graph; empty without any."""
 
     thoughts: int
+    trained: bool
     n: int
     accuracy: float
     paths: dict[Path, float]
@@ -98,10 +106,16 @@ class Forced:
 
 @dataclass(frozen=True, slots=True)
 class Thoughts:
-    """All of it for one checkpoint. n: examples. graphs: how many of them tell of one; the search is over
-    these. trees: of the examples that were asked for by number, else of the first with a graph."""
+    """All of it for one checkpoint.
+
+    what: stands in the place of steps; per_step: so many for each. n: examples. graphs: how many of them tell
+    of one; the search is over these. trees: of the examples that were asked for by number, else of the first
+    with a graph.
+    """
 
     checkpoint: str
+    what: Literal["thoughts", "pauses"]
+    per_step: int
     n: int
     graphs: int
     trees: tuple[Tree, ...]
@@ -119,7 +133,7 @@ def frontier(known: Graph, steps: int, probabilities: Mapping[str, float], per_s
         Candidate(
             known.names[node],
             depth[node],
-            height.get(node, 0),
+            height.get(node),
             node in leading,
             probabilities.get(known.names[node], 0.0),
         )
@@ -159,12 +173,14 @@ def parallel(trees: Sequence[Tree]) -> list[Parallel]:
 
 
 def at_heights(trees: Sequence[Tree]) -> list[AtHeight]:
-    """The probability of candidates by their height, those that lead to the target and the others apart."""
+    """The probability of candidates by their height, those that lead to the target and the others apart.
+    Those above no leaf are left out."""
     found = []
     for thoughts, frontiers in _by_thoughts(trees).items():
         groups: dict[tuple[int, bool], list[float]] = {}
         for one in (candidate for frontier_ in frontiers for candidate in frontier_.candidates):
-            groups.setdefault((one.height, one.leads), []).append(one.probability)
+            if one.height is not None:
+                groups.setdefault((one.height, one.leads), []).append(one.probability)
         found += [
             AtHeight(thoughts, *key, len(values), mean(values)) for key, values in sorted(groups.items())
         ]
@@ -188,9 +204,10 @@ def path(known: Graph, thoughts: int, spoken: Sequence[str], right: bool) -> Pat
     joined = all(one[1] == next_[0] for one, next_ in pairwise(steps))
     if len(steps) < len(way) or not joined or steps[0][0] not in known.reached(thoughts):
         return "hallucination"
-    if steps[-1][1] != known.target:
-        return "wrong target"
-    shortest = known.depth[steps[-1][1]]
+    end = steps[-1][1]
+    if end != known.target:
+        return "unfinished" if known.children[end] and end not in known.asked else "wrong target"
+    shortest = known.depth[end]
     return "correct path" if thoughts + len(steps) == shortest else "longer path"
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,7 @@ class Coconut:
         self.start = min(config.start_from, self.stages)
         self.per_step = 0 if config.no_thought else config.thoughts_per_step
         self._pad_to_max = config.pad_latent_to_max
-        self._what = {"coconut": "thoughts", "pause": "pauses"}[config.name]
+        self.what: Literal["thoughts", "pauses"] = "pauses" if config.name == "pause" else "thoughts"
         self.eos_id: int = tokenizer.eos_token_id
         self.separator_id = separator_id
         ids = [tokenizer.get_vocab()[token] for token in tokens.added(config)]
@@ -100,8 +101,8 @@ class Coconut:
     def describe(self, stage: int) -> str:
         gone, thoughts = self.removed(stage), self.thoughts(stage)
         some = f"all {gone}" if gone == self.longest else f"{gone} of {self.longest}"
-        text = f"{some} steps are {self._what if self.per_step else 'gone'}"
-        return text if thoughts in (0, gone) else f"{text} ({thoughts} {self._what})"
+        text = f"{some} steps are {self.what if self.per_step else 'gone'}"
+        return text if thoughts in (0, gone) else f"{text} ({thoughts} {self.what})"
 
     def resets(self, previous_cot_free: bool) -> bool:
         return self._reset_optimizer
@@ -218,6 +219,13 @@ class Coconut:
     def thoughts(self, scheduled: int) -> int:
         """Thoughts, or pauses, before an answer at that stage; with the classifier at most."""
         return min(self._level(scheduled), self.last) * self.per_step
+
+    def trained(self, scheduled: int) -> range:
+        """For how many steps thoughts have stood in training, up to that stage."""
+        if self._uniform_prob:
+            return range(self.last + 1)
+        most = min(self._level(scheduled), self.last)
+        return range(min(self.start, most) if self._curriculum else most, most + 1)
 
     @property
     def _markers(self) -> int:
