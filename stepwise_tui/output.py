@@ -143,8 +143,8 @@ def _figure(value: float | None, form: str) -> str | None:
     return None if value is None else form.format(value)
 
 
-def turn(answered: ChatAnswered) -> str:
-    """One turn of a chat in one line."""
+def turn(answered: ChatAnswered, thoughts: int | None = None) -> str:
+    """One turn of a chat in one line. thoughts: so many were asked for; None: as many as the stage has."""
     if not answered.understood:
         return answered.note
     verdict = {True: " ✓", False: f" ✗ {answered.expected} is right", None: ""}[answered.correct]
@@ -153,10 +153,15 @@ def turn(answered: ChatAnswered) -> str:
     parts = [
         f"{answered.question} {sign} {spoken}{answered.answer or 'no answer'}{verdict}",
         f"{len(answered.cot)} CoT tokens",
+        "" if thoughts is None else f"after {so_many(thoughts)}",
         f"{answered.milliseconds:.0f} ms",
         answered.note,
     ]
     return clean(" · ".join(part for part in parts if part))
+
+
+def so_many(thoughts: int) -> str:
+    return f"{thoughts:,} thought{'' if thoughts == 1 else 's'}"
 
 
 def thoughts_of(answered: ChatAnswered) -> list[str]:

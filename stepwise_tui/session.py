@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stepwise_tui.output import FAILURE, block, complain, say, turn
+from stepwise_tui.output import FAILURE, block, complain, pairs, say, so_many, turn
 from stepwise_tui.terminal import Borrowed, Terminal, split
 from stepwise_tui.text import next_command, shortest
 
@@ -31,6 +31,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAST_SAVE_SECONDS = 15.0
 """After a signal; Slurm and Kubernetes kill 30 s after theirs."""
 GRACE_SECONDS = 5.0
+THINKING = {"/thoughts 3": "answer after so many thoughts; without a number, as the stage has"}
+HELP = {"/help": "this list", "Ctrl-D": "end; anything else is a question"}
+"""What there is in a chat; the first where the model thinks."""
 
 
 def train(
@@ -148,22 +151,26 @@ def chat(
         complain(caveat)
     prompt = sys.stdin.isatty()
     if prompt:
-        other = "; /thoughts 3: answer after so many" if loaded.parts.method.thinks else ""
-        say(f"{inspection.greeting(loaded)}{other} (Ctrl-D ends)", err=True)
+        say(f"{inspection.greeting(loaded)} /help lists what there is (Ctrl-D ends)", err=True)
     signs = glyphs.detect()
     per_step = loaded.config.method.thoughts_per_step if loaded.config else 1
     for question in _questions(prompt):
         word, _, number = question.partition(" ")
+        if word == "/help":
+            block(pairs(THINKING | HELP if loaded.parts.method.thinks else HELP), err=True)
+            continue
         if word == "/thoughts":  # as in the cockpit
             try:
                 wanted = control.thoughts(number.strip()) if number else None
-                inspection.check_thoughts(loaded, wanted)
+                inspection.check_thoughts(loaded, wanted or 0)
                 thoughts = wanted
+                count = "as many thoughts as the stage has" if wanted is None else so_many(wanted)
+                say(f"answers come after {count} from now on", err=True)
             except ValueError as error:
                 complain(str(error))
             continue
         answered = inspection.ask(loaded, question, explicit=explicit, thoughts=thoughts)
-        say(turn(answered))
+        say(turn(answered, thoughts))
         for line in below(answered, per_step, signs):
             typer.echo(line)
 

@@ -271,10 +271,17 @@ def test_more_thoughts_than_there_are_positions_for_are_refused_with_how_many_fi
 
 
 def test_a_chat_in_the_shell_changes_the_number_of_thoughts_as_the_cockpit_does(run: Path) -> None:
-    asked = call("chat", str(run), text="/thoughts 900\n1\n/thoughts x\n/thoughts\n1\n")
+    asked = call(
+        "chat", str(run), text="/thoughts 900\n1\n/thoughts x\n/thoughts\n1\n/thoughts 1\n1\n/help\n"
+    )
     refused, answered, *below = asked.stdout.splitlines()
     assert "900 thoughts do not fit" in refused and "→" in answered
-    assert all(line.startswith("  ") for line in below), "what stands below an answer is set in"
+    chosen = next(
+        line for line in below if not line.startswith("  ")
+    )  # what stands below an answer is set in
+    assert "→" in chosen and "after 1 thought ·" in chosen and "after" not in answered
+    for told in ("after 900 thoughts from now on", "as many thoughts as the stage has", "/thoughts 3"):
+        assert told in asked.stderr
     assert below[0].startswith("   1 ") and any("after 1 thought" in line for line in below)
     assert "'x' thoughts: a whole number" in asked.stderr
 
@@ -325,3 +332,5 @@ def test_a_model_without_thoughts_says_why(tmp_path: Path) -> None:
     assert "has no thoughts: it was trained with method.no_thought = true" in shown
     shown = " ".join(call("chat", folder, "--thoughts", "3").stderr.split())
     assert "no thoughts to be counted; it was trained with method.no_thought = true" in shown
+    shown = call("chat", folder, text="/thoughts\n/help\n").stderr
+    assert "no thoughts to be counted" in " ".join(shown.split()) and "/thoughts 3" not in shown
