@@ -126,6 +126,8 @@ def report(measured: Report) -> str:
     tokens = None if measured.generated_tokens is None else f"{measured.generated_tokens:.2f} an example"
     if tokens and measured.cot_tokens is not None:
         tokens += f", {measured.cot_tokens:.2f} of them CoT"
+    if tokens and measured.thoughts is not None:
+        tokens += f", {measured.thoughts:.2f} thoughts"
     lines = {
         "model" if measured.stage is None else "checkpoint": f"{measured.checkpoint}{stage}",
         "examples": f"{measured.n:,} of {measured.split or 'the file'}",

@@ -232,6 +232,12 @@ def test_the_command_shows_writes_and_draws_what_was_measured(run: Path, tmp_pat
         assert 0 < sum(c["probability"] for c in frontier["candidates"]) <= 1.001
 
 
+def test_an_evaluation_names_the_thoughts_among_its_tokens(run: Path) -> None:
+    assert "of them CoT, 2.00 thoughts" in call("eval", run).stdout
+    measured = json.loads(call("eval", run, "--checkpoint", "b1-s000000-stage0", "--json").stdout)
+    assert measured["thoughts"] is None
+
+
 def test_pauses_are_called_so_and_what_was_never_trained_is_told(run: Path, tmp_path: Path) -> None:
     assert "Never trained" not in call("thoughts", run).stdout
     last = {"name": "pause", "curriculum": False, "thoughts_per_step": 2}

@@ -23,10 +23,10 @@ CHUNK = 250
 class Result(NamedTuple):
     """An evaluation.
 
-    accuracy: share of exact answers. token_accuracy: share of answer symbols that are right at their
-    place. n: examples. cot_tokens, generated_tokens: written per example, mean; the CoT's alone, and all
-    with ####, answer and both EOS. cot_match: share of examples whose CoT is, token by token, what is left
-    of the true one. decoded: all that was written.
+    accuracy: share of exact answers. token_accuracy: share of answer symbols that are right at their place.
+    n: examples. cot_tokens, generated_tokens: written per example, mean; the CoT's alone, and all with
+    thoughts, ####, answer and both EOS. thoughts: of these, mean. cot_match: share of examples whose CoT is,
+    token by token, what is left of the true one. decoded: all that was written.
     """
 
     accuracy: float
@@ -36,6 +36,7 @@ class Result(NamedTuple):
     cot_tokens: float
     cot_match: float
     generated_tokens: float
+    thoughts: float
     seconds: float
     decoded: Decoded
 
@@ -143,6 +144,7 @@ def score(
         cot_match=sum(spoken == wanted for spoken, wanted in zip(given.cot, left, strict=True))
         / len(examples),
         generated_tokens=sum(given.tokens) / len(examples),
+        thoughts=given.thoughts / len(examples),
         seconds=time.perf_counter() - started,
         decoded=given,
     )

@@ -223,6 +223,7 @@ def evaluate_checkpoint(
         cot_match=result.cot_match if loaded.staged and left else None,
         cot_tokens=result.cot_tokens,
         generated_tokens=result.generated_tokens,
+        thoughts=result.thoughts or None,
         examples_per_second=result.n / result.seconds,
         examples_per_second_batch1=timing.per_second,
         speed=timing.relative,

@@ -139,8 +139,8 @@ class Losses(NamedTuple):
 class Decoded:
     """What the model wrote to each question. cot, answer: token ids, without EOS and ####.
 
-    tokens: how many were generated in all, a continuous thought counting as one. seconds: wall time of the
-    whole call. foretold: rows that a pass over the true ones told, without decoding
+    tokens: how many were generated in all, a continuous thought counting as one; thoughts: of all rows.
+    seconds: wall time of the whole call. foretold: rows that a pass over the true ones told, without decoding
     (`trainer.answering.foretelling`). disagreed: of those that were decoded all the same, how many came out
     otherwise.
     """
@@ -151,6 +151,7 @@ class Decoded:
     seconds: float
     foretold: int = 0
     disagreed: int = 0
+    thoughts: int = 0
 
     def rows(self, start: int, end: int) -> Decoded:
         """Some of the rows; no time is theirs."""
@@ -166,6 +167,7 @@ class Decoded:
             seconds=sum(part.seconds for part in parts),
             foretold=sum(part.foretold for part in parts),
             disagreed=sum(part.disagreed for part in parts),
+            thoughts=sum(part.thoughts for part in parts),
         )
 
 

@@ -92,6 +92,7 @@ def greedy(
         answer=[answer for _, answer in parts],
         tokens=[len(row) + thoughts for row, thoughts in zip(rows, thoughts_B.tolist(), strict=True)],
         seconds=time.perf_counter() - started,
+        thoughts=int(thoughts_B.sum()),
     )
 
 
