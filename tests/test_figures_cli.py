@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from stepwise_tui import cli, glyphs
-from stepwise_tui.render import picture
+from stepwise_tui.render import frontier, picture
 from stepwise_tui.render import stages as rendered
 from stepwise_tui.render.screen import COLOURS, Screen
 from stepwise_tui.text import clip, clip_apart, clip_middle, clip_question, clip_start
@@ -28,6 +28,7 @@ from tests.test_imports import command, loaded_by
 from tests.tiny import tiny_config
 from trainer import presets
 from trainer.analysis import stages
+from trainer.analysis.frontier import Point
 from trainer.analysis.stages import Example, example
 from trainer.config import MethodConfig
 from trainer.run import Run
@@ -253,6 +254,7 @@ def test_the_stages_of_a_run_are_measured_drawn_and_kept(trained: Path, tmp_path
     shown = call("frontier", "tiny", "--out", trained.parent, "--limit", "3", "--save", picture)
     assert shown.exit_code == 0, shown.output
     assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "saved on entering a stage is measured as the stage before it" in shown.stdout
     head, *rows = [line.split() for line in shown.stdout.split("\n\n")[-1].splitlines()]
     assert head[:2] == ["removed", "spoken"]
     assert [row[0] for row in rows] == ["0", "1", "2", "3"]
@@ -268,6 +270,17 @@ def test_the_stages_of_a_run_are_measured_drawn_and_kept(trained: Path, tmp_path
     [row] = [row for row in tables["table_2"] if row["ours"]]
     assert row["method"] == "ICoT-SI, 3 removed" and row["accuracy"] is None
     assert row["ours"][0]["speed"] == points[-1]["speed"]
+
+
+def test_a_frontier_has_numbers_enough_to_read_its_speeds_by(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had one where the name of the axis took the room of the others."""
+    monkeypatch.setenv("COLUMNS", "80")
+    points = [Point("b1-final", 1, 1, 1, 0.0, 1.0, 12, speed) for speed in (0.38, 0.34, 0.3, 0.87)]
+    frontier.show(points, "step", Screen())
+    [axis] = [line for line in capsys.readouterr().out.splitlines() if "speed, no CoT" in line]
+    assert axis.split("speed")[0].split() == ["0.3", "0.4", "0.5", "0.6", "0.7"]
 
 
 def test_the_tables_are_printed(trained: Path) -> None:

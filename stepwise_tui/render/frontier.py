@@ -31,9 +31,11 @@ def show(points: Sequence[Point], counted: str, out: Screen) -> None:
     ]
     lines = [Line(np.array([p.speed for p in best]), np.array([p.accuracy for p in best]), FAINT, "'")]
     lines = lines if len(best) > 1 else []
-    size = out.chart_size(below=len(points) + 5)
-    axes = Axes(X_LABEL, (0.0, 1.0), whole=False)
-    out.print(Text(f"test accuracy; the numbers are CoT {counted}s removed", FAINT))
+    size = out.chart_size(below=len(points) + 6)
+    axes = Axes("speed, no CoT at 1", (0.0, 1.0), whole=False)  # short, so that there is room for numbers
+    out.print(Text(f"test accuracy, speed at batch 1; the numbers are CoT {counted}s removed", FAINT))
+    if len(points) > 1:  # all but the last were saved so
+        out.print(Text("what is saved on entering a stage is measured as the stage before it", FAINT))
     out.print(screen.text(draw(lines, [], size, axes, dots=dots, braille=out.glyphs.braille)))
     out.print()
     out.print(table(HEAD, [_row(point) for point in points]))
