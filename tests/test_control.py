@@ -218,6 +218,11 @@ def test_the_whole_cot_is_asked_only_of_a_model_that_answers_both_ways() -> None
     assert decide(Control(), asked, facts()._replace(config=both)).effects == (Ask("12*34", explicit=True),)
 
 
-def test_a_setting_written_with_an_equals_sign_is_shown_the_right_form() -> None:
-    with pytest.raises(CommandError, match=r"did you mean set optim\.lr 1e-3\?"):
-        parse("set optim.lr=1e-3")
+def test_a_setting_may_be_written_with_an_equals_sign() -> None:
+    """As `--set` has it; it was refused, with the right form."""
+    for text in ("set optim.lr=1e-3", "set optim.lr = 1e-3", "set optim.lr 1e-3"):
+        command = parse(text)
+        assert (command.key, command.value) == ("optim.lr", 1e-3)
+    for text in ("set optim.lr=", "set optim.lr", "set =1", "set"):
+        with pytest.raises(CommandError, match="set what to what"):
+            parse(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import shlex
 import uuid
 from collections.abc import Iterable
@@ -83,6 +84,9 @@ THOUGHTLESS = "this model has no thoughts to be counted; method.name = coconut o
 ABLATED = "this model has no thoughts to be counted; it was trained with method.no_thought = true"
 """Why it cannot be told how many thoughts to think."""
 
+SETTING = re.compile(r"([^\s=]+)(?:\s*=\s*|\s+)(\S.*)", re.DOTALL)
+"""As in the usage of `set`, or with an equals sign, as `--set` has it."""
+
 MOST_THOUGHTS = 1_000
 
 QUIZ = 100
@@ -156,12 +160,10 @@ def parse(text: str, *, id: str | None = None, source: str = "cockpit") -> Comma
     if name == "quiz" and len(words) <= 1:
         return replace(command, n=_count(words[0], spec) if words else QUIZ)
     if name == "set":
-        key, _, value = rest.partition(" ")
-        if not value.strip():
-            name, sign, wanted = key.partition("=")
-            hint = f"did you mean set {name} {wanted}?" if sign and wanted else spec.usage
-            raise CommandError(f"set what to what? {hint}")
-        return replace(command, key=key, value=configuration.parse_value(value))
+        setting = SETTING.fullmatch(rest)
+        if setting is None:
+            raise CommandError(f"set what to what? {spec.usage}")
+        return replace(command, key=setting[1], value=configuration.parse_value(setting[2]))
     if name == "rollback":
         return _parse_rollback(command, words, spec)
     if words:
