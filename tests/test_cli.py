@@ -186,7 +186,7 @@ def test_a_few_bad_lines_are_left_out_and_told_and_none_beyond_the_limit(
     [
         (b"\n\n", "is empty"),
         (b"2 1 * 4 3||8 #### \xff\n", "line 1: is not text in UTF-8"),
-        (b"1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 * 1||1 #### 1\n", "positions this model has"),
+        (b"1 " * 60 + b"* 1||1 #### 1\n", "positions this model has"),
     ],
 )
 def test_a_file_that_cannot_be_evaluated(

@@ -20,7 +20,7 @@ from tests.driven import Driven, same, weights
 from tests.small_pretrained import FAMILIES
 from tests.tiny import tiny_config
 from trainer import config as configuration
-from trainer import methods
+from trainer import methods, presets
 from trainer.answering.evaluate import questions
 from trainer.asking import inspection
 from trainer.computing.compute import Compute
@@ -304,6 +304,17 @@ def test_thoughts_that_do_not_fit_the_positions(tmp_path: Path) -> None:
         assemble(coconut(model__init=init, model__vocab="full", method__thoughts_per_step=20))
 
 
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [(1, "a model of .* positions or more is needed"), (2, "lower method.thoughts_per_step")],
+)
+def test_fewer_thoughts_are_advised_where_they_help(tmp_path: Path, left: int, said: str) -> None:
+    longest = int(assemble(tiny_config()).splits["train"].length_N.max())
+    init = str(FAMILIES["gpt2"](tmp_path, longest + left))
+    with pytest.raises(ValueError, match=f"has {longest + left} positions.*{said}"):
+        assemble(coconut(model__init=init, model__vocab="full", method__thoughts_per_step=9))
+
+
 def test_a_model_that_takes_no_inputs_embeds(made: Callable[..., Made]) -> None:
     own = made()
     plain = own.model.base_model.forward
@@ -344,6 +355,32 @@ def test_new_tokens_begin_as_an_annotation(tmp_path: Path) -> None:
 
 
 # A run
+
+
+def small_prosqa(folder: Path, **overrides: Any) -> Driven:
+    """A run of the preset prosqa-small, with less of all that takes time."""
+    less = {
+        "data.train": 300, "data.valid": 10, "data.test": 10, "model.layers": 1, "model.width": 16,
+        "schedule.steps_per_token": 2, "eval.every": 8, "eval.examples": 10, "stop.steps": 8,
+    }  # fmt: skip
+    return Driven(presets.resolve("prosqa-small", less | overrides), folder)
+
+
+@pytest.mark.parametrize("vocab", ["task", "full"])
+def test_it_begins_with_a_model_that_learnt_its_cot_from_scratch(tmp_path: Path, vocab: str) -> None:
+    first = small_prosqa(tmp_path / "cot", **{"method.name": "explicit_cot"})
+    end = first.until(RunFinished).checkpoint
+    first.run.close()
+    exported = tmp_path / "exported"
+    export.export(str(tmp_path / "cot"), exported, id=end, out=tmp_path)
+    learnt = {"method.start_from": 1, "model.init": str(exported), "model.vocab": vocab}
+    second = small_prosqa(tmp_path / "coconut", **learnt)
+    assert second.until(StageEntered).text == "1 of 4 steps are thoughts"
+    finished = second.until(RunFinished)
+    second.run.close()
+    assert finished.at.step == 8 and finished.at.stage > 1
+    before, after = weights(tmp_path / "cot", end), weights(tmp_path / "coconut", "b1-s000000-stage1")
+    assert torch.equal(before["transformer.wpe.weight"], after["transformer.wpe.weight"])
 
 
 def test_a_stopped_and_resumed_run_ends_like_one_never_stopped(

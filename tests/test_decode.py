@@ -118,9 +118,10 @@ def test_it_stops_when_asked_to(model: Any) -> None:
 
 
 def test_it_ends_where_positions_end(model: Any) -> None:
-    long = [[1] * 62 + [EOS]]
+    positions = model.config.max_position_embeddings
+    long = [[1] * (positions - 2) + [EOS]]
     assert decode(model, long).tokens[0] <= 1
-    assert decode(model, [[1] * 63 + [EOS]]).tokens == [0]
+    assert decode(model, [[1] * (positions - 1) + [EOS]]).tokens == [0]
 
 
 def test_no_questions_no_answers(model: Any) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from tests import small_pretrained
 from trainer.config import Config, build
 from trainer.data.multiplication import Multiplication
-from trainer.models.model import build_model, build_tokenizer, resolve_device
+from trainer.models.model import SPARE, build_model, build_tokenizer, resolve_device
 
 TASK = Multiplication(2)
 SYMBOLS = [" 0", " 1", " 2", " 3", " 4", " 5", " 6", " 7", " 8", " 9", " *", " +", " (", " )"]
@@ -33,7 +33,7 @@ def test_from_scratch_has_the_sizes_asked_for() -> None:
     model, tokenizer = built(positions=25, layers=3, heads=4, width=32, dropout=0.2)
     architecture = model.config
     assert (architecture.n_layer, architecture.n_head, architecture.n_embd) == (3, 4, 32)
-    assert (architecture.vocab_size, architecture.n_positions) == (len(tokenizer), 25)
+    assert (architecture.vocab_size, architecture.n_positions) == (len(tokenizer), 25 + SPARE)
     assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {0.2}
     assert model.training
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -51,6 +51,19 @@ def test_new_weights_have_the_standard_deviation_asked_for() -> None:
 def test_the_weights_are_a_function_of_the_seed() -> None:
     (first, _), (second, _) = built(), built()
     assert all(map(torch.equal, first.parameters(), second.parameters()))
+
+
+def test_spare_positions_leave_all_other_weights_as_they_were() -> None:
+    model, tokenizer = built(positions=25)
+    torch.manual_seed(0)
+    exact = AutoModelForCausalLM.from_config(
+        GPT2Config(vocab_size=len(tokenizer), n_positions=25, n_layer=2, n_head=2, n_embd=16)
+    )
+    spared = dict(model.named_parameters())
+    for name, weight in exact.named_parameters():
+        assert torch.equal(spared[name][: len(weight)], weight), name
+    spare = model.transformer.wpe.weight.detach()[25:]
+    assert float(spare.std()) == pytest.approx(0.02, rel=0.2)
 
 
 @pytest.mark.parametrize("make", [None, small_pretrained.gpt2, small_pretrained.llama])

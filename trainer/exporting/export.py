@@ -25,7 +25,7 @@ from trainer.exporting import card
 from trainer.methods.base import Model
 from trainer.methods.coconut import Coconut
 from trainer.models import origin
-from trainer.models.model import set_tokens
+from trainer.models.model import set_positions, set_tokens
 from trainer.models.origin import Origin
 
 MetricsKind = Literal["csv", "tensorboard"]
@@ -100,11 +100,8 @@ def put_positions_into_table(model: Model, question: int, removed: int) -> None:
     From the question's EOS on, at place `question` − 1, ids are higher by `removed` (paper, keep position).
     The rows of the table that are jumped over are taken out, so that the table ends where it ended.
     """
-    embedding = model.base_model.wpe
-    table = embedding.weight.detach()
-    kept = torch.cat([table[: question - 1], table[question - 1 + removed :]])
-    embedding.weight = torch.nn.Parameter(kept)
-    embedding.num_embeddings = model.config.n_positions = len(kept)
+    table = model.base_model.wpe.weight.detach()
+    set_positions(model, torch.cat([table[: question - 1], table[question - 1 + removed :]]))
 
 
 def _positions_fit_into_table(loaded: Loaded) -> bool:

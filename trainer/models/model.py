@@ -28,8 +28,12 @@ from trainer.methods.base import Model
 from trainer.models import attention
 from trainer.models.dropout import replace_dropout
 from trainer.pretrained import T, UnavailableError, fetch, read_tokenizer, silence
+from trainer.seeds import generator
 
 SCRATCH = "scratch"
+SPARE = 32
+"""Positions of a new model beyond its longest row: room for the markers and thoughts of a method that begins
+with it later. Coconut's own tables need eight at most."""
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop", "resid_dropout", "attention_dropout")
 """What the architectures call their dropout probabilities."""
 
@@ -86,8 +90,9 @@ def build_model(
 ) -> Model:
     """The model a run starts with, in train mode, on the CPU.
 
-    positions: the longest row in tokens; a pretrained model with fewer is lengthened. rows: the longest
-    before the method puts thoughts into it; where these alone fit, it is not. The model's generation
+    positions: the longest row in tokens; a pretrained model with fewer is lengthened, a new one has `SPARE`
+    more. rows: the longest before the method puts thoughts into it; where these alone fit, none is
+    lengthened. The model's generation
     configuration is greedy and has no stop token, since a row has two EOS; the caller sets max_new_tokens.
     told: called with a sentence when a pretrained model is lengthened.
 
@@ -110,8 +115,8 @@ def build_model(
         if positions > known >= rows and config.method.name in LATENT:
             raise ValueError(
                 f"model.init = {config.model.init} has {known:,} positions; with what method.name = "
-                f'"{config.method.name}" puts into it the longest row takes {positions:,}: lower '
-                "method.thoughts_per_step or method.max_latent_stage"
+                f'"{config.method.name}" puts into it the longest row takes {positions:,}: '
+                f"{_less(known - rows, positions)}"
             )
         if positions > known:
             _lengthen(model, config.model.init, positions)
@@ -121,6 +126,16 @@ def build_model(
             )
     set_tokens(model, tokenizer)
     return model.train()
+
+
+def _less(left: int, positions: int) -> str:
+    """What helps where thoughts do not fit into the positions that the longest row leaves.
+
+    The markers stand at stage 0 already, beside the whole CoT.
+    """
+    if left < len((tokens.START, tokens.END)):
+        return f"a model of {positions:,} positions or more is needed"
+    return "lower method.thoughts_per_step or method.max_latent_stage"
 
 
 def own_memory(model: Model) -> None:
@@ -176,6 +191,8 @@ def set_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _from_scratch(config: Config, tokenizer: PreTrainedTokenizerBase, positions: int) -> Model:
+    """A GPT-2 of new weights. The spare positions have a generator of their own: all others are what they
+    would be without them."""
     architecture = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=positions,
@@ -191,7 +208,12 @@ def _from_scratch(config: Config, tokenizer: PreTrainedTokenizerBase, positions:
         pad_token_id=tokenizer.pad_token_id,
     )
     silence()
-    return AutoModelForCausalLM.from_config(architecture, attn_implementation="sdpa", dtype=dtype(config))
+    model = AutoModelForCausalLM.from_config(architecture, attn_implementation="sdpa", dtype=dtype(config))
+    spare = torch.empty(SPARE, config.model.width)
+    spare.normal_(std=config.model.initializer_range, generator=generator(config.seed, "spare positions"))
+    table = model.transformer.wpe.weight.detach()
+    set_positions(model, torch.cat([table, spare.to(table)]))
+    return model
 
 
 def _from_pretrained(config: Config, where: dict[str, bool]) -> Model:
@@ -276,6 +298,13 @@ def _set_rows(model: Model, ids: list[int], rows: list[Tensor] | None) -> None:
         layer.weight.data[ids] = row
 
 
+def set_positions(model: Model, table: Tensor) -> None:
+    """Let these be GPT-2's learned positions."""
+    embedding = model.base_model.wpe
+    embedding.weight = nn.Parameter(table)
+    embedding.num_embeddings = model.config.n_positions = len(table)
+
+
 def _lengthen(model: Model, init: str, positions: int) -> None:
     """Room for `positions` tokens.
 
@@ -285,11 +314,10 @@ def _lengthen(model: Model, init: str, positions: int) -> None:
     """
     known: int = model.config.max_position_embeddings
     if model.config.model_type == "gpt2":
-        old = model.transformer.wpe
-        new = torch.nn.Embedding(positions, old.embedding_dim)
-        new.weight.data = old.weight.detach()[torch.arange(positions) % known].clone()
-        model.transformer.wpe = new
-    elif not _is_rotary(model.config):
+        table = model.base_model.wpe.weight.detach()
+        set_positions(model, table[torch.arange(positions) % known])
+        return
+    if not _is_rotary(model.config):
         raise ValueError(
             f"model.init = {init}: the examples take {positions} positions, the model has {known}, and those "
             f"of a {model.config.model_type} model cannot be lengthened; choose fewer digits or a GPT-2 model"
