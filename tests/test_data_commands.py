@@ -241,6 +241,19 @@ def test_check_counts_all_that_is_in_a_file(tmp_path: Path) -> None:
     assert found["lengths"]["answer"]["most"] == 1
 
 
+def test_check_counts_steps_of_json_as_the_same_cot_in_one_line(tmp_path: Path) -> None:
+    steps = [f"{i} + 1 .\n{i} + 2 .\n3 ." if i % 2 else "<<1+1=2>>" for i in range(40)]
+    objects = [
+        {"question": f"count {i} ?", "steps": cot.split("\n"), "answer": "3"} for i, cot in enumerate(steps)
+    ]
+    file = tmp_path / "steps.json"
+    file.write_text(json.dumps(objects))
+    found = surveyed(file)
+    rows = [Line(f"count {i} ?", cot.replace("\n", " "), "3") for i, cot in enumerate(steps)]
+    assert found["lengths"] == surveyed(written(tmp_path / "lines.txt", rows))["lengths"]
+    assert found["lengths"]["CoT"]["most"] == 10
+
+
 def test_what_check_prints_is_a_configuration_with_the_findings_as_comments(tmp_path: Path) -> None:
     file = written(tmp_path / 'my "own".txt', APPLES)
     result = call("check", file)

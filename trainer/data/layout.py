@@ -91,7 +91,7 @@ def make_line(question: str, cot: str, answer: str) -> Line:
 
 def format_line(line: Line) -> str:
     """`question||CoT #### answer`, without a newline."""
-    return f"{line.question}{BARS}{_one_line(line.cot)} {SEPARATOR} {line.answer}"
+    return f"{line.question}{BARS}{one_line(line.cot)} {SEPARATOR} {line.answer}"
 
 
 def steps(cot: str) -> list[str]:
@@ -105,10 +105,11 @@ def steps(cot: str) -> list[str]:
 
 def text(line: Line, eos: str) -> str:
     """The whole example as the official code feeds it to the model."""
-    return f" {line.question} {eos} {_one_line(line.cot)} {eos} {SEPARATOR} {line.answer} {eos}"
+    return f" {line.question} {eos} {one_line(line.cot)} {eos} {SEPARATOR} {line.answer} {eos}"
 
 
-def _one_line(cot: str) -> str:
+def one_line(cot: str) -> str:
+    """A CoT as a model and a file of lines have it, with blanks between its steps."""
     return cot.replace("\n", " ")
 
 
@@ -176,7 +177,7 @@ def encode(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> Encoded
 def _step_ends(line: Line, parts: Sequence[str], token_ends: Sequence[int], eos: str) -> list[int]:
     """Tokens of the CoT up to the end of each step but the last. token_ends: of its tokens, characters from
     the start of the text; a token belongs to the step in which it ends."""
-    start, cot = len(f" {line.question} {eos} "), _one_line(line.cot)
+    start, cot = len(f" {line.question} {eos} "), one_line(line.cot)
     at, found = 0, []
     for part in parts[:-1]:
         at = cot.index(part, at) + len(part)

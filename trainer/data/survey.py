@@ -136,7 +136,7 @@ def _tokenizer(model: str) -> PreTrainedTokenizerBase:
 def _in_tokens(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> dict[str, Lengths]:
     lengths = {ROW: layout.encode_lines(lines, tokenizer).length_N.numpy()}
     for i, name in enumerate(PARTS):
-        texts = [f" {line[i]}" if line[i] else "" for line in lines]
+        texts = [f" {layout.one_line(line[i])}" if line[i] else "" for line in lines]
         encoded = vocabulary.encode_texts(texts, tokenizer, special=False) if texts else []
         lengths[name] = np.array([len(ids) for ids in encoded])
     return _percentiles({name: lengths[name] for name in (*PARTS, ROW)})
