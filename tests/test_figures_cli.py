@@ -105,6 +105,26 @@ def test_the_methods_of_runs_that_differ_in_them_are_named(tmp_path: Path) -> No
     assert "method" not in call("compare", "a", "--out", tmp_path).stdout
 
 
+def test_what_makes_thoughts_of_runs_differ_is_said_in_words(tmp_path: Path) -> None:
+    runs: dict[str, dict[str, Any]] = {
+        "two": {"thoughts_per_step": 2, "max_latent_stage": 2, "uniform_prob": 0.3},
+        "ends": {"latent_end": "classifier"},
+        "none": {"no_thought": True},
+        "icot": {"name": "stepwise", "unit": "step"},
+    }
+    for name, fields in runs.items():
+        config = tiny_config(**{f"method__{key}": v for key, v in ({"name": "coconut"} | fields).items()})
+        written(tmp_path / name, scripted.training(700).events, config)
+    shown = " ".join(call("compare", *runs, "--out", tmp_path).stdout.split())
+    assert (
+        "c = 2, thoughts for 2 steps at most, 30% of examples at a random stage, the stage ends the thoughts"
+    ) in shown
+    assert (
+        "c = 1, thoughts for all steps, 0% of examples at a random stage, a classifier ends the thoughts"
+    ) in shown
+    assert shown.count("at a random stage") == 3 and shown.count("c = ") == 2
+
+
 def test_runs_that_are_unlike_are_told_apart(tmp_path: Path) -> None:
     """The line where all CoT is gone says whose it is, also where no other run has come to its own."""
     runs = {

@@ -285,3 +285,26 @@ def test_c_on_gsm8k_stands_in_figure_3(tmp_path: Path) -> None:
         written(tmp_path / f"c{c}", finished(4, 4, accuracy=(0.2, 0.3)[c]), config)
     rows = paper.tables(tmp_path).coconut_figure_3
     assert [[one.accuracy for one in row.ours] for row in rows] == [[0.2], [0.3], []]
+
+
+@pytest.mark.parametrize(
+    ("preset", "fields", "said"),
+    [
+        ("prosqa", {"max_latent_stage": 2}, "Coconut, thoughts for 2 steps at most"),
+        ("prosqa", {"uniform_prob": 0.3}, "Coconut, 30% of examples at a random stage"),
+        ("prosqa", {"no_thought": True, "max_latent_stage": 2}, "w/o thought, all others go after 2"),
+        ("prosqa-small", {"latent_end": "classifier"}, "Coconut, a classifier ends the thoughts"),
+        ("prosqa-small", {"name": "pause", "thoughts_per_step": 2}, "pause as thought, c = 2"),
+        ("prontoqa-short", {"name": "explicit_cot", "uniform_prob": 0.3}, "CoT"),
+        ("gsm8k-coconut", {"max_latent_stage": 2}, "Coconut, thoughts for 2 steps at most"),
+    ],
+)
+def test_thoughts_that_are_not_the_papers_have_a_row_of_their_own(
+    preset: str, fields: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    config = presets.resolve(preset, {f"method.{name}": value for name, value in fields.items()})
+    written(tmp_path / "one", finished(4, 4), config)
+    tables = paper.tables(tmp_path)
+    [row] = [row for row in tables.coconut_table_1 if row.ours]
+    assert row.method == said
+    assert not any(row.ours for row in tables.coconut_figure_3)

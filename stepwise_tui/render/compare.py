@@ -13,7 +13,7 @@ from stepwise_tui.charts.chart import Axes, Line, Mark, draw
 from stepwise_tui.output import table
 from stepwise_tui.render import picture, screen
 from stepwise_tui.render.screen import FAINT, Screen
-from stepwise_tui.text import DASH, accuracy, clip, clip_apart
+from stepwise_tui.text import DASH, accuracy, clip, clip_apart, wrapped
 from trainer.analysis.compare import Curve, Group, Point
 
 ALL_GONE = "all CoT removed"
@@ -81,8 +81,7 @@ def show(groups: Sequence[Group], out: Screen) -> None:
         Line(*_columns(curve.live), str(key.style), key.plain.strip(), equal=True) for key, curve in runs
     ]
     legend = [
-        Text.assemble(key, " ", clip(entry.legend, out.width - 4))
-        for key, entry in zip(keys, drawn, strict=True)
+        Text.assemble(key, " ", _legend(entry, out.width - 4)) for key, entry in zip(keys, drawn, strict=True)
     ]
     if all(entry.legend == entry.curves[0].name for entry in drawn):
         legend = []
@@ -93,7 +92,8 @@ def show(groups: Sequence[Group], out: Screen) -> None:
     head, *rows = _table([curve for _, curve in runs], out.width - 3)
 
     marks = [Mark(float(x), label, strong=True) for x, label in gone(drawn).items()]
-    size = out.chart_size(below=len(legend) + len(rows) + 5)
+    below = sum(line.plain.count("\n") + 1 for line in legend)
+    size = out.chart_size(below=below + len(rows) + 5)
     chart = draw(lines, marks, size, Axes(X_LABEL, (0.0, 1.0)), braille=braille, empty="not evaluated yet")
     out.print(Text(Y_LABEL, FAINT))
     out.print(screen.text(chart))
@@ -102,6 +102,11 @@ def show(groups: Sequence[Group], out: Screen) -> None:
     out.print("\n   " + head)
     for (key, _), row in zip(runs, rows, strict=True):
         out.print(Text.assemble(key, " ", row))
+
+
+def _legend(entry: Entry, width: int) -> str:
+    """What is apart takes as many lines as it needs."""
+    return wrapped(entry._replace(label=clip(entry.label, width - 1)).legend, width, 5)
 
 
 def _key(number: int, braille: bool) -> Text:

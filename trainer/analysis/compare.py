@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainer import presets, runs
-from trainer.config import Config, ConfigError, shown
+from trainer.analysis import wording
+from trainer.config import LATENT, Config, ConfigError, MethodConfig, shown
 from trainer.events import (
     CommandAcknowledged,
     CommandReceived,
@@ -238,15 +239,19 @@ def grouped(read: Iterable[tuple[Config, Curve]]) -> list[Group]:
     members: dict[str, list[Curve]] = {}
     learnt: dict[str, dict[str, Any]] = {}
     units: dict[str, str] = {}
+    taught: dict[str, MethodConfig] = {}
     for config, one in read:
         fields = config.model_dump(include=set(LEARNT_FROM))
         key = repr(fields)
-        learnt[key] = fields
+        learnt[key], taught[key] = fields, config.method
         keeps = config.method.name in ("explicit_cot", "no_cot")
         units[key] = "" if keeps else f"{config.method.counted}s"
         members.setdefault(key, []).append(one)
     labels = _labels([[c.name for c in curves] for curves in members.values()], list(learnt.values()))
-    methods = _apart("method", KINDS, learnt.values())
+    methods = [
+        ", ".join(filter(None, parts))
+        for parts in zip(_apart("method", KINDS, learnt.values()), _thoughts(taught.values()), strict=True)
+    ]
     tasks = _apart("data", PROBLEMS, learnt.values())
     several = len(set(filter(None, units.values()))) > 1
     return [
@@ -262,6 +267,13 @@ def _apart(section: str, keys: Iterable[str], learnt: Collection[dict[str, Any]]
     own = [fields[section] for fields in learnt]
     differing = [key for key in keys if len({one[key] for one in own}) > 1]
     return [", ".join(f"{section}.{key} = {shown(one[key])}" for key in differing) for one in own]
+
+
+def _thoughts(taught: Collection[MethodConfig]) -> list[str]:
+    """What tells those that have thoughts, or pauses, from each other, in words."""
+    latent = [method for method in taught if method.name in LATENT]
+    differing = [name for name in wording.FIELDS if len({getattr(method, name) for method in latent}) > 1]
+    return [", ".join(wording.in_words(method, differing)) for method in taught]
 
 
 def _labels(names: list[list[str]], learnt: list[dict[str, Any]]) -> list[str]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainer import presets, runs
-from trainer.analysis import frontier, published
+from trainer.analysis import frontier, published, wording
 from trainer.analysis import published_coconut as coconut
 from trainer.analysis.compare import LEARNT_FROM, steered
 from trainer.analysis.published import Dataset, Row
-from trainer.config import LATENT, Config, ConfigError, DataConfig, ModelConfig, shown
+from trainer.config import Config, ConfigError, DataConfig, ModelConfig, shown
 from trainer.events import CommandAcknowledged, Evaluated, Event, RunFinished, RunStarted
 from trainer.record import journal
 
@@ -154,6 +154,8 @@ def thoughts_a_step(found: Found) -> int | None:
     taught = found.config.method
     if found.task != published.GSM8K or taught.name != "coconut" or not taught.curriculum:
         return None
+    if set(unusual(found.config)) - {"thoughts_per_step"}:
+        return None
     return 0 if taught.no_thought else taught.thoughts_per_step
 
 
@@ -262,20 +264,20 @@ def latent_method(config: Config, removed: int | None) -> str:
         "pause": coconut.PAUSE_AS_THOUGHT if taught.curriculum else coconut.PAUSE,
         "coconut": coconut.COCONUT if taught.curriculum else coconut.NO_CURRICULUM,
     }
-    usual = 2 if config.data.task == "gsm8k" else 1
     variants = [
         coconut.NO_THOUGHT if taught.no_thought else rows[taught.name],
         *(["by tokens"] if taught.name == "stepwise" and taught.unit == "token" else []),
-        *(
-            [f"c = {taught.thoughts_per_step}"]
-            if taught.name in LATENT and not taught.no_thought and taught.thoughts_per_step != usual
-            else []
-        ),
+        *wording.in_words(taught, unusual(config)),
         *([f"{config.schedule.kind} schedule"] if config.schedule.kind != "linear" else []),
-        *(["until it says so"] if taught.latent_end == "classifier" else []),
         *([f"{removed} steps gone"] if removed is not None else []),
     ]
     return ", ".join(variants)
+
+
+def unusual(config: Config) -> list[str]:
+    """The settings of thoughts that are not as in our configuration of the paper's row, or of its like."""
+    usual = coconut.usual(config.data)
+    return [name for name in wording.FIELDS if getattr(config.method, name) != getattr(usual, name)]
 
 
 def beside(rows: Iterable[Row], found: Iterable[Found]) -> Iterator[Result]:

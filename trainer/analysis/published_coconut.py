@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainer import presets
 from trainer.analysis.published import GPT2, GSM8K, Row
+from trainer.config import DataConfig, MethodConfig
 
 PRONTOQA, PROSQA = "ProntoQA", "ProsQA"
 COT, NO_COT, ICOT = "CoT", "no CoT", "iCoT"
@@ -49,6 +51,21 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 """What makes a row of its preset; the others are presets as they stand."""
 TASKS = {GSM8K: "gsm8k-coconut", PRONTOQA: "prontoqa", PROSQA: "prosqa"}
 """The tasks with our configurations of them."""
+
+
+def usual(data: DataConfig) -> MethodConfig:
+    """What thoughts are set to in our configuration of a task; of small graphs and few hops in the presets of
+    those."""
+    default = DataConfig()
+    if data.task == "gsm8k":
+        name = TASKS[GSM8K]
+    elif data.task == "prosqa":
+        name = "prosqa" if (data.nodes, data.nouns) == (default.nodes, default.nouns) else "prosqa-small"
+    elif data.task == "prontoqa":
+        name = "prontoqa" if data.hops == default.hops else "prontoqa-short"
+    else:
+        return MethodConfig()
+    return presets.resolve(name).method
 
 
 def _preset(task: str, method: str) -> str:
