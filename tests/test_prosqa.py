@@ -64,6 +64,8 @@ def test_what_is_made_has_the_statistics_of_the_published_files() -> None:
     reported |= {"3 steps": 0.41, "4 steps": 0.44, "5 steps": 0.13, "6 steps": 0.02}
     for name, value in reported.items():
         assert found[name] == pytest.approx(value, abs=TOLERANCE[name]), name
+    assert sum(found[f"{length} steps"] for length in (3, 4, 5, 6)) == pytest.approx(1)
+    assert max(known.depth[known.target or 0] for _, known in made(nodes=40)) > prosqa.LONGEST
 
 
 def test_labels_are_as_in_the_published_files() -> None:
