@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from tests.small_pretrained import SHARED
 from trainer import graph
 from trainer.config import ConfigError, build
 from trainer.data import NotUnderstood, Task, files, load_task, prosqa
+from trainer.data.files import DataError
 from trainer.data.layout import Line
 from trainer.graph import Graph
 
@@ -113,6 +115,26 @@ def test_the_published_file_trains_as_it_is() -> None:
     contents = files.read(PUBLISHED)
     assert read.example_text(splits["valid"], 3, read.tokenizer()).question == contents.lines[3].question
     assert [source.split for source in read.sources] == ["train", "valid", "test"]
+
+
+def test_a_file_of_more_nouns_than_the_vocabulary_has_names_the_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "published.json"
+    objects = [
+        {"question": line.question, "steps": line.cot.split("\n"), "answer": line.answer}
+        for line, _ in made(n=20)
+    ]
+    file.write_text(json.dumps(objects))
+    small = task(nouns=10, train_file=str(file))
+    with pytest.raises(DataError, match=r"is not in the vocabulary.*--set data\.nouns=38"):
+        small.splits({"train": 10, "valid": 4, "test": 4}, 0, small.tokenizer())
+    whole = task(train_file=str(file))
+    assert len(whole.splits({"train": 10, "valid": 4, "test": 4}, 0, whole.tokenizer())["train"]) == 10
+    objects[0]["question"] = f"Nobody {objects[0]['question']}"
+    file.write_text(json.dumps(objects))
+    other = task(train_file=str(file))
+    with pytest.raises(ValueError, match="'Nobody'") as caught:
+        other.splits({"train": 20, "valid": 0, "test": 0}, 0, other.tokenizer())
+    assert "data.nouns" not in str(caught.value)
 
 
 @settings(max_examples=25, deadline=None)

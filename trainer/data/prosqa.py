@@ -14,19 +14,22 @@ never more than six; of graphs of their size, one in 200 would have more, and is
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import count
+from itertools import chain, count
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from trainer import graph
-from trainer.data.files import Contents
+from trainer.data.files import Contents, DataError
 from trainer.data.layout import Line, make_line
 from trainer.data.made import MadeTask
 from trainer.data.task import NotUnderstood, Problem
 from trainer.graph import Graph
+from trainer.methods.base import Examples
 from trainer.seeds import derive, generator
 
 NAMES = "Alex Bob Carol Davis Eva Fae Gabriel Jack Max Oliver Polly Rex Sally Sam Stella Tom Wren".split()
@@ -37,6 +40,7 @@ NOUNS = (
 ).split()
 OTHERS = ("Every", "Is", "is", "a", "or")
 MARKS = ".?"
+WORD = re.compile(r"\w+")
 
 PARENTS = 1.5  # mean of the Poisson distribution
 ONE, OTHER = 0.35, 0.45  # how often all parents are of label 1 alone, and of label 2 alone
@@ -55,6 +59,21 @@ class ProsQA(MadeTask):
     ) -> None:
         words = (*NAMES, *NOUNS[:nouns], *OTHERS)
         super().__init__("ProsQA", partial(lines, nodes, nouns), words, MARKS, load, own_words=own_words)
+        self._nouns = nouns
+
+    def splits(
+        self, sizes: Mapping[str, int], seed: int, tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Examples]:
+        try:
+            return super().splits(sizes, seed, tokenizer)
+        except ValueError as error:
+            lines = [line for contents in self._contents.values() for line in contents.lines]
+            if set(NOUNS[self._nouns :]).isdisjoint(WORD.findall(" ".join(chain.from_iterable(lines)))):
+                raise
+            raise DataError(
+                f"{error}. The files have more nouns than data.nouns = {self._nouns}; all that there are: "
+                f"--set data.nouns={len(NOUNS)}"
+            ) from None
 
     def understand(self, text: str) -> Problem:
         problem = super().understand(text)
