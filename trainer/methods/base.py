@@ -1,8 +1,8 @@
 """The seam between the loop and the methods of the papers.
 
 The loop knows stages, batches and losses; a method knows what they mean. Stepwise internalisation,
-explicit CoT and no CoT are here now; pause tokens, Coconut's latent thoughts and distillation (whose
-stages are phases) supply the same things and leave the loop alone:
+explicit CoT, no CoT, Coconut's continuous thoughts and pause tokens are here; distillation (whose stages are
+phases) would supply the same things and leave the loop alone:
 
     stages              how many stages the data has
     rows                a batch at a stage
