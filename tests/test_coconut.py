@@ -265,6 +265,10 @@ def coconut(**changes: Any) -> Config:
     ("changes", "said"),
     [
         ({"method__max_latent_stage": 3}, "the longest CoT here has 2 steps"),
+        (
+            {"method__start_from": 3},
+            "the last stage is 2, where all 2 steps are thoughts; it can begin",
+        ),
         ({"compute__path": "compiled"}, '"eager" or "auto" is allowed'),
         ({"compute__activation_checkpointing": True}, "a thought needs the cache"),
     ],

@@ -228,7 +228,8 @@ class MethodConfig(Section):
     pad_latent_to_max: bool = Field(
         True,
         description="for coconut and pause: at the end every example has the thoughts of max_latent_stage, "
-        "also one of fewer steps (Coconut's code); false: such a one is trained with fewer, and answered with all",
+        "also one of fewer steps (Coconut's code); false: such a one is trained with fewer, and answered "
+        "with all",
     )
     uniform_prob: float = Field(
         0.0,

@@ -94,6 +94,11 @@ def _steps(
             f"step{'s' if longest > 1 else ''}, so there are no more stages; {longest} at most, or none for "
             "as many (--set method.max_latent_stage=none)"
         )
+    if asked.curriculum and asked.start_from > method.stages:
+        raise FittingError(
+            f"method.start_from = {asked.start_from}: here the last stage is {method.stages}, where "
+            f"{method.describe(method.stages)}; it can begin at 0 to {method.stages}"
+        )
 
 
 def _without_cot(train: Examples, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -92,8 +92,8 @@ def build_model(
 
     positions: the longest row in tokens; a pretrained model with fewer is lengthened, a new one has `SPARE`
     more. rows: the longest before the method puts thoughts into it; where these alone fit, none is
-    lengthened. The model's generation
-    configuration is greedy and has no stop token, since a row has two EOS; the caller sets max_new_tokens.
+    lengthened. The model's generation configuration is greedy and has no stop token, since a row has two
+    EOS; the caller sets max_new_tokens.
     told: called with a sentence when a pretrained model is lengthened.
 
     Raises `ValueError` when a pretrained model cannot be loaded or lengthened.
