@@ -49,10 +49,10 @@ def call(*arguments: str | Path, text: str | None = None) -> Result:
     return CliRunner().invoke(cli.app, [str(a) for a in arguments], input=text)
 
 
-def run_of(folder: Path, config: Config, stage: int) -> Path:
+def run_of(folder: Path, config: Config, stage: int, seed: int = 2) -> Path:
     """A run with one checkpoint, of a model that writes varied text: random weights, well apart."""
     parts = assemble(config)
-    torch.manual_seed(2)
+    torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in parts.model.parameters():
             parameter += torch.randn_like(parameter) * 0.4
@@ -172,7 +172,7 @@ def test_the_program_of_the_card_prints_cot_and_answer(tmp_path: Path) -> None:
 
 def test_the_other_way_of_answering(tmp_path: Path) -> None:
     config = tiny_config(method__explicit_share=0.5, method__fillers=True)
-    run = run_of(tmp_path / "run", config, 5)
+    run = run_of(tmp_path / "run", config, 5, seed=3)  # its rows end before there is no room, some of them
     answers = ours(run, explicit=True)
     assert answers != ours(run)
     export.export(str(run), tmp_path / "plain", id=None, out=tmp_path)
