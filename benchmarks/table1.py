@@ -34,6 +34,18 @@ TASKS = {"prosqa": "prosqa-small", "prontoqa": "prontoqa-short"}
 NAMES = {"prosqa": published.PROSQA, "prontoqa": published.PRONTOQA}
 ROWS = {row.lower().replace("w/o ", "no-").replace(" ", "-"): row for row in published.FIGURES}
 PAUSE: dict[str, Any] = {"method.name": "pause", "method.curriculum": False}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "prosqa": {},
+    "prontoqa": {
+        "optim.lr": 1e-3,
+        "data.train": 100_000,
+        "stop.steps": 3_200,
+        "schedule.steps_per_token": 1_600,  # a stage
+    },
+}
+"""On top of the presets. ProntoQA's runs begin with the model of prontoqa_start.py, which writes its CoT."""
+CURRICULUM = (published.ICOT, published.COCONUT, published.NO_THOUGHT, published.PAUSE_AS_THOUGHT)
+"""Rows that are spared the stage of ProntoQA that their start has learnt."""
 
 
 class Cell(NamedTuple):
@@ -50,8 +62,11 @@ class Cell(NamedTuple):
 
     @property
     def overrides(self) -> dict[str, Any]:
-        own = PAUSE if ROWS[self.row] == published.PAUSE else published.OVERRIDES.get(ROWS[self.row], {})
-        return {"device": "cpu", "seed": self.seed, **dict(self.settings), **own}
+        row = ROWS[self.row]
+        method = PAUSE if row == published.PAUSE else published.OVERRIDES.get(row, {})
+        learnt = {"method.start_from": 1} if self.task == "prontoqa" and row in CURRICULUM else {}
+        common = {"device": "cpu", "seed": self.seed, **SETTINGS[self.task]}
+        return common | dict(self.settings) | method | learnt
 
 
 def result(cell: Cell, runs: Path) -> dict[str, Any] | None:

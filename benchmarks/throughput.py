@@ -159,6 +159,8 @@ def main() -> int:
     options.peaks = {dtype: peak(options.device, dtype) for dtype in dtypes}
     grid = itertools.product(options.models, options.tasks, options.stages, options.vocab, options.batches)
     results = []
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for values in grid:
             cell = Cell(*values)
