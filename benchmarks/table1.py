@@ -38,9 +38,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prosqa": {},
     "prontoqa": {
         "optim.lr": 1e-3,
-        "data.train": 100_000,
-        "stop.steps": 3_200,
-        "schedule.steps_per_token": 1_600,  # a stage
+        "data.train": 60_000,
+        "schedule.steps_per_token": 800,  # a stage
     },
 }
 """On top of the presets. ProntoQA's runs begin with the model of prontoqa_start.py, which writes its CoT."""
