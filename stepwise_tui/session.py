@@ -73,9 +73,9 @@ def train(
 
         run = Run(config, folder, resume=resume, paused=paused, first=first)
         run.start()
-        registry.note(folder)
-        signals.stop = lambda: _stop(run, terminal, signals)
+        signals.stop = lambda: _stop(run, terminal, signals)  # at once: it trains
         signals.lost = lambda: _tell_loss(run)
+        registry.note(folder)
         with Host(run):
             _show(run, terminal, signals, settings, frugal=frugal)
         run.close()

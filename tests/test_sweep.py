@@ -193,9 +193,12 @@ def test_a_sweep_outlives_its_launcher_and_the_same_command_goes_on(tmp_path: Pa
         pids: set[int] = set()
 
         def stopped() -> bool:
-            """So that they are still there, however quick a run or slow a launcher is."""
+            """So that they are still there, however quick a run or slow a launcher is.
+
+            With a socket: before it a run may not know yet what to do at a signal.
+            """
             for folder in folders[:2]:
-                if trains(folder) and (found := runs.lives(folder)) is not None:
+                if trains(folder) and (found := runs.lives(folder)) is not None and found.socket:
                     os.kill(found.pid, signal.SIGSTOP)
                     pids.add(found.pid)
             return len(pids) == 2
