@@ -395,8 +395,13 @@ def test_a_run_that_broke_is_taken_up_in_the_same_process_and_ends_as_if_it_had_
     assert not refused.ok and "`resume` goes on" in refused.message
     one.events.clear()
     one.may_crash = False
-    taken = one.do("resume")
+    resume, pause = parse("resume", source="test"), parse("pause", source="test")
+    one.run.submit(resume)
+    one.run.submit(pause)
+    taken = one.until(CommandAcknowledged, lambda e: e.id == resume.id)
     assert taken.ok and "taken up again from b1-" in taken.message
+    assert one.until(CommandAcknowledged, lambda e: e.id == pause.id).ok, "what came with it is for training"
+    assert one.do("resume").ok
     assert one.until(RunFinished).checkpoint == end
     assert [e for e in one.all(CommandAcknowledged) if e.id == taken.id] == [taken], "once"
     assert one.run.wait(5)

@@ -91,13 +91,14 @@ class Inbox:
 
     def take(self) -> list[Command]:
         """All commands that have arrived, in order, without waiting."""
-        self._arrived.clear()
-        commands = []
-        while True:
-            try:
-                commands.append(self._queue.get_nowait())
-            except queue.Empty:
-                return commands
+        return list(iter(self.next, None))
+
+    def next(self) -> Command | None:
+        """The one of them that came first, without waiting."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
 
     def waiting(self) -> int:
         """How many commands have arrived and were not taken yet."""
@@ -108,8 +109,10 @@ class Inbox:
         self._arrived.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until a command arrives, at most so long; whether one did."""
-        return self._arrived.wait(seconds)
+        """Wait until a command has arrived since the last wait, at most so long; whether one has."""
+        arrived = self._arrived.wait(seconds)
+        self._arrived.clear()  # before anything is taken, so that what arrives meanwhile is not waited for
+        return arrived
 
     def answer(self, id: str) -> Answer | None:
         """The answer a command got, if it was answered before."""

@@ -347,18 +347,19 @@ class Run:
 
     def _taken_up(self) -> bool:
         """After a crash: answer until training can go on, or the run is closed; whether it can."""
-        taken_up = False
-        while not (taken_up or self._inbox.closing.is_set()):
+        while not self._inbox.closing.is_set():
             self._inbox.wait(1.0)
-            for command in self._inbox.take():
+            while (command := self._inbox.next()) is not None:
                 if self._inbox.answer(command.id) is not None:
                     continue
-                if command.name == "resume" and not taken_up:
-                    taken_up, message = self._take_up(command)
-                    self._answer(command, taken_up, message)
-                else:
+                if command.name != "resume":
                     self._answer(command, False, self._over_and_out())
-        return taken_up
+                    continue
+                taken_up, message = self._take_up(command)
+                self._answer(command, taken_up, message)
+                if taken_up:
+                    return True  # and what was asked after it is for training
+        return False
 
     def _take_up(self, asked: Command) -> tuple[bool, str]:
         """Build everything anew from the last checkpoint, in this process; whether it worked."""

@@ -10,6 +10,7 @@ import gc
 import os
 import shutil
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -116,11 +117,11 @@ class Training:
         """Load data and model, or a checkpoint, and tell that it starts.
 
         paused: whether to wait before the first step; None: as it was left. asked: the command that asks for
-        it, which the caller answers.
+        it, which the caller answers; what was received after it waits in the inbox, and is not lost.
         Raises ValueError with a sentence when data, model, device or checkpoint cannot be had.
         """
         before = past.read(self._folder, config) if resume else Past(config)
-        lost = tuple(c for c in before.plan.lost if asked is None or c.id != asked.id)
+        lost = tuple(takewhile(lambda command: asked is None or command.id != asked.id, before.plan.lost))
         before = replace(before, plan=replace(before.plan, lost=lost))
         self._retold = Retold(before.events, before.seq)
         self._news = [*before.missed, *map(_warning, before.damaged)]
