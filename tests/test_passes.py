@@ -274,14 +274,14 @@ def test_what_computes_something_else_or_fails_is_not_taken() -> None:
     """Whatever a compiler or a driver does: the run begins, and says so."""
     eager, graphs, compiled = Compute(), Compute("graphs"), Compute("compiled")
     trials = {eager: Trial(0.10, 2.8), graphs: Trial(0.01, 0.0), compiled: Trial(0.095, 2.81)}
-    chosen, reason = _fastest(eager, [graphs, compiled], trials.__getitem__)
+    chosen, reason = _fastest(eager, [graphs, compiled], trials.__getitem__, 8)
     assert chosen == eager
     assert "graphs failed (its loss is 0, not 2.8)" in reason
     assert "compiled 95.0" in reason
     trials[compiled] = Trial(0.05, 2.81)
-    assert _fastest(eager, [graphs, compiled], trials.__getitem__)[0] == compiled
+    assert _fastest(eager, [graphs, compiled], trials.__getitem__, 8)[0] == compiled
     del trials[graphs]
-    chosen, reason = _fastest(eager, [graphs], trials.__getitem__)
+    chosen, reason = _fastest(eager, [graphs], trials.__getitem__, 8)
     assert chosen == eager
     assert "graphs failed (KeyError)" in reason
 
@@ -290,13 +290,28 @@ def test_a_pass_that_is_long_because_others_have_the_cores_is_tried_with_fewer_t
     """On a busy machine a tiny model took 4 s a pass with two threads, and kept to them for good."""
     two, one = Compute(threads=2), Compute(threads=1)
     trials = {two: Trial(4.0, 2.8, served=0.2), one: Trial(0.03, 2.8, served=0.4)}
-    assert _fastest(two, [one], trials.__getitem__)[0] == one
+    assert _fastest(two, [one], trials.__getitem__, 8)[0] == one
     served = {two: Trial(4.0, 2.8, served=0.95)}  # a large model's: nothing else is tried
-    assert _fastest(two, [one], served.__getitem__) == (two, f"computed in {two}: 4.0 s a pass")
+    assert _fastest(two, [one], served.__getitem__, 8) == (two, f"computed in {two}: 4.0 s a pass")
     eight, four = Compute(threads=8), Compute(threads=4)
     large = {eight: Trial(4.0, 2.8, served=0.3), four: Trial(6.0, 2.8)}
-    chosen, reason = _fastest(eight, [four, one], large.__getitem__)
+    chosen, reason = _fastest(eight, [four, one], large.__getitem__, 8)
     assert chosen == eight and "with 1" not in reason
+
+
+def test_where_a_batch_does_not_fit_all_is_tried_in_more_parts() -> None:
+    eager, graphs = Compute(), Compute("graphs")
+
+    def tried(compute: Compute) -> Trial:
+        if compute.parts < 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return Trial(0.5 if compute.path == "graphs" else 1.0, 2.8)
+
+    chosen, reason = _fastest(eager, [graphs], tried, 32)
+    assert chosen == replace(graphs, parts=4)
+    assert "32 examples in fewer parts do not fit into the memory" in reason
+    with pytest.raises(torch.OutOfMemoryError):
+        _fastest(eager, [graphs], tried, 3)
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_parts_from_then_on(

@@ -7,7 +7,6 @@ and the model's weights decide what it does; no clock, no file that changes and 
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +20,7 @@ from torch import Tensor
 from trainer.answering.evaluate import answer_room, answers
 from trainer.answering.probe import learnt
 from trainer.computing.compute import Compute
+from trainer.computing.heap import release
 from trainer.computing.passes import Passes
 from trainer.computing.sharding import blank, fill, shard
 from trainer.computing.update import Applied, Updater
@@ -150,9 +150,7 @@ class Rank:
                 if more > rows or not self.world.alone:
                     raise
             self.passes.clear()
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            release()
             self.use(replace(self.compute, parts=more))
             divided = rows
 

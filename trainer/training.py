@@ -20,6 +20,7 @@ from trainer import runs, status
 from trainer.computing import moments
 from trainer.computing.choosing import choose
 from trainer.computing.compute import Compute
+from trainer.computing.heap import release
 from trainer.computing.world import World
 from trainer.config import Config
 from trainer.control import Command
@@ -180,9 +181,7 @@ class Training:
         """Let go of what broke: there may be no room for a second model beside the first."""
         self.loop = None
         gc.unfreeze()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
 
     # Start ------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from trainer.computing.compute import Compute, Path, Precision
+from trainer.computing.heap import release
 from trainer.computing.passes import Passes
 from trainer.config import ComputeConfig
 from trainer.methods.base import Batch, Method, Model
@@ -62,7 +63,8 @@ def choose(
 ) -> tuple[Compute, str]:
     """What a run computes with from its first step on, and why, as a sentence. batch: to try on.
 
-    Trying runs forward and backward and throws the gradients away: no weight and no random number changes.
+    Trying runs forward and backward and throws the gradients away: no weight and no random number changes. A
+    batch that does not fit is tried in more parts. Raises `OutOfMemoryError` where a row alone does not fit.
     """
     wanted = config.precision
     width = model.config.hidden_size
@@ -79,13 +81,16 @@ def choose(
         others = [replace(chosen, threads=n) for n in dict.fromkeys((threads // 2, 1))]
     if not others:
         return chosen, f"computed in {chosen}"
-    return _fastest(chosen, others, lambda compute: _try(compute, method, model, batch))
+    rows = len(batch.length_B)
+    return _fastest(chosen, others, lambda compute: _try(compute, method, model, batch), rows)
 
 
 def _fastest(
-    default: Compute, others: list[Compute], tried: Callable[[Compute], Trial]
+    default: Compute, others: list[Compute], tried: Callable[[Compute], Trial], rows: int
 ) -> tuple[Compute, str]:
-    best, (least, loss, served) = default, tried(default)
+    wanted, (default, (least, loss, served)) = default, _fitting(default, tried, rows)
+    best = default
+    others = [replace(other, parts=default.parts) for other in others]
     long = default.path == "eager" and least > LONG_SECONDS and default.threads > 1
     if long and served > SERVED:
         return default, f"computed in {default}: {least:.1f} s a pass"
@@ -105,7 +110,21 @@ def _fastest(
             best, least = other, trial.seconds
         elif long:
             break  # a large model after all: fewer threads still would take longer still
+    if default.parts > wanted.parts:
+        told.append(f"{rows} examples in fewer parts do not fit into the memory")
     return best, f"computed in {best}; tried: {default.path} with {default.threads} {', '.join(told)}"
+
+
+def _fitting(default: Compute, tried: Callable[[Compute], Trial], rows: int) -> tuple[Compute, Trial]:
+    """The default in as many parts as a batch of so many rows needs to fit into the memory, and its trial."""
+    while True:
+        try:
+            return default, tried(default)
+        except torch.OutOfMemoryError:
+            if 2 * default.parts > rows:
+                raise
+        release()
+        default = replace(default, parts=2 * default.parts)
 
 
 def _try(compute: Compute, method: Method, model: Model, batch: Batch) -> Trial:

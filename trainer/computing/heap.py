@@ -7,7 +7,10 @@ by page: some 10 % of a small model's step on a CPU (docs/log.md). Elsewhere not
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+
+import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3), by their numbers in malloc.h."""
@@ -30,3 +33,10 @@ def keep_memory() -> None:
         mallopt(ARENA_MAX, 1)
         mallopt(TRIM_THRESHOLD, KEPT)
         mallopt(MMAP_THRESHOLD, LARGEST)
+
+
+def release() -> None:
+    """Give up what nothing holds any more, where something else needs the room; a GPU's store of it, too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
