@@ -33,7 +33,7 @@ from stepwise_tui.looking import Looking
 from stepwise_tui.looks import Look, Tab
 from stepwise_tui.on_terminal import Departure, OnTerminal
 from stepwise_tui.screens.main import Main
-from stepwise_tui.screens.page import Page
+from stepwise_tui.screens.page import Following, Page
 from stepwise_tui.settings import Settings, remember_theme
 from stepwise_tui.steering import Steering
 from stepwise_tui.terminal import Terminal
@@ -202,7 +202,7 @@ class Cockpit(Looking, OnTerminal, Steering):
         self._retitle()
         self.main.show(self.history)
         for page in self.screen_stack:
-            if isinstance(page, Page) and page.ready:
+            if isinstance(page, Following) and page.ready:
                 page.show(self.history)
         if self._charts_due() or self.history.ended:
             self.show_charts()
@@ -368,7 +368,7 @@ class Cockpit(Looking, OnTerminal, Steering):
         elif isinstance(self.screen, Leave):
             self.screen.dismiss("leave")
         else:
-            self.push_screen(Leave(self.history.standing), self._leave)
+            self.push_screen(Leave(self.history), self._leave)
 
     def action_copy_or_leave(self) -> None:
         """Copy what is selected to the terminal's clipboard, also over ssh; else ask whether to leave."""

@@ -7,12 +7,11 @@ event, and `Steering.tell` says it. What only looks at the run is not here, nor 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from textual.app import App
 from textual.driver import Driver
-from textual.screen import Screen
 
 from stepwise_tui import returns
 from stepwise_tui.history import History
@@ -94,11 +93,21 @@ class Steering(App[Departure]):
         self.request("release" if self.history.control.held else "hold")
 
     def action_advance(self) -> None:
+        asked_at = self.history.at
+
+        def text() -> str | None:
+            at = self.history.at
+            if (at.branch, at.stage) != (asked_at.branch, asked_at.stage):
+                self.say(f"stage {at.stage} came meanwhile; nothing more was asked for", "warning")
+                return None
+            return self._advance_text()
+
+        self._confirm("advance", text, "advance")
+
+    def _advance_text(self) -> str | None:
         outlook = self._outlook("advance")
         if outlook is None:
-            return
-        from stepwise_tui.screens.dialogs import Confirm
-
+            return None
         method = self.history.config.method
         goes = "CoT token" if method.counted == "token" else "step of the CoT"
         reset = " The optimiser is reset." if method.reset_optimizer else ""
@@ -108,7 +117,7 @@ class Steering(App[Departure]):
                 f"; {self.key_names['roll_back']} brings this stage back as it was at step "
                 f"{entries[0].step:,}, or, with k there, with what was learnt since"
             )
-        self._confirm(Confirm("advance", f"{text}.", "advance"), "advance")
+        return f"{text}."
 
     def action_roll_back(self) -> None:
         if self._outlook("rollback") is None:
@@ -124,11 +133,12 @@ class Steering(App[Departure]):
     def roll_back_to(self, checkpoint: CheckpointRef) -> None:
         """Ask whether to return to a checkpoint, and do it."""
         command = f"rollback {checkpoint.id}"
-        outlook = self._outlook(command)
-        if outlook is not None:
-            from stepwise_tui.screens.dialogs import Confirm
 
-            self._confirm(Confirm("roll back", f"{outlook[0].upper()}{outlook[1:]}.", "roll back"), command)
+        def text() -> str | None:
+            outlook = self._outlook(command)
+            return outlook and f"{outlook[0].upper()}{outlook[1:]}."
+
+        self._confirm(command, text, "roll back")
 
     def action_restart(self) -> None:
         """Ask whether to begin the same anew with another seed; another process does it."""
@@ -140,11 +150,13 @@ class Steering(App[Departure]):
             self.say(f"on its own machine `stepwise restart {folder} --seed fresh` does that", "warning")
             return
         new = runs.new_folder(folder.parent, None, folder.name)
-        stops = "" if self.history.ended else "This run is saved and stopped. "
-        text = (
-            f"{stops}{new.name} begins the same anew with another seed; in a minute\n"
-            f"stepwise attach {shlex.quote(shortest(new))}\nshows it."
-        )
+
+        def text() -> str:
+            stops = "" if self.history.ended else "This run is saved and stopped. "
+            return (
+                f"{stops}{new.name} begins the same anew with another seed; in a minute\n"
+                f"stepwise attach {shlex.quote(shortest(new))}\nshows it."
+            )
 
         def begin(yes: bool | None) -> None:
             if yes:
@@ -165,9 +177,18 @@ class Steering(App[Departure]):
 
             self.push_screen(ChangeSetting(self.history), self._send)
 
-    def _confirm(self, question: Screen[bool], command: str) -> None:
-        """Send the command if the answer is yes."""
-        self.push_screen(question, lambda yes: self._send(command if yes else None))
+    def _confirm(self, command: str, text: Callable[[], str | None], does: str) -> None:
+        """Send the command if the answer is yes, and what `text` says of it holds until then."""
+        from stepwise_tui.screens.dialogs import Confirm
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.tick()  # what came since the last one
+                if text() is not None:
+                    self.request(command)
+
+        if text() is not None:
+            self.push_screen(Confirm(does, text, does), answered)
 
     def _send(self, text: str | None) -> None:
         if text is not None:

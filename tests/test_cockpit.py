@@ -28,6 +28,7 @@ from tests.scripted import Script, ScriptedLink
 from tests.tiny import tiny_config
 from trainer import config as configuration
 from trainer.events import (
+    DISK,
     AlarmCleared,
     AlarmRaised,
     At,
@@ -252,6 +253,48 @@ async def test_advance_asks_first_and_says_what_will_happen() -> None:
         assert sent(link) == []
         await pilot.press("a", "enter")
         assert sent(link) == ["advance"]
+
+
+async def test_an_open_dialog_follows_the_run() -> None:
+    """Its answer must not do what it does not say."""
+    script = scripted.training()
+    app, link = cockpit(script)
+    async with app.run_test(size=(80, 24)) as pilot:
+
+        def entering(stage: int) -> list[Event]:
+            before = len(script.events)
+            script.step += 10
+            script.enter(stage)
+            return script.events[before:]
+
+        await pilot.press("a")
+        link.coming.extend(entering(5))  # between the last tick and the answer
+        await pilot.press("y")
+        await pilot.pause()
+        assert sent(link) == [] and "stage 5 came meanwhile" in text_of(app, "#message")
+        await pilot.press("a")
+        await tell(app, pilot, *entering(6))
+        assert app.screen is app.main and sent(link) == []
+
+        await pilot.press("r", "down")
+        entries = app.screen.query_one(OptionList)
+        assert entries.option_count == 7 and entries.highlighted is not None
+        chosen = entries.get_option_at_index(entries.highlighted).id
+        await tell(app, pilot, *entering(7))
+        assert entries.option_count == 8
+        assert entries.get_option_at_index(entries.highlighted).id == chosen
+        alarm = next(e for e in scripted.lost().events if isinstance(e, AlarmRaised))
+        await tell(app, pilot, replace(alarm, undo="set optim.lr 0.001"))
+        assert app.screen.query_one("#undo").display
+        await pilot.press("enter")
+        assert sent(link) == [f"rollback {chosen}", "set optim.lr 0.001"]
+
+        await pilot.press("q")
+        assert "it is saved first" in str(app.screen.query_one("#standing", Static).render())
+        await tell(app, pilot, replace(alarm, kind=DISK))
+        assert f"what came after {script.saves[-1]} is lost" in str(
+            app.screen.query_one("#standing", Static).render()
+        )
 
 
 async def test_roll_back_offers_the_stage_before_and_describes_it() -> None:

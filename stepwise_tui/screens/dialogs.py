@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
@@ -13,11 +14,12 @@ from textual.widgets.option_list import Option
 
 from stepwise_tui import returns
 from stepwise_tui.history import History
+from stepwise_tui.screens.page import Following
 from stepwise_tui.text import accuracy, clean, clean_lines, wrapped
 from trainer import config as configuration
 from trainer.config import ConfigError
 from trainer.control import CommandError, describe_rollback, parse
-from trainer.events import CheckpointSaved
+from trainer.events import DISK, CheckpointSaved
 from trainer.record.lineage import CheckpointRef
 
 Leaving = Literal["stop", "leave", "stay"]
@@ -25,22 +27,40 @@ ROOM = 66
 """Columns of a list in a wide dialog at 80 columns."""
 
 
-class Confirm(ModalScreen[bool]):
+class Confirm(Following[bool]):
     """Says what will happen and asks whether it shall."""
 
     BINDINGS: ClassVar = [("escape,n", "answer(False)", "no"), ("y", "answer(True)", "yes")]
 
-    def __init__(self, title: str, text: str, yes: str) -> None:
+    def __init__(self, title: str, text: Callable[[], str | None], yes: str) -> None:
+        """text: what will happen as things stand; None where it is not to be asked any more."""
         super().__init__()
         self._title, self._text, self._yes = title, text, yes
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
             box.border_title = self._title
-            yield Static(clean_lines(self._text), markup=False)
+            yield Static(id="asked", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button(f"{self._yes} (y)", id="yes", variant="warning")
                 yield Button("cancel (n)", id="no")
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.query("#asked"))
+
+    def on_mount(self) -> None:
+        self._ask()
+
+    def show(self, history: History) -> None:
+        self._ask()
+
+    def _ask(self) -> None:
+        text = self._text()
+        if text is None:
+            self.dismiss(False)
+        else:
+            self.query_one("#asked", Static).update(clean_lines(text))
 
     def action_answer(self, yes: bool) -> None:
         self.dismiss(yes)
@@ -49,7 +69,7 @@ class Confirm(ModalScreen[bool]):
         self.dismiss(event.button.id == "yes")
 
 
-class Leave(ModalScreen[Leaving]):
+class Leave(Following[Leaving]):
     """What becomes of the run when the person leaves."""
 
     BINDINGS: ClassVar = [
@@ -58,23 +78,36 @@ class Leave(ModalScreen[Leaving]):
         ("s", "answer('stop')", "stop"),
     ]
 
-    def __init__(self, state: str) -> None:
+    def __init__(self, history: History) -> None:
         super().__init__()
-        self._state = state
+        self._history = history
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide") as box:
             box.border_title = "quit"
-            yield Static(
-                f"The run is {self._state}. It can go on without this window; `stepwise attach` comes back "
-                "to it. q or ctrl+c again keeps it training, too.\n"
-                "Stopped, it is saved first; `stepwise resume` goes on.",
-                markup=False,
-            )
+            yield Static(id="standing", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("keep training (k)", id="leave", variant="primary")
                 yield Button("stop and save (s)", id="stop", variant="warning")
                 yield Button("cancel (c)", id="stay")
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.query("#standing"))
+
+    def on_mount(self) -> None:
+        self.show(self._history)
+
+    def show(self, history: History) -> None:
+        stopped = "it is saved first"
+        if history.alarm is not None and history.alarm.kind == DISK:
+            last = next(reversed(history.saves), "no checkpoint")
+            stopped = f"what came after {clean(last)} is lost, since none can be written now"
+        self.query_one("#standing", Static).update(
+            f"The run is {history.standing}. It can go on without this window; `stepwise attach` comes back "
+            "to it. q or ctrl+c again keeps it training, too.\n"
+            f"Stopped, {stopped}; `stepwise resume` goes on."
+        )
 
     def action_answer(self, answer: Leaving) -> None:
         self.dismiss(answer)
@@ -106,11 +139,12 @@ class RunSteps(ModalScreen[str]):
             self.dismiss(text)
 
 
-class ChooseRollback(ModalScreen[tuple[str, ...]]):
+class ChooseRollback(Following[tuple[str, ...]]):
     """Where to return to. Lists the entries of stages on this line of history; says what each would do.
 
     One is chosen at first, and the reason said; digits choose a stage. An alarm that suspects a setting has
-    it taken back, too, unless the person says no. The result: commands, one after the other.
+    it taken back, too, unless the person says no. While it is open stages are entered and alarms raised: what
+    is chosen stays chosen. The result: commands, one after the other.
     """
 
     BINDINGS: ClassVar = [
@@ -121,34 +155,47 @@ class ChooseRollback(ModalScreen[tuple[str, ...]]):
 
     def __init__(self, history: History) -> None:
         super().__init__()
-        alarm = history.alarm
-        preferred, self._undo = (alarm.target, alarm.undo) if alarm is not None else ("", "")
-        self._take_back = bool(self._undo)
         self._history = history
-        self._facts = history.facts
-        self._entries = returns.targets(self._facts, preferred)
-        self._offer = returns.offered(history, preferred)
+        self._entries: list[CheckpointRef] = []
+        self._undo = ""
+        self._take_back = True
         self._keep = False
         self._typed = ""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide") as box:
             box.border_title = "roll back"
-            yield OptionList(
-                *[Option(self._row(entry), id=entry.id) for entry in self._entries],
-                markup=False,
-            )
+            yield OptionList(markup=False)
             yield Static(id="outlook", markup=False)
             yield Static(id="keep", markup=False)
-            if self._undo:
-                yield Static(id="undo", markup=False)
+            yield Static(id="undo", markup=False)
             yield Label("enter rolls back, a number goes to that stage, escape cancels", classes="hint")
 
+    @property
+    def ready(self) -> bool:
+        return bool(self.query(OptionList))
+
     def on_mount(self) -> None:
-        choices = self.query_one(OptionList)
-        offered = self._offer.entry
-        choices.highlighted = self._entries.index(offered) if offered in self._entries else 0
-        choices.focus()
+        self.show(self._history)
+        self.query_one(OptionList).focus()
+
+    def show(self, history: History) -> None:
+        alarm = history.alarm
+        preferred, self._undo = (alarm.target, alarm.undo) if alarm is not None else ("", "")
+        self._facts = history.facts
+        self._offer = returns.offered(history, preferred)
+        entries, choices = returns.targets(self._facts, preferred), self.query_one(OptionList)
+        if not entries:
+            self.dismiss(None)
+            return
+        if entries != self._entries:
+            chosen = (
+                self._entries[choices.highlighted] if choices.highlighted is not None else self._offer.entry
+            )
+            self._entries = entries
+            choices.set_options([Option(self._row(entry), id=entry.id) for entry in entries])
+            choices.highlighted = entries.index(chosen) if chosen in entries else 0
+        self._look_ahead()
 
     def _row(self, entry: CheckpointRef) -> str:
         saved = self._history.saves.get(entry.id)
@@ -170,7 +217,7 @@ class ChooseRollback(ModalScreen[tuple[str, ...]]):
         self._look_ahead()
 
     def action_toggle_undo(self) -> None:
-        self._take_back = bool(self._undo) and not self._take_back
+        self._take_back = not (self._take_back and self._undo)
         self._look_ahead()
 
     def on_option_list_option_highlighted(self) -> None:
@@ -187,13 +234,14 @@ class ChooseRollback(ModalScreen[tuple[str, ...]]):
             self.query_one("#outlook", Static).update(outlook)
             kept = "yes, only the CoT comes back" if self._keep else "no, those of the checkpoint"
             self.query_one("#keep", Static).update(f"[k] keep the present weights: {kept}")
-        if self._undo:
-            taken = "yes" if self._take_back else "no, it stays as it is"
-            self.query_one("#undo", Static).update(f"[t] {clean(self._undo)}, as it was: {taken}")
+        undo = self.query_one("#undo", Static)
+        undo.display = bool(self._undo)
+        taken = "yes" if self._take_back else "no, it stays as it is"
+        undo.update(f"[t] {clean(self._undo)}, as it was: {taken}")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         keep = " --keep-weights" if self._keep else ""
-        undo = (self._undo,) if self._take_back else ()
+        undo = (self._undo,) if self._undo and self._take_back else ()
         self.dismiss((f"rollback {event.option.id}{keep}", *undo))
 
 

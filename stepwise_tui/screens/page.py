@@ -1,9 +1,12 @@
-"""What pages over the cockpit have in common: they follow the run, and answer in a line of their own."""
+"""What pages over the cockpit have in common: they follow the run, and answer in a line of their own.
+
+Some dialogs follow it, too: what they say would happen must be so when the answer comes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from textual.content import Content
 from textual.screen import ModalScreen
@@ -17,8 +20,23 @@ from stepwise_tui.log import Tone
 from stepwise_tui.text import clean
 from stepwise_tui.widgets.lines import MESSAGE_STYLES
 
+T = TypeVar("T")
 
-class Page(ModalScreen[None]):
+
+class Following(ModalScreen[T]):
+    """What lies over the cockpit and follows the run."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is anything on it yet to show something in."""
+        raise NotImplementedError
+
+    def show(self, history: History) -> None:
+        """Take up what has happened."""
+        raise NotImplementedError
+
+
+class Page(Following[None]):
     """A page with keys of its own, named in its last line."""
 
     page: ClassVar[keymap.Page]
@@ -35,12 +53,7 @@ class Page(ModalScreen[None]):
 
     @property
     def ready(self) -> bool:
-        """Whether there is anything on it yet to show something in."""
         return bool(self.query("#page-keys"))
-
-    def show(self, history: History) -> None:
-        """Take up what has happened."""
-        raise NotImplementedError
 
     def say(self, text: str, tone: Tone) -> None:
         """An answer to the person; it stays until the next."""
