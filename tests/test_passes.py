@@ -390,3 +390,23 @@ def test_on_another_kind_of_device_it_is_chosen_anew(driven: Callable[..., Drive
     notices = [e.message for e in two.all(Notice)]
     assert any(m.startswith("computed in") for m in notices)
     assert not any(m.startswith("computed as before") for m in notices)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to capture graphs on")
+def test_graphs_without_a_gpu_are_refused_and_a_run_that_comes_from_one_goes_on_eagerly(
+    driven: Callable[..., Driven],
+) -> None:
+    with pytest.raises(ValueError, match=r'compute\.path = "graphs".*"eager" or "compiled" is allowed'):
+        driven(compute__path="graphs")
+
+    def on_a_gpu(asked: ComputeConfig, *given: Any) -> tuple[Compute, str]:
+        compute, reason = choose(asked.model_copy(update={"path": "eager"}), *given)
+        return replace(compute, device="cuda"), reason
+
+    with patch("trainer.training.choose", on_a_gpu):
+        one = driven(compute__path="graphs", stop__steps=5)
+        one.until(RunFinished)
+        one.run.close()
+    two = driven(resume=True, compute__path="graphs", stop__steps=10)
+    two.until(RunFinished, lambda end: end.at.step == 10)
+    assert any("eagerly, since graphs" in e.message for e in two.all(Notice))

@@ -420,7 +420,8 @@ class OptimConfig(Section):
 class ComputeConfig(Section):
     path: Literal["auto", "eager", "compiled", "graphs"] = Field(
         "auto",
-        description="how a step is run; auto: eager on a CPU, on a GPU what proves fastest at the start",
+        description="how a step is run; auto: eager on a CPU, on a GPU what proves fastest at the start; "
+        "graphs: on a GPU only",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",

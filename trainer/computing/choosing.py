@@ -64,8 +64,14 @@ def choose(
     """What a run computes with from its first step on, and why, as a sentence. batch: to try on.
 
     Trying runs forward and backward and throws the gradients away: no weight and no random number changes. A
-    batch that does not fit is tried in more parts. Raises `OutOfMemoryError` where a row alone does not fit.
+    batch that does not fit is tried in more parts. Raises `OutOfMemoryError` where a row alone does not fit,
+    `ValueError` where there is nothing to capture graphs on.
     """
+    if config.path == "graphs" and device.type != "cuda":
+        raise ValueError(
+            'compute.path = "graphs": graphs are captured on a GPU, and this run is on the CPU, where '
+            '"auto", "eager" or "compiled" is allowed'
+        )
     wanted = config.precision
     width = model.config.hidden_size
     if wanted == "auto":
