@@ -258,10 +258,19 @@ def explained() -> Iterator[None]:
     except (typer.Exit, typer.Abort, SystemExit):
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":
+        if _ran_out(error):
             complain(f"the device ran out of memory; a smaller batch or --device cpu needs less ({error})")
             raise typer.Exit(FAILURE) from None
         _defect(error)
+
+
+def _ran_out(error: Exception) -> bool:
+    """Whether there was not memory enough; torch is loaded where it may be torch's."""
+    if not isinstance(error, RuntimeError | MemoryError):
+        return False
+    from trainer.computing.heap import ran_out
+
+    return ran_out(error)
 
 
 def _is_ours(error: BaseException) -> bool:

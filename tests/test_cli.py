@@ -398,12 +398,17 @@ def test_whatever_fails_is_one_block_without_a_traceback(
     refused(call("runs"), code, said)
 
 
-def test_running_out_of_device_memory_is_told_with_a_way_out() -> None:
+def test_running_out_of_memory_is_told_with_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
-    with pytest.raises(typer.Exit) as caught, output.explained():
+    def gpu() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-    assert caught.value.exit_code == 1
+
+    for full in (gpu, lambda: torch.empty(2**50)):
+        with pytest.raises(typer.Exit) as caught, output.explained():
+            full()
+        assert caught.value.exit_code == 1
+        assert "a smaller batch" in capsys.readouterr().err
 
 
 # Real processes ---------------------------------------------------------------------------------------------

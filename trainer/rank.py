@@ -20,7 +20,7 @@ from torch import Tensor
 from trainer.answering.evaluate import answer_room, answers
 from trainer.answering.probe import learnt
 from trainer.computing.compute import Compute
-from trainer.computing.heap import release
+from trainer.computing.heap import ran_out, release
 from trainer.computing.passes import Passes
 from trainer.computing.sharding import blank, fill, shard
 from trainer.computing.update import Applied, Updater
@@ -145,9 +145,9 @@ class Rank:
             torch.manual_seed(derive(self._config.seed, "dropout", stream, self.step, *place))
             try:
                 return self.updater.step(self.passes, parts, share), divided
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
                 rows, more = len(parts[0].length_B), 2 * self.compute.parts
-                if more > rows or not self.world.alone:
+                if not ran_out(error) or more > rows or not self.world.alone:
                     raise
             self.passes.clear()
             release()

@@ -24,11 +24,9 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from trainer import config as configuration
 from trainer import control, runs, status
-from trainer.computing.heap import keep_memory
+from trainer.computing.heap import keep_memory, ran_out
 from trainer.config import Config
 from trainer.control import Command
 from trainer.distributed.ranks import Ranks
@@ -167,7 +165,7 @@ class Run:
             elif stood is not None:
                 with contextlib.suppress(OSError):
                     status.write(self.folder, stood)  # it stands where it stood
-            if isinstance(error, torch.OutOfMemoryError):
+            if ran_out(error):
                 raise RunError(explain(error)) from None
             if isinstance(error, OSError):
                 raise RunError(str(error)) from None

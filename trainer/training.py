@@ -14,13 +14,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from trainer import runs, status
 from trainer.computing import moments
 from trainer.computing.choosing import choose
 from trainer.computing.compute import Compute
-from trainer.computing.heap import release
+from trainer.computing.heap import ran_out, release
 from trainer.computing.world import World
 from trainer.config import Config
 from trainer.control import Command
@@ -388,12 +386,13 @@ def _warning(message: str) -> Notice:
     return Notice(level="warning", message=message)
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """An error of the training thread in a sentence."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if ran_out(error):
+        said = str(error).partition("\n")[0] or type(error).__name__
         return (
             "the device ran out of memory; a smaller optim.batch, fewer eval.examples or a smaller model "
-            f"would fit ({str(error).splitlines()[0]})"
+            f"would fit ({said})"
         )
     if isinstance(error, RanksError | DeclinedError):
         return str(error)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from trainer.computing.compute import Compute, Path, Precision
-from trainer.computing.heap import release
+from trainer.computing.heap import ran_out, release
 from trainer.computing.passes import Passes
 from trainer.config import ComputeConfig
 from trainer.methods.base import Batch, Method, Model
@@ -64,8 +64,8 @@ def choose(
     """What a run computes with from its first step on, and why, as a sentence. batch: to try on.
 
     Trying runs forward and backward and throws the gradients away: no weight and no random number changes. A
-    batch that does not fit is tried in more parts. Raises `OutOfMemoryError` where a row alone does not fit,
-    `ValueError` where there is nothing to capture graphs on.
+    batch that does not fit is tried in more parts. Raises what torch does where a row alone does not
+    fit, `ValueError` where there is nothing to capture graphs on.
     """
     if config.path == "graphs" and device.type != "cuda":
         raise ValueError(
@@ -126,8 +126,8 @@ def _fitting(default: Compute, tried: Callable[[Compute], Trial], rows: int) -> 
     while True:
         try:
             return default, tried(default)
-        except torch.OutOfMemoryError:
-            if 2 * default.parts > rows:
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error) or 2 * default.parts > rows:
                 raise
         release()
         default = replace(default, parts=2 * default.parts)

@@ -1,4 +1,4 @@
-"""Memory that training frees stays with the process: each step asks for the same again.
+"""The memory that training takes. What it frees stays with the process: each step asks for the same again.
 
 glibc gives large blocks back to the kernel as soon as they are freed, which then has to clear them anew, page
 by page: some 10 % of a small model's step on a CPU (docs/log.md). Elsewhere nothing is done.
@@ -33,6 +33,11 @@ def keep_memory() -> None:
         mallopt(ARENA_MAX, 1)
         mallopt(TRIM_THRESHOLD, KEPT)
         mallopt(MMAP_THRESHOLD, LARGEST)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether there was not memory enough; where that is a CPU's torch says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def release() -> None:
