@@ -28,6 +28,7 @@ def test_all_problems_are_told_at_once_with_value_and_choice() -> None:
         "data": {"task": "addition"},
         "model": {"width": 5},
         "eval": {"every": "often"},
+        "compute": {"threads": 100_000},
         "schedule": {"tokens_per_epoch": 8.0, "steps_per_token": 100},
         "extra": 1,
     }
@@ -40,6 +41,7 @@ def test_all_problems_are_told_at_once_with_value_and_choice() -> None:
         "data.task = 'addition': multiplication | gsm8k | prontoqa | prosqa | text is allowed",
         "width 5 must be a multiple of heads 12",
         "eval.every = 'often': whole number ≥ 1",
+        "compute.threads = 100000: whole number ≥ 1 ≤ 1024, or none",
         "one of tokens_per_epoch, steps_per_token and epochs_per_stage",
         "extra: there is no such field",
     ):

@@ -432,6 +432,7 @@ class ComputeConfig(Section):
     threads: int | None = Field(
         None,
         ge=1,
+        le=1_024,
         json_schema_extra=LIVE,
         description="CPU threads; none: $OMP_NUM_THREADS, else what proves fastest at the first start; when "
         "resumed a run keeps to its number until it is set",
