@@ -48,6 +48,13 @@ def test_all_problems_are_told_at_once_with_value_and_choice() -> None:
         assert part in said
 
 
+def test_weights_of_bfloat16_cannot_be_multiplied_in_float32() -> None:
+    model = {**SCRATCH["model"], "dtype": "bfloat16"}
+    with pytest.raises(ConfigError, match=r"multiplied in bfloat16: --set model\.dtype=float32, or"):
+        configuration.build({"model": model, "compute": {"precision": "float32"}})
+    configuration.build({"model": model})
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

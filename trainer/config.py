@@ -426,7 +426,7 @@ class ComputeConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="of the matrix products of training; auto: bfloat16 where the device has units for it "
-        "and the model is wide enough to gain by them. "
+        "and the model is wide enough to gain by them, and where the weights are. "
         "Weights and moments have model.dtype; evaluation and chat multiply as training does",
     )
     threads: int | None = Field(
@@ -594,6 +594,15 @@ class Config(Section):
         if self.compute.parallel == "fsdp" and self.compute.path in ("compiled", "graphs"):
             raise ValueError(
                 f'compute.parallel = "fsdp" computes eagerly, not compute.path = {self.compute.path}'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _products_of_weights(self) -> Config:
+        if self.model.dtype == "bfloat16" and self.compute.precision == "float32":
+            raise ValueError(
+                'compute.precision = "float32": weights of bfloat16 (model.dtype) are multiplied in '
+                "bfloat16: --set model.dtype=float32, or --set compute.precision=auto"
             )
         return self
 
