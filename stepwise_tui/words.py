@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from stepwise_tui.text import DASH, accuracy, clean, loss, short, size
+from trainer.config import shown
 from trainer.events import (
     AlarmCleared,
     AlarmRaised,
@@ -95,7 +96,7 @@ def _words(event: Event, names: Mapping[str, str]) -> str | None:
         case CheckpointSaved():
             return f"saved {event.checkpoint} ({event.cause}, {size(event.bytes)})"
         case SettingChanged():
-            return f"{event.key} {event.old} → {event.new}"
+            return f"{event.key} {shown(event.old)} → {shown(event.new)}"
         case CommandReceived():
             return f"requested{by(event.source)}: {event.command}"
         case CommandAcknowledged():

@@ -120,6 +120,8 @@ def test_set_names_the_nearest_key_and_keeps_fixed_ones_fixed() -> None:
         configuration.changed(config, "data.digits", 3)
     with pytest.raises(ConfigError, match=r"optim\.lr = 'fast'"):
         configuration.changed(config, "optim.lr", "fast")
+    with pytest.raises(ConfigError, match=r"compute\.threads = none: a run that trains keeps to its number"):
+        configuration.changed(config, "compute.threads", None)
 
 
 @given(

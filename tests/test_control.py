@@ -159,6 +159,7 @@ def test_set_changes_the_configuration_or_says_why_not() -> None:
     (effect,) = decide(Control(), parse("set optim.lr 1e-3"), facts()).effects
     assert isinstance(effect, Change)
     assert effect.config.optim.lr == 1e-3
+    assert decide(Control(), parse("set save.disk_gb none"), facts()).message == "save.disk_gb = none"
     for line in ("set optim.lr fast", "set data.digits 3", "set optim.lrr 1"):
         assert not decide(Control(), parse(line), facts()).ok
 

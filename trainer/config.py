@@ -730,6 +730,8 @@ def changed(config: Config, key: str, value: Any) -> Config:
     kind = config.schedule.kind
     if key in PACES and kind not in PACES[key]:
         raise ConfigError(f'{key} has no effect with schedule.kind = "{kind}"; {_pace_of(kind)} has')
+    if key == "compute.threads" and value is None:
+        raise ConfigError(f"{key} = none: a run that trains keeps to its number until it is given another")
     return build(merge(config.model_dump(), nested({key: value})))
 
 

@@ -409,7 +409,7 @@ def decide(control: Control, command: Command, facts: Facts) -> Decision:
             except ConfigError as error:
                 return refused(str(error))
             new = configuration.get(config, command.key)
-            return done(f"{command.key} = {new}", Change(config, command.key))
+            return done(f"{command.key} = {configuration.shown(new)}", Change(config, command.key))
         case "evaluate":
             return done("evaluated", Evaluate())
         case "ask" | "quiz" | "examples":

@@ -323,7 +323,10 @@ def _not_finite(state: Watch, event: Metrics, around: Around) -> tuple[Watch, li
 
 
 def _changed(suspect: Change) -> str:
-    return f"{suspect.key} {suspect.old} → {suspect.new} at step {suspect.step:,}"
+    return (
+        f"{suspect.key} {configuration.shown(suspect.old)} → {configuration.shown(suspect.new)} "
+        f"at step {suspect.step:,}"
+    )
 
 
 def _cure(suspect: Change | None, around: Around) -> tuple[str, Any]:
