@@ -236,8 +236,13 @@ def test_compiled_is_the_same_at_every_stage_and_not_compiled_anew_at_each(parts
     assert frames["ok"] == frames["total"]
 
 
-def test_the_choice_keeps_to_what_was_asked(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("environment", [None, "", "0", "abc"])
+def test_the_choice_keeps_to_what_was_asked(
+    environment: str | None, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if environment is not None:  # which says nothing
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
     batch, cpu = batch_of(parts), torch.device("cpu")
     before = [p.detach().clone() for p in parts.model.parameters()]
     asked = ComputeConfig(path="eager", precision="bfloat16", threads=3, parts=2)

@@ -79,7 +79,7 @@ def choose(
     path: Path = "eager" if config.path == "auto" else config.path
     threads = config.threads or torch.get_num_threads()
     chosen = Compute(path, wanted, threads, config.parts, device.type)
-    given = config.threads is not None or "OMP_NUM_THREADS" in os.environ
+    given = config.threads is not None or _by_environment()
     others: list[Compute] = []
     if device.type == "cuda" and config.path == "auto" and method.one_pass:
         others = [replace(chosen, path="graphs"), replace(chosen, path="compiled")]
@@ -89,6 +89,12 @@ def choose(
         return chosen, f"computed in {chosen}"
     rows = len(batch.length_B)
     return _fastest(chosen, others, lambda compute: _try(compute, method, model, batch), rows)
+
+
+def _by_environment() -> bool:
+    """Whether $OMP_NUM_THREADS says how many threads; OpenMP minds nothing there but numbers from 1 on."""
+    first, _, _ = os.environ.get("OMP_NUM_THREADS", "").partition(",")
+    return first.strip().isdecimal() and int(first) > 0
 
 
 def _fastest(
