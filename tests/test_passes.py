@@ -249,6 +249,8 @@ def test_the_choice_keeps_to_what_was_asked(
     compute, reason = choose(asked, cpu, parts.method, parts.model, batch)
     assert compute == Compute("eager", "bfloat16", 3, 2)
     assert "bfloat16, eager, 3 CPU threads, batches in 2 parts" in reason
+    asked = ComputeConfig(threads=1, parts=100)
+    assert choose(asked, cpu, parts.method, parts.model, batch)[0].parts == len(batch.length_B)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

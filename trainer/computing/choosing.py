@@ -78,7 +78,8 @@ def choose(
         wanted = "bfloat16" if model.dtype == torch.bfloat16 else precision(device, width)
     path: Path = "eager" if config.path == "auto" else config.path
     threads = config.threads or torch.get_num_threads()
-    chosen = Compute(path, wanted, threads, config.parts, device.type)
+    rows = len(batch.length_B)
+    chosen = Compute(path, wanted, threads, min(config.parts, rows), device.type)
     given = config.threads is not None or _by_environment()
     others: list[Compute] = []
     if device.type == "cuda" and config.path == "auto" and method.one_pass:
@@ -87,7 +88,6 @@ def choose(
         others = [replace(chosen, threads=n) for n in dict.fromkeys((threads // 2, 1))]
     if not others:
         return chosen, f"computed in {chosen}"
-    rows = len(batch.length_B)
     return _fastest(chosen, others, lambda compute: _try(compute, method, model, batch), rows)
 
 
