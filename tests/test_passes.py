@@ -248,7 +248,8 @@ def test_the_choice_keeps_to_what_was_asked(
     asked = ComputeConfig(path="eager", precision="bfloat16", threads=3, parts=2)
     compute, reason = choose(asked, cpu, parts.method, parts.model, batch)
     assert compute == Compute("eager", "bfloat16", 3, 2)
-    assert "bfloat16, eager, 3 CPU threads, batches in 2 parts" in reason
+    assert "bfloat16, eager, 3 CPU threads, batches in 2 parts; bfloat16 by compute.precision, " in reason
+    assert reason.endswith("threads by compute.threads")
     asked = ComputeConfig(threads=1, parts=100)
     assert choose(asked, cpu, parts.method, parts.model, batch)[0].parts == len(batch.length_B)
     threads = torch.get_num_threads()
@@ -259,6 +260,9 @@ def test_the_choice_keeps_to_what_was_asked(
         torch.set_num_threads(threads)
     assert compute.threads in (1, 2)
     assert "tried: eager with 2" in reason
+    assert reason.endswith("; float32 since a width of 16 is less than 128")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert choose(ComputeConfig(), cpu, parts.method, parts.model, batch)[1].endswith("by OMP_NUM_THREADS")
     assert all(p.grad is None for p in parts.model.parameters())
     assert all(torch.equal(p, q) for p, q in zip(parts.model.parameters(), before, strict=True))
 

@@ -72,23 +72,37 @@ def choose(
             'compute.path = "graphs": graphs are captured on a GPU, and this run is on the CPU, where '
             '"auto", "eager" or "compiled" is allowed'
         )
-    wanted = config.precision
-    width = model.config.hidden_size
-    if wanted == "auto":
-        wanted = "bfloat16" if model.dtype == torch.bfloat16 else precision(device, width)
+    wanted, why = _precision(config, device, model)
     path: Path = "eager" if config.path == "auto" else config.path
     threads = config.threads or torch.get_num_threads()
     rows = len(batch.length_B)
     chosen = Compute(path, wanted, threads, min(config.parts, rows), device.type)
-    given = config.threads is not None or _by_environment()
+    given = "compute.threads" if config.threads else "OMP_NUM_THREADS" if _by_environment() else ""
+    if given:
+        why += f", threads by {given}"
     others: list[Compute] = []
     if device.type == "cuda" and config.path == "auto" and method.one_pass:
         others = [replace(chosen, path="graphs"), replace(chosen, path="compiled")]
     elif device.type == "cpu" and not given and threads > 1:
         others = [replace(chosen, threads=n) for n in dict.fromkeys((threads // 2, 1))]
     if not others:
-        return chosen, f"computed in {chosen}"
-    return _fastest(chosen, others, lambda compute: _try(compute, method, model, batch), rows)
+        return chosen, f"computed in {chosen}; {why}"
+    chosen, reason = _fastest(chosen, others, lambda compute: _try(compute, method, model, batch), rows)
+    return chosen, f"{reason}; {why}"
+
+
+def _precision(config: ComputeConfig, device: torch.device, model: Model) -> tuple[Precision, str]:
+    """The precision that is asked for, or as the weights are, or by rule; and in words which it is."""
+    if config.precision != "auto":
+        return config.precision, f"{config.precision} by compute.precision"
+    if model.dtype == torch.bfloat16:
+        return "bfloat16", "bfloat16 as its weights are"
+    width = model.config.hidden_size
+    if precision(device, width) == "bfloat16":
+        return "bfloat16", "bfloat16 since the device has units for it"
+    if device.type == "cpu" and width < WIDE:
+        return "float32", f"float32 since a width of {width} is less than {WIDE}"
+    return "float32", "float32 since the device has no units for bfloat16"
 
 
 def _by_environment() -> bool:
