@@ -6,7 +6,8 @@ Each cell of the grid (model × task × stage × vocabulary) is trained by each 
 every time in a new process; what is told is the median over all counted steps of all rounds, with the
 quartiles. The official code has the full vocabulary only, and stands beside both of ours. Models have random
 weights of the sizes named. The floor is what the step's matrix products take at the rate that large ones
-reach on this machine, measured in the same run. Not given: --official or `pip install accelerate`: left out.
+reach on this machine, measured in the same run. A side that lacks --official, --tokenizer or
+`pip install accelerate` is left out, which is said. Exit status 1 when a side failed.
 
 The steps are those of a whole run with its journal and saves, but without evaluation and without stage
 changes: benchmarks/stages.py has those.
@@ -32,6 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.arguments import device, positive, settings
 from benchmarks.speed.cells import COT_TOKENS, MODELS, STAGES, Cell, flops, make_model
 
 SUBJECTS = Path(__file__).with_name("speed") / "subjects.py"
@@ -75,8 +77,6 @@ def timed(who: str, cell: Cell, options: argparse.Namespace, folder: Path) -> di
 def measure(cell: Cell, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All sides of a cell, interleaved."""
     sides = [side for side in SIDES if side in options.sides]
-    if not options.tokenizer:
-        sides = [side for side in sides if side != "official" and cell.vocab == "task"]
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(options.rounds):
         for side in sides[:: -1 if number % 2 else 1]:
@@ -136,36 +136,45 @@ def main() -> int:
     parser.add_argument("--tasks", nargs="+", choices=COT_TOKENS, default=["4x4"])
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=["0"])
     parser.add_argument("--vocab", nargs="+", choices=("task", "full"), default=["task", "full"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[32])
+    parser.add_argument("--batches", nargs="+", type=positive, default=[32])
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="counted steps (of ours: readings) per process")
-    parser.add_argument("--every", type=int, default=1, help="of ours: steps between two readings")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--steps", type=positive, default=8, help="counted, per process; of ours: readings")
+    parser.add_argument("--every", type=positive, default=1, help="of ours: steps between two readings")
+    parser.add_argument("--device", type=device, choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--official", type=Path, help="a checkout of da03/Internalize_CoT_Step_by_Step")
     parser.add_argument(
         "--tokenizer", type=Path, help="a folder with GPT-2's tokenizer, for the full vocabulary"
     )
     parser.add_argument("--gsm8k", type=Path, help="lines of GSM8K in the official format")
-    parser.add_argument("--set", dest="settings", type=json.loads, default={}, help="of ours, as JSON")
+    parser.add_argument("--set", dest="settings", type=settings, default={}, help="of ours, as JSON")
     parser.add_argument("--name", default="throughput", help="of the files in --out")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
-    if options.official is None or options.tokenizer is None:
-        options.sides = [side for side in options.sides if side != "official"]
-    if importlib.util.find_spec("accelerate") is None:
-        options.sides = [side for side in options.sides if side != "trainer"]
+    for chosen, one, there, wanted in (
+        (options.sides, "official", options.official and options.tokenizer, "--official and --tokenizer"),
+        (options.sides, "trainer", importlib.util.find_spec("accelerate"), "pip install accelerate"),
+        (options.vocab, "full", options.tokenizer, "--tokenizer"),
+    ):
+        if one in chosen and not there:
+            chosen.remove(one)
+            print(f"left out: {one}, which needs {wanted}", file=sys.stderr)
     dtypes = ("float32", "bfloat16")
+    grid = [
+        cell
+        for values in itertools.product(
+            options.models, options.tasks, options.stages, options.vocab, options.batches
+        )
+        if (cell := Cell(*values)).vocab == "full" or cell.task != "gsm8k"  # a text has the pretrained one
+    ]
+    if not grid or not options.sides:
+        parser.error("nothing is left to measure")
     options.peaks = {dtype: peak(options.device, dtype) for dtype in dtypes}
-    grid = itertools.product(options.models, options.tasks, options.stages, options.vocab, options.batches)
     results = []
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        for values in grid:
-            cell = Cell(*values)
-            if cell.vocab == "task" and cell.task == "gsm8k":
-                continue  # a text has the pretrained vocabulary
+        for cell in grid:
             results.append({"cell": asdict(cell), "sides": measure(cell, options, Path(folder))})
             text = table(results, options.peaks)
             if options.out:  # after each, since a grid takes long and a machine can be taken away
@@ -176,7 +185,7 @@ def main() -> int:
                 (options.out / f"{options.name}.json").write_text(json.dumps(report, indent=1) + "\n")
     print(text)
     print(", ".join(f"{name}: {rate / 1e9:,.0f} GFLOP/s" for name, rate in options.peaks.items()))
-    return 0
+    return any("error" in found for row in results for found in row["sides"].values())
 
 
 def machine(device: str) -> dict[str, Any]:

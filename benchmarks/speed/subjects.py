@@ -234,7 +234,8 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     cell = Cell(**job["cell"])
     steps = job["steps"] + WARM_UP + 2
-    job["lines"] = make_lines(cell.task, max(500, steps * cell.batch), job["gsm8k"] and Path(job["gsm8k"]))
+    gsm8k = Path(job["gsm8k"]) if job["gsm8k"] else None
+    job["lines"] = make_lines(cell.task, max(500, steps * cell.batch), gsm8k)
     with tempfile.TemporaryDirectory() as folder:
         timed = WHO[job["who"]](cell, job, Path(folder))
     if job["device"] == "cuda":

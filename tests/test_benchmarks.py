@@ -1,0 +1,66 @@
+"""The benchmarks that take long say at once what they cannot do, and in their exit status what went wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import throughput
+from benchmarks.speed import subjects
+from benchmarks.speed.cells import Cell
+
+
+def call(program: Any, *arguments: str) -> int:
+    """What main() of a benchmark ends with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["benchmark", *arguments])
+        status: int = program.main()
+    return status
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "said"),
+    [
+        (throughput, ["--rounds", "0"], "--rounds: '0': a whole number ≥ 1 is allowed"),
+        (throughput, ["--steps", "-1"], "--steps: '-1': a whole number"),
+        (throughput, ["--set", "[1]"], "--set: '[1]': JSON like"),
+        (throughput, ["--sides", "official"], "left out: official, which needs --official and --tokenizer"),
+        (throughput, ["--vocab", "full"], "left out: full, which needs --tokenizer"),
+        (throughput, ["--tasks", "gsm8k"], "nothing is left to measure"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_sentence_at_once(
+    program: Any, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        call(program, *arguments)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call(throughput, "--device", "cuda")
+    assert "torch finds no GPU here" in capsys.readouterr().err
+
+
+def test_a_side_that_failed_is_told_by_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(throughput, "peak", lambda *_: 1e12)
+    wrong = '{"optim": {"lr": -1}}'
+    arguments = ["--rounds", "1", "--steps", "1", "--sides", "ours", "--vocab", "task", "--set", wrong]
+    assert call(throughput, *arguments) == 1
+    assert "failed: trainer.config.ConfigError: optim.lr = -1" in capsys.readouterr().out
+
+
+def test_gsm8k_without_its_file_says_what_it_needs() -> None:
+    cell = asdict(Cell("tiny", "gsm8k", "0", "full"))
+    with pytest.raises(ValueError, match="gsm8k needs --gsm8k FILE"):
+        call(subjects, json.dumps({"cell": cell, "steps": 1, "gsm8k": ""}))
