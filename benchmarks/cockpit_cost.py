@@ -26,6 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.arguments import positive, written
 from tests.terminal import STEPWISE, Terminal, until
 from tests.tiny import kill
 from trainer.events import Metrics
@@ -140,8 +141,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60.0, help="of training, in each process")
-    parser.add_argument("--keys", type=int, default=60, help="keys pressed")
-    parser.add_argument("--json", type=Path, default=None, help="write the result here")
+    parser.add_argument("--keys", type=positive, default=60, help="keys pressed")
+    parser.add_argument("--json", type=written, default=None, help="write the result here")
     options = parser.parse_args()
     pairs: list[dict[str, float]] = []
     for number in range(options.pairs):

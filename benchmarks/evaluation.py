@@ -26,7 +26,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.speed.cells import make_lines, make_model
+from benchmarks.arguments import device, positive, written
+from benchmarks.speed.cells import MODELS, make_lines, make_model
 
 EXAMPLES = 1_000
 ANSWER = "1 2 3 4 5 6 7 8"
@@ -134,15 +135,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--official", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--model", default="small")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--examples", type=int, default=EXAMPLES, help="of ours")
-    parser.add_argument("--singles", type=int, default=16, help="examples at batch 1")
-    parser.add_argument("--batched", type=int, default=96, help="examples at batch 32")
+    parser.add_argument("--model", choices=MODELS, default="small")
+    parser.add_argument("--device", type=device, choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--examples", type=positive, default=EXAMPLES, help="of ours")
+    parser.add_argument("--singles", type=positive, default=16, help="examples at batch 1")
+    parser.add_argument("--batched", type=positive, default=96, help="examples at batch 32")
     parser.add_argument("--one", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--init", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, default=None, help="write the result here")
+    parser.add_argument("--json", type=written, default=None, help="write the result here")
     options = parser.parse_args()
     if options.one:
         sides = {
@@ -162,8 +163,10 @@ def main() -> int:
             for side in list(found)[:: -1 if number % 2 else 1]:
                 done = subprocess.run(
                     [sys.executable, __file__, *sys.argv[1:], "--one", side, "--init", str(init)],
-                    capture_output=True, text=True, check=True,
+                    capture_output=True, text=True,
                 )  # fmt: skip
+                if done.returncode:
+                    sys.exit(f"{done.stderr}{side}: failed with {done.returncode}")
                 told = json.loads(done.stdout.splitlines()[-1])
                 found[side].append(told["seconds"])
                 really[side] = told["decoded"]

@@ -107,7 +107,7 @@ def parts_of(options: argparse.Namespace) -> dict[str, list[str]]:
     counted = ["--steps", "4", "--every", "1" if options.rehearse else "10"]
     batches = ["32", "64"] if options.rehearse else ["128", "512", "1024"]
     return {
-        "right": ["gpu.py", "--only-right", device],
+        "right": ["gpu.py", *tokenizer, "--only-right", device],
         "throughput": [*throughput, *official, *models, *task, "--rounds", "2", *counted],
         "batches": [
             *throughput, *models, *task, "--sides", "ours", "--batches", *batches, "--rounds", "1",
@@ -127,7 +127,7 @@ def parts_of(options: argparse.Namespace) -> dict[str, list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--official", type=Path, default=None)
-    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("."))
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with tiny models")
     parser.add_argument("--only-right", metavar="DEVICE", help=argparse.SUPPRESS)
@@ -140,6 +140,7 @@ def main() -> int:
     commands = parts_of(options)
     if options.official is None:
         del commands["evaluation"]
+        print("evaluation: left out, since it needs --official", flush=True)
     failed = 0
     for name, (script, *arguments) in commands.items():
         started, limit = time.monotonic(), LIMITS[name] * (3 if options.rehearse else 1)

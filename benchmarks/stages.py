@@ -24,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.arguments import positive, written
 from stepwise_tui.link import connect
 from trainer import config as configuration
 from trainer import presets, wire
@@ -147,11 +148,15 @@ def main() -> int:
     parser.add_argument("--preset", default="mult2x2")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--minutes", type=float, default=30.0, help="at most, of the whole run")
-    parser.add_argument("--commands", type=int, default=4, help="times that it advances and rolls back")
-    parser.add_argument("--json", type=Path, default=None, help="write the result here")
+    parser.add_argument("--commands", type=positive, default=4, help="times that it advances and rolls back")
+    parser.add_argument("--json", type=written, default=None, help="write the result here")
     options = parser.parse_args()
-    given = dict(configuration.parse_assignment(text) for text in options.settings)
-    settings = presets.resolve(options.preset, configuration.nested(given)).model_dump(exclude_none=True)
+    try:
+        given = dict(configuration.parse_assignment(text) for text in options.settings)
+        config = presets.resolve(options.preset, configuration.nested(given))
+    except ValueError as error:
+        parser.error(str(error))
+    settings = config.model_dump(exclude_none=True)
     delays = commands(settings, options.commands)
     for name, found in delays.items():
         for what in ("acknowledged", "trained"):

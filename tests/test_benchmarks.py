@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import throughput
+from benchmarks import cockpit_cost, evaluation, gpu, stages, throughput
 from benchmarks.speed import subjects
 from benchmarks.speed.cells import Cell
 
@@ -32,6 +33,13 @@ def call(program: Any, *arguments: str) -> int:
         (throughput, ["--sides", "official"], "left out: official, which needs --official and --tokenizer"),
         (throughput, ["--vocab", "full"], "left out: full, which needs --tokenizer"),
         (throughput, ["--tasks", "gsm8k"], "nothing is left to measure"),
+        (gpu, [], "required: --tokenizer"),
+        (evaluation, ["--official", ".", "--tokenizer", ".", "--model", "huge"], "choice: 'huge'"),
+        (stages, ["--preset", "nope"], "nope"),
+        (stages, ["--set", "foo"], "--set foo: KEY=VALUE is expected"),
+        (stages, ["--commands", "0"], "--commands: '0': a whole number"),
+        (stages, ["--json", "/dev/null/stages.json"], "/dev/null: "),
+        (cockpit_cost, ["--keys", "0"], "--keys: '0': a whole number"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_sentence_at_once(
@@ -64,3 +72,13 @@ def test_gsm8k_without_its_file_says_what_it_needs() -> None:
     cell = asdict(Cell("tiny", "gsm8k", "0", "full"))
     with pytest.raises(ValueError, match="gsm8k needs --gsm8k FILE"):
         call(subjects, json.dumps({"cell": cell, "steps": 1, "gsm8k": ""}))
+
+
+def test_a_side_of_the_evaluation_that_failed_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(evaluation, "make_model", lambda *_: tmp_path)
+    monkeypatch.setattr(evaluation, "teach", lambda _: None)
+    monkeypatch.setattr(evaluation, "SIDES", ("single",))
+    with pytest.raises(SystemExit, match=r"No module named 'train'\s+single: failed with 1"):
+        call(evaluation, "--official", "/nonexistent", "--tokenizer", ".")
