@@ -12,7 +12,7 @@ from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import ASCII, UNICODE
 from stepwise_tui.history import History, replay
 from stepwise_tui.link import SocketLink
-from stepwise_tui.widgets import system
+from stepwise_tui.widgets import lines, system
 from stepwise_tui.widgets.system import SystemPanel
 from tests import scripted
 from tests.scripted import ScriptedLink
@@ -200,10 +200,10 @@ def test_what_is_not_known_is_a_dash() -> None:
 def test_the_end_is_the_first_of_steps_epochs_and_hours() -> None:
     history = replay([*scripted.training().events, BUSY])
     assert history.metrics is not None
-    left = system.seconds_to_end(history)
+    left = lines.seconds_to_end(history)
     assert left == pytest.approx((200 * 111 - history.at.step) / history.metrics.steps_per_second)
     late = replay([*scripted.training().events, SystemSampled(trained=24 * 3600 - 5.0)])
-    assert system.seconds_to_end(late) == 5.0
+    assert lines.seconds_to_end(late) == 5.0
 
 
 def test_a_sparkline_shows_the_last_values_and_leaves_gaps() -> None:

@@ -12,7 +12,7 @@ from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
 from stepwise_tui.history import History, apply
 from stepwise_tui.keymap import KEYS, names
-from stepwise_tui.widgets import closing, lines, replies
+from stepwise_tui.widgets import closing, lines, replies, system
 from stepwise_tui.words import outcome
 from tests import scripted
 from tests.scripted import SCRIPTED, STAGES, Script, ScriptedLink
@@ -162,6 +162,22 @@ def test_a_limit_that_ends_the_run_before_all_is_gone_is_told_while_it_trains() 
     soon = history_of(script, SCRIPTED.model_copy(update={"stop": stop}))
     line = lines.status_line(soon, "otter", 80, UNICODE).plain
     assert "ends in " in line and "not all gone" in line and "all gone in" not in line
+    assert "all gone not before the end" in " ".join(system.panel(soon, 60, UNICODE).plain.split())
+
+
+def test_where_it_goes_by_what_is_learnt_times_are_bounds_and_the_end_comes_before_none_of_them() -> None:
+    """It had "a removal in 10s, all gone in 17m35s, end in 7m51s at the latest"."""
+    schedule = SCRIPTED.schedule.model_copy(update={"kind": "adaptive"})
+    adaptive = SCRIPTED.model_copy(update={"schedule": schedule})
+    history = history_of(scripted.training(), adaptive)
+    panel = " ".join(system.panel(history, 60, UNICODE).plain.split())
+    assert "a removal within " in panel and "all gone within " in panel
+    assert "all gone within " in lines.status_line(history, "otter", 120, UNICODE).plain
+    stop = SCRIPTED.stop.model_copy(update={"steps": 1_400})
+    history = history_of(scripted.training(), adaptive.model_copy(update={"stop": stop}))
+    assert "perhaps not before the end" in system.panel(history, 60, UNICODE).plain
+    line = lines.status_line(history, "otter", 120, UNICODE).plain
+    assert "ends within " in line and "perhaps not all gone" in line
 
 
 def test_where_all_is_gone_no_alarm_offers_to_hold() -> None:

@@ -6,6 +6,7 @@ They are pure functions of the history, a width and the terminal's signs. What a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -90,12 +91,13 @@ def status_line(
         pieces.append(Piece(styled(f"epoch {history.metrics.epoch:.1f}", FAINT), 8))
     if machine is not None:
         pieces.append(Piece(machine, 4 if history.sampled.gpus else 7))
-    remaining = seconds_to_none(history)
-    if (end := _seconds_to_end(history)) is not None and history.state != "paused":
-        pieces.append(Piece(styled(f"ends in {duration(end)}, not all gone", "$warning"), 2))
-    elif remaining is not None and history.state != "paused":
-        when = "within" if history.config.schedule.kind in GATED else "in"
-        pieces.append(Piece(styled(f"all gone {when} {duration(remaining)}"), 2))
+    if (remaining := seconds_to_none(history)) is not None and history.state != "paused":
+        if (end := too_soon(history)) is None:
+            pieces.append(Piece(styled(f"all gone {in_or_within(history)} {duration(remaining)}"), 2))
+        else:
+            sure = "perhaps " if history.config.schedule.kind in GATED else ""
+            ends = f"ends {in_or_within(history)} {duration(end)}, {sure}not all gone"
+            pieces.append(Piece(styled(ends, "$warning"), 2))
     return fit(pieces, width)
 
 
@@ -109,15 +111,28 @@ def seconds_to_none(history: History) -> float | None:
     return _seconds(history.steps_to_none, history)
 
 
-def _seconds_to_end(history: History) -> float | None:
-    """Until `[stop]` ends the run, where that is known to come before the last token goes."""
-    steps, end = history.steps_to_none, history.steps_to_end
-    if steps is None or end is None or not 0 < end < steps or history.config.schedule.kind in GATED:
+def seconds_to_end(history: History) -> float | None:
+    """Until `[stop]` ends the run at the latest, at the speed of the last steps."""
+    left, trained = _seconds(history.steps_to_end, history), history.sampled.trained
+    if left is None:
         return None
-    return _seconds(round(end), history)
+    if trained is not None:
+        left = min(left, max(0.0, 3600 * history.config.stop.hours - trained))
+    return left if math.isfinite(left) else None
 
 
-def _seconds(steps: int | None, history: History) -> float | None:
+def too_soon(history: History) -> float | None:
+    """As `seconds_to_end`, where that is before the last token goes at the latest; None where it is not."""
+    end, none = seconds_to_end(history), seconds_to_none(history)
+    return end if end is not None and none is not None and 0 < end < none else None
+
+
+def in_or_within(history: History) -> str:
+    """How a time to come is told: where the schedule goes by what is learnt it is one at the latest."""
+    return "within" if history.config.schedule.kind in GATED else "in"
+
+
+def _seconds(steps: float | None, history: History) -> float | None:
     metrics = history.metrics
     if steps is None or metrics is None or metrics.steps_per_second <= 0:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from textual.content import Content
@@ -13,6 +12,7 @@ from stepwise_tui.history import History
 from stepwise_tui.text import clean, clip, duration, short
 from stepwise_tui.widgets import lines
 from stepwise_tui.widgets.readouts import same
+from trainer.config import GATED
 from trainer.events import Gpu, RunState
 from trainer.saving.room import gigabytes
 
@@ -125,24 +125,18 @@ def _times(history: History, glyphs: Glyphs) -> Iterable[tuple[str, Content]]:
     if history.stages and history.at.stage >= history.stages:
         yield "next", Content("nothing is left to remove")
     else:
-        yield "next", _in(lines.seconds_to_next(history), "a removal in ", dash)
-        yield "all gone", _in(lines.seconds_to_none(history), "in ", dash)
-    yield "end", _in(seconds_to_end(history), "in ", dash, " at the latest")
+        when = f"{lines.in_or_within(history)} "
+        yield "next", _in(lines.seconds_to_next(history), f"a removal {when}", dash)
+        if lines.too_soon(history) is None:
+            yield "all gone", _in(lines.seconds_to_none(history), when, dash)
+        else:
+            sure = "perhaps " if history.config.schedule.kind in GATED else ""
+            yield "all gone", Content(f"{sure}not before the end")
+    yield "end", _in(lines.seconds_to_end(history), "in ", dash, " at the latest")
 
 
 def _in(seconds: float | None, before: str, dash: str, after: str = "") -> Content:
     return Content(dash if seconds is None else f"{before}{duration(seconds)}{after}")
-
-
-def seconds_to_end(history: History) -> float | None:
-    """Until `[stop]` ends the run at the latest, at the speed of the last steps."""
-    steps, metrics, trained = history.steps_to_end, history.metrics, history.sampled.trained
-    if steps is None or metrics is None or metrics.steps_per_second <= 0:
-        return None
-    left = steps / metrics.steps_per_second
-    if trained is not None:
-        left = min(left, max(0.0, 3600 * history.config.stop.hours - trained))
-    return left if math.isfinite(left) else None
 
 
 def sparkline(values: Sequence[float | None], width: int, glyphs: Glyphs, top: float = 100.0) -> str:
