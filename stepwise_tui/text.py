@@ -147,6 +147,19 @@ def clip_apart(names: Sequence[str], width: int) -> list[str]:
     return list(names)
 
 
+def clip_alike(answers: Sequence[str], width: int) -> list[str]:
+    """Each as `clip`; words that all of them begin with go first, since they differ in those after."""
+    split = [answer.split(" ") for answer in answers]
+    shared = itertools.takewhile(lambda words: len(set(words)) == 1, zip(*split, strict=False))
+    most = min(sum(1 for _ in shared), min(map(len, split)) - 1)
+    cut = list(answers)
+    for left_out in range(1, most + 1):
+        if max(map(columns, cut)) <= width:
+            break
+        cut = ["…" + " ".join(words[left_out:]) for words in split]
+    return [clip(answer, width) for answer in cut]
+
+
 def clip_question(text: str, width: int) -> str:
     """As `clip`; of a question in words its end stays, where it says what is asked."""
     if columns(text) <= width or not any(map(str.isalpha, text)):

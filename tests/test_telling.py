@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from textual.widgets import Static
 
+from stepwise_tui.answers import Pair
 from stepwise_tui.app import Cockpit
 from stepwise_tui.glyphs import UNICODE
 from stepwise_tui.history import History, apply
 from stepwise_tui.keymap import KEYS, names
-from stepwise_tui.widgets import closing, lines, replies, system
+from stepwise_tui.widgets import answers, closing, lines, replies, system
 from stepwise_tui.words import outcome
 from tests import scripted
 from tests.scripted import SCRIPTED, STAGES, Script, ScriptedLink
@@ -78,6 +79,21 @@ def test_of_a_long_question_in_words_the_end_is_seen_which_asks_and_of_a_sum_its
         first, *rest = scripted.examples(4, 1.0)
         script.say(ExamplesShown(at=script.at, examples=(replace(first, question=question), *rest)))
         assert replies.example_line(history_of(script), 78, UNICODE).plain.startswith(seen)
+
+
+def test_of_answers_in_words_that_do_not_fit_the_word_is_seen_by_which_they_differ() -> None:
+    """It had "Davis is a … ✗ Davis is a …"."""
+    script = scripted.training()
+    first, *rest = scripted.examples(4, 1.0)
+    wrong = replace(first, answer="Davis is a fompus", given="Davis is a brimpus", correct=False)
+    script.say(ExamplesShown(at=script.at, examples=(wrong, *rest)))
+    assert "…a brimpus ✗ …a fompus " in replies.example_line(history_of(script), 78, UNICODE).plain
+    pairs = [Pair(1, (wrong,)), Pair(2, (replace(wrong, given=wrong.answer, correct=True),))]
+    columns = answers.layout(pairs, ["live"], 60, UNICODE)
+    row = answers.row(pairs[0], columns, UNICODE)
+    assert "…is a brimpus " in row.plain and "…is a fompus " in row.plain
+    (marked,) = (row.plain[span.start : span.end] for span in row.spans if span.style == answers.WRONG)
+    assert marked == "brimpus"
 
 
 def test_nobody_waits_while_paused() -> None:

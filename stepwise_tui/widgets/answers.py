@@ -10,7 +10,7 @@ from textual.content import Content
 
 from stepwise_tui.answers import Answers, Cell, Pair, aligned, by_place, table
 from stepwise_tui.glyphs import Glyphs
-from stepwise_tui.text import accuracy, clean, clip, clip_question, wrapped
+from stepwise_tui.text import accuracy, clean, clip, clip_alike, clip_question, wrapped
 from stepwise_tui.widgets.lines import FAINT, GONE, Piece, fit
 from stepwise_tui.widgets.replies import thought_of
 from stepwise_tui.widgets.system import sparkline
@@ -108,14 +108,15 @@ def row(pair: Pair, columns: Layout, glyphs: Glyphs) -> Content:
         parts: list[Content | str] = [_verdict(first, columns.verdict, glyphs), " ", question]
         parts += ["  ", _given(first, columns.given)]
         if columns.true:
-            parts += ["  ", _cells("" if first.correct else _should_be(first), columns.true)]
+            parts += ["  ", _cells("" if first.correct else _should_be(first, columns.given), columns.true)]
         if columns.thought:
             parts += ["  ", thought_of(first, columns.thought, glyphs)]
         return Content.assemble(*parts)
     sign = glyphs.differs if pair.differs else ""
     parts = [Content.styled(_cells(sign, cell_len(glyphs.differs)), "bold $warning"), " ", question]
     if columns.true:
-        parts += ["  ", _cells(clean(first.answer), columns.true, right=first.answer.isdecimal())]
+        true, *_ = clip_alike([clean(first.answer), *(clean(s.given) for s in pair.answers)], columns.true)
+        parts += ["  ", _cells(true, columns.true, right=first.answer.isdecimal())]
     for shown in pair.answers:
         parts += ["  ", _given(shown, columns.given), " ", _verdict(shown, columns.verdict, glyphs)]
     if columns.thought:
@@ -142,16 +143,25 @@ def _given(shown: ShownExample, width: int) -> Content:
     ]
     text = Content(gap).join(pieces)
     if text.cell_length > width:
-        text = text[: max(0, width - 1)] + Content("…")
+        text = _cut(text, clip_alike((text.plain, clean(shown.answer)), width)[0])
     pad = Content(" " * (width - text.cell_length))
     return pad + text if digits else text + pad
 
 
-def _should_be(shown: ShownExample) -> str:
-    """The true answer with a dash for each digit that is right anyway."""
+def _cut(text: Content, to: str) -> Content:
+    """`text` with its styles, of which `to` shows a part between ellipses."""
+    part = to.strip("…")
+    place = to.index(part)
+    start = text.plain.rindex(part) if place else 0
+    return Content.assemble(to[:place], text[start : start + len(part)], to[place + len(part) :])
+
+
+def _should_be(shown: ShownExample, width: int) -> str:
+    """The true answer with a dash for each digit that is right anyway; words in `width` cells, cut as the
+    given ones are."""
     said, wanted = aligned(shown.given, shown.answer)
     if not shown.answer.isdecimal() or max(map(len, said)) > 1:
-        return clean(shown.answer)
+        return clip_alike((clean(shown.given), clean(shown.answer)), width)[1]
     return "".join("-" if x == y else y for x, y in zip(said, wanted, strict=True))
 
 

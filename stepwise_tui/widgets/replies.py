@@ -12,7 +12,7 @@ from textual.content import Content
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History, Turn
 from stepwise_tui.search import search_lines
-from stepwise_tui.text import accuracy, clean, clip, clip_question, wrapped
+from stepwise_tui.text import accuracy, clean, clip, clip_alike, clip_question, wrapped
 from stepwise_tui.widgets.lines import FAINT, GONE, set_in, styled
 from trainer.config import MethodConfig
 from trainer.events import ChatAnswered, QuizTaken, ShownExample, Thought
@@ -107,14 +107,13 @@ def _dots(removed: int, width: int, glyphs: Glyphs) -> str:
 
 def _verdict(given: str, answer: str, correct: bool | None, glyphs: Glyphs, room: int = 40) -> Content:
     """room: cells for each of both answers."""
-    given = clip(clean(given), room) or glyphs.dash
+    given, answer = clip_alike((clean(given), clean(answer)), room)
+    given = given or glyphs.dash
     if correct is None:
         return styled(given, "bold")
     if correct:
         return Content.assemble((f"{given} ", "bold"), (glyphs.right, "bold $success"))
-    return Content.assemble(
-        (f"{given} ", "bold"), (glyphs.wrong, "bold $error"), (f" {clip(clean(answer), room)}", FAINT)
-    )
+    return Content.assemble((f"{given} ", "bold"), (glyphs.wrong, "bold $error"), (f" {answer}", FAINT))
 
 
 def turn(asked: Turn, method: MethodConfig, width: int, glyphs: Glyphs, *, again: bool = False) -> Content:
