@@ -19,13 +19,15 @@ CURRENT = "current weights"
 
 
 class Answers(NamedTuple):
-    """What some weights answered. at: where these stood. correct, n: of all; examples: the first of them."""
+    """What some weights answered. at: where these stood. correct, n: of all; examples: the first of them.
+    split: whose they are."""
 
     whose: str
     at: At
     examples: tuple[ShownExample, ...]
     correct: int
     n: int
+    split: str = "valid"
 
     @property
     def name(self) -> str:
@@ -70,7 +72,7 @@ def evaluated(history: History) -> Answers | None:
     shown, measured = history.shown, history.shown_of
     if measured is None or not shown:
         return None
-    return Answers(LIVE, measured.at, shown, measured.correct, measured.n)
+    return Answers(LIVE, measured.at, shown, measured.correct, measured.n, measured.split)
 
 
 def pairs(sides: Sequence[Answers]) -> list[Pair]:

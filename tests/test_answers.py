@@ -12,6 +12,7 @@ from stepwise_tui.answers import Answers, Pair, aligned, by_place, pairs, table
 from stepwise_tui.glyphs import ASCII, UNICODE
 from stepwise_tui.history import replay
 from stepwise_tui.widgets import answers as drawn
+from stepwise_tui.widgets import replies
 from tests import scripted
 from trainer.events import At, Evaluated, ExamplesShown, ShownExample
 
@@ -167,3 +168,6 @@ def test_at_the_end_the_score_is_of_all_that_was_measured_and_not_of_the_few_tha
         assert found is not None and (found.correct, found.n) == (23, 40)
     tally = drawn.tally([found], pairs([found]), UNICODE)
     assert tally == "8 of 40 shown, 5 of these wrong"
+    assert "(23/40 test)" in drawn.standing(found, 76, UNICODE).plain
+    line = replies.example_line(replay(script.events), 120, UNICODE).plain
+    assert line.endswith(".575 23/40 test"), "the example beside it is a test example"

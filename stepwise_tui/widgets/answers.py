@@ -229,11 +229,12 @@ def _marks(lead: int, cells: Sequence[Cell], widths: Sequence[int]) -> Content:
 def standing(side: Answers, width: int, glyphs: Glyphs) -> Content:
     """Whose answers they are, and how many are right."""
     at, share = side.at, side.correct / max(1, side.n)
+    split = " test" if side.split == "test" else ""
     pieces = [
         Piece(Content.styled(side.name, "bold"), 0),
         Piece(Content(f"step {at.step:,}{glyphs.between}stage {at.stage}"), 2),
         Piece(Content(f"branch {at.branch}" if at.branch > 1 else ""), 3),
-        Piece(Content.assemble((accuracy(share), "bold"), f" ({side.correct}/{side.n})"), 0),
+        Piece(Content.assemble((accuracy(share), "bold"), f" ({side.correct}/{side.n}{split})"), 0),
     ]
     places = by_place(side.examples)
     if places:

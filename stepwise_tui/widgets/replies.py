@@ -28,7 +28,7 @@ def example_line(history: History, width: int, glyphs: Glyphs) -> Content:
         every = history.config.eval.every
         due = (history.at.step // every + 1) * every
         return styled(f"a held-out example comes with the evaluation at step {due:,}", FAINT)
-    score = _score(history, glyphs)
+    score = _score(history)
     room = max(20, width - score.cell_length - 2)
     line = example(history.shown[0], room, glyphs)
     if line.cell_length + score.cell_length + 2 > width:
@@ -36,13 +36,14 @@ def example_line(history: History, width: int, glyphs: Glyphs) -> Content:
     return Content.assemble(line, " " * (width - line.cell_length - score.cell_length), score)
 
 
-def _score(history: History, glyphs: Glyphs) -> Content:
-    measured = history.evaluated
+def _score(history: History) -> Content:
+    """Of the evaluation that the example is of; at a run's end that is one of the test examples."""
+    measured = history.shown_of
     if measured is None:
         return Content("")
     return Content.assemble(
         (f"{accuracy(measured.accuracy)} ", f"bold {_grade(measured.accuracy)}"),
-        (f"{measured.correct:,}/{measured.n:,}", FAINT),
+        (f"{measured.correct:,}/{measured.n:,}{' test' if measured.split == 'test' else ''}", FAINT),
     )
 
 
