@@ -194,7 +194,7 @@ class Cockpit(Looking, OnTerminal, Steering):
             if answer:
                 self.tell(event)
         if self.history.alarm is not None and self.history.alarm is not alarm:
-            self.call(f"stepwise, {self.link.name}: {self.history.alarm.message}")
+            self.call(f"stepwise, {self.link.name}: {self.history.alarm.told}")
         self._stale = self._stale or bool(events)
 
     def _show(self) -> None:

@@ -109,7 +109,7 @@ def _words(event: Event, names: Mapping[str, str]) -> str | None:
             return f"the watch {event.plan}" if event.plan else None
         case AlarmRaised():
             key = f"[{key_name(event.key, names)}] " if event.key else ""
-            return f"ALARM: {event.message}; {key}{event.remedy}"
+            return f"ALARM: {event.told}; {key}{event.remedy}"
         case AlarmCleared():
             return f"alarm over: {event.message}"
         case ChatAnswered():

@@ -200,11 +200,11 @@ class Script:
             AlarmRaised(
                 at=self.at,
                 kind="dip",
-                message="accuracy .97 → .03 since stage 3, not back after 6 evaluations; "
-                "the schedule goes on removing tokens",
+                message="accuracy .97 → .03 since stage 3, not back after 6 evaluations",
                 remedy="roll back to stage 3",
                 key="r",
                 target="3",
+                goes_on="the schedule goes on removing tokens",
             )
         )
         return self

@@ -196,6 +196,20 @@ def test_where_it_goes_by_what_is_learnt_times_are_bounds_and_the_end_comes_befo
     assert "ends within " in line and "perhaps not all gone" in line
 
 
+def test_an_alarm_says_what_the_schedule_does_now_and_offers_no_key_that_would_undo_the_answer() -> None:
+    script = scripted.lost()
+    raised = next(e for e in script.events if isinstance(e, AlarmRaised))
+    bar = lines.alarm(history_of(script), 78, UNICODE, names(KEYS))
+    assert bar is not None and "goes on removing tokens" in " ".join(bar.plain.split())
+    script.command("hold", "the schedule is held at stage 3")
+    bar = lines.alarm(history_of(script), 78, UNICODE, names(KEYS))
+    assert bar is not None and "the schedule is held" in " ".join(bar.plain.split())
+    assert "removing" not in bar.plain and " h " not in bar.plain
+    script.say(replace(raised, kind="trend", key="h", remedy="hold the schedule, and set a gentler pace"))
+    bar = lines.alarm(history_of(script), 78, UNICODE, names(KEYS))
+    assert bar is not None and " ,  set a gentler pace" in bar.plain and " h " not in bar.plain
+
+
 def test_where_all_is_gone_no_alarm_offers_to_hold() -> None:
     script = scripted.lost()
     before = lines.alarm(history_of(script), 78, UNICODE, names(KEYS))

@@ -129,7 +129,7 @@ def test_the_alarm_says_what_the_schedule_does() -> None:
         "nothing is left": around()._replace(stages=1),
     }.items():
         _, told = fold(Watch(), lost, place)
-        (said[name],) = (one.message for one in told if isinstance(one, AlarmRaised))
+        (said[name],) = (one.told for one in told if isinstance(one, AlarmRaised))
     assert all(name in message for name, message in said.items())
 
 

@@ -353,7 +353,8 @@ class AlarmRaised(Event):
     Where no key can answer it (`key` is ""), `remedy` says what the person can do.
 
     target: what a roll back should return to. undo: the command that takes back the setting which may be why,
-    since no roll back does; "" where none was changed. pauses: whether training waits for the answer.
+    since no roll back does; "" where none was changed. goes_on: what the schedule did then if nobody did
+    anything, "" where that is no matter. pauses: whether training waits for the answer.
     """
 
     kind: str
@@ -362,7 +363,13 @@ class AlarmRaised(Event):
     key: str
     target: str = ""
     undo: str = ""
+    goes_on: str = ""
     pauses: bool = False
+
+    @property
+    def told(self) -> str:
+        """What happened, and what would then happen."""
+        return f"{self.message}; {self.goes_on}" if self.goes_on else self.message
 
 
 DISK = "disk"

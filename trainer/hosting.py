@@ -24,8 +24,8 @@ def say(event: Event) -> None:
     match event:
         case StateChanged(state=state):
             text: str = state
-        case Notice(message=message) | AlarmRaised(message=message):
-            text = message
+        case Notice(message=text) | AlarmRaised(told=text):
+            pass
         case StageEntered(text=text):
             pass
         case RunFinished(reason=text):

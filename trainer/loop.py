@@ -627,7 +627,7 @@ class Loop:
         if raised.pauses:
             self.control = replace(self.control, paused=True, pause_at=None)
         if self.config.watch.notify:
-            notify(self.config.watch.notify, raised.message)
+            notify(self.config.watch.notify, raised.told)
 
     def take_up(self, past: Past) -> None:
         """Bring everything to where an earlier process left it. Raises `CheckpointError`."""

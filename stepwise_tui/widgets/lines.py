@@ -19,6 +19,7 @@ from stepwise_tui.text import DASH, accuracy, clean, clip, clip_start, duration,
 from stepwise_tui.words import by, key_name
 from trainer.config import GATED, LATENT, ScheduleConfig
 from trainer.events import DISK, AlarmRaised, RunState
+from trainer.pacing import schedule
 
 STATE_STYLES: dict[RunState, str] = {
     "starting": "bold $foreground-muted",
@@ -284,18 +285,29 @@ def alarm(history: History, width: int, glyphs: Glyphs, names: Mapping[str, str]
     plan = [set_in(f"auto: {clean(history.plan)}", width, "bold")] if history.plan else []
     if raised is None:
         return plan[0] if plan else None
-    message = styled(_in_clauses(f"{glyphs.alarm} {clean(raised.message)}", width), "bold")
+    happens = f"; {_goes_on(history)}" if raised.goes_on else ""
+    message = styled(_in_clauses(f"{glyphs.alarm} {clean(raised.message)}{happens}", width), "bold")
     keys = _side_by_side([_answer_by(*answer) for answer in _answers(history, raised, names)], width)
     return Content("\n").join([message, keys, *plan])
 
 
+def _goes_on(history: History) -> str:
+    """What the schedule does now if nobody does anything; that changes while an alarm stands."""
+    at, kind = history.at, history.config.schedule.kind
+    return schedule.goes_on(at.stage, history.stages, kind, held=history.control.held)
+
+
 def _answers(history: History, raised: AlarmRaised, names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Keys that answer an alarm, and what each does; "" where the remedy has none."""
-    yield clean(key_name(raised.key, names)) if raised.key else "", clean(raised.remedy)
+    key, hold = clean(key_name(raised.key, names)) if raised.key else "", names["hold_or_release"]
+    if key == hold and history.control.held:  # that is done, and the key would undo it
+        yield names["change_setting"], "set a gentler pace"
+    else:
+        yield key, clean(raised.remedy)
     if raised.kind == DISK:
         return  # training waits by itself
-    if history.at.stage < history.stages:  # else there is nothing to hold
-        yield names["hold_or_release"], f"{'release' if history.control.held else 'hold'} the schedule"
+    if history.at.stage < history.stages and not history.control.held and key != hold:
+        yield hold, "hold the schedule"
     yield names["pause_or_resume"], "go on" if history.state == "paused" else "pause"
     yield names["restart"], "other seed"
 

@@ -115,6 +115,17 @@ def steps_to_none(progress: Progress, pace: Pace, *, step: int) -> int:
     return total
 
 
+def goes_on(stage: int, stages: int, kind: str, *, held: bool) -> str:
+    """What the schedule does if nobody does anything, in words."""
+    if stage >= stages:
+        return "nothing is left to remove"
+    if held:
+        return "the schedule is held"
+    if kind in GATED:
+        return "the schedule waits for probes, but not for ever"
+    return "the schedule goes on removing tokens"
+
+
 def warm(updates: int, warmup: int) -> float:
     """Share of the learning rate after so many updates of an optimiser: linear, 1 from `warmup` on."""
     return min(1.0, (updates + 1) / (warmup + 1))

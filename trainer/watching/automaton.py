@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from trainer.config import GATED, Config, shown
+from trainer.config import Config, shown
 from trainer.events import At, Evaluated, Metrics
 from trainer.pacing import schedule
 from trainer.record.lineage import Lineage
@@ -61,13 +61,7 @@ class Around(NamedTuple):
 
     def goes_on(self, at: At) -> str:
         """What the schedule does if nobody does anything."""
-        if at.stage >= self.stages:
-            return "nothing is left to remove"
-        if self.held:
-            return "the schedule is held"
-        if self.config.schedule.kind in GATED:
-            return "the schedule waits for probes, but not for ever"
-        return "the schedule goes on removing tokens"
+        return schedule.goes_on(at.stage, self.stages, self.config.schedule.kind, held=self.held)
 
 
 @dataclass(frozen=True, slots=True)

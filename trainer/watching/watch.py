@@ -204,11 +204,12 @@ def _dip(seen: Dips, event: Evaluated, around: Around) -> AlarmRaised:
         kind="dip",
         message=(
             f"accuracy {seen.healthy:.2f} → {event.accuracy:.2f} {since}, not back after {seen.low} "
-            f"evaluations; {around.goes_on(at)}"
+            "evaluations"
         ),
         remedy=f"roll back to the entry of stage {target}",
         key="r",
         target=str(target),
+        goes_on=around.goes_on(at),
     )
 
 
@@ -222,12 +223,13 @@ def _unlearnt(state: Watch, event: Evaluated, around: Around) -> tuple[Watch, li
         at=at,
         kind="unlearnt",
         message=(
-            f"nothing is learnt yet, accuracy {state.dips.healthy:.2f} at best, and at stage {at.stage} of "
-            f"{around.stages} parts of the CoT are gone; {around.goes_on(at)}"
+            f"nothing was learnt by stage {at.stage} of {around.stages}, accuracy {state.dips.healthy:.2f} "
+            "at best, and parts of the CoT are gone"
         ),
         remedy="roll back to stage 0, where the CoT is whole",
         key="r",
         target="0",
+        goes_on=around.goes_on(at),
     )
     return replace(state, standing=(*state.standing, "unlearnt")), [alarm]
 
@@ -243,10 +245,11 @@ def _trend(state: Watch, at: At, around: Around) -> tuple[Watch, list[Told]]:
         kind="trend",
         message=(
             f"each recovery is slower than the last: {', '.join(f'{steps:,}' for steps in took)} steps "
-            f"of the {given:,} that a stage has; {around.goes_on(at)}"
+            f"of the {given:,} that a stage has"
         ),
         remedy="hold the schedule, and set a gentler pace",
         key="h",
+        goes_on=around.goes_on(at),
     )
     return replace(state, standing=(*state.standing, "trend")), [alarm]
 
@@ -279,11 +282,12 @@ def _spike(state: Watch, event: Metrics, around: Around) -> tuple[Watch, list[To
     alarm = AlarmRaised(
         at=at,
         kind="spike",
-        message=f"{what}{why}, {window.over} log intervals; {around.goes_on(at)}",
+        message=f"{what}{why}, {window.over} log intervals",
         remedy=f"roll back to {target}, from before{_with_it_taken_back(suspect)}",
         key="r",
         target=target,
         undo=_undo(suspect),
+        goes_on=around.goes_on(at),
     )
     return replace(state, standing=(*state.standing, "spike")), [alarm]
 
