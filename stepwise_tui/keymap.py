@@ -96,7 +96,7 @@ KEYS: tuple[Key, ...] = (
         "p", "p", "picture", "Picture of the screen", "picture",
         "the screen as an SVG file, beside the run", "look", 31, "f12",
     ),
-    _look("question_mark", "?", "help", "Help", "help", 0, "this page"),
+    _look("question_mark", "?", "help", "Help", "help", 0, "the keys, and what is to be read where"),
     _look("ctrl+p", "ctrl+p", "command_palette", "Palette", "palette", 15, "all of this by name"),
     Key("d", "d", "detach", "Detach", "detach", "give the shell back; the run goes on", "leave", 17),
     Key("ctrl+z", "ctrl+z", "suspend", "Suspend", "suspend", "the shell, until fg", "leave", 18),

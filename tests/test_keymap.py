@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,13 @@ def test_each_command_is_within_reach_of_a_key() -> None:
     said = " ".join(key.help for key in (*keymap.KEYS, *keymap.PAGE_KEYS))
     chat = {"ask": "ask the live weights", "quiz": "/quiz", "interrupt": "stops the answer"}
     assert [name for name, spec in COMMANDS.items() if chat.get(name, spec.help) not in said] == []
+
+
+def test_no_key_promises_what_only_the_typed_command_takes() -> None:
+    """`,` had "for example set optim.lr 1e-4", which its dialog refuses."""
+    said = {key.action: key.help for key in keymap.KEYS}
+    assert not re.search(r"\bN\b", said["advance"]) and "named" not in said["roll_back"]
+    assert "set optim" not in said["change_setting"] and "this page" not in said["help"]
 
 
 @pytest.mark.parametrize("width", range(1, 260, 7))

@@ -27,7 +27,7 @@ class CommandError(ValueError):
 
 
 class CommandSpec(NamedTuple):
-    """One row of the table. usage: as typed. help: what it does, one line. dangerous: ask before doing."""
+    """One row of the table. usage: as typed. help: what it and its key do. dangerous: ask before doing."""
 
     name: str
     usage: str
@@ -42,18 +42,16 @@ COMMANDS: dict[str, CommandSpec] = {
         CommandSpec("resume", "resume", "go on training"),
         CommandSpec("run", "run N", "train N steps, then pause"),
         CommandSpec("save", "save", "save a checkpoint that is kept for good"),
-        CommandSpec(
-            "advance", "advance [N]", "remove the next token (or step), or N of them", dangerous=True
-        ),
+        CommandSpec("advance", "advance [N]", "remove the next token (or step) now", dangerous=True),
         CommandSpec("hold", "hold", "freeze the schedule: train on at this stage"),
         CommandSpec("release", "release", "give the schedule back"),
         CommandSpec(
             "rollback",
             "rollback [STAGE | CHECKPOINT] [--keep-weights] [--seed fresh|replay]",
-            "return to the entry of a stage (the one before this, when none is named) or to a checkpoint",
+            "return to the entry of a stage",
             dangerous=True,
         ),
-        CommandSpec("set", "set KEY VALUE", "change a setting while training, for example set optim.lr 1e-4"),
+        CommandSpec("set", "set KEY VALUE", "change a setting while training, for example optim.lr"),
         CommandSpec("evaluate", "evaluate", "measure validation accuracy now"),
         CommandSpec(
             "ask",
