@@ -283,6 +283,15 @@ async def test_an_example_is_offered_another_one_each_time() -> None:
         assert app.main.query_one(ChatInput).value == app.history.shown[1].question
 
 
+async def test_where_there_is_no_example_yet_ctrl_n_says_when_one_comes() -> None:
+    app = Cockpit(ScriptedLink(scripted.Script().start().events), glyphs=UNICODE)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await pilot.press("c", "ctrl+n")
+        assert app.main.query_one(ChatInput).value == ""
+        (told,) = app._notifications
+        assert told.message == "a held-out example comes with the evaluation at step 500"
+
+
 async def test_one_chooses_whom_to_ask_one_or_both() -> None:
     app, link = cockpit()
     async with app.run_test(size=(80, 24)) as pilot:

@@ -199,9 +199,11 @@ class ChatPanel(Vertical):
     def action_offer(self) -> None:
         """Put a held-out question into the line, another one each time."""
         shown = self._history.shown
-        if shown:
-            self._write(shown[self._offered % len(shown)].question)
-            self._offered += 1
+        if not shown:
+            self.notify(replies.none_yet(self._history), severity="warning")
+            return
+        self._write(shown[self._offered % len(shown)].question)
+        self._offered += 1
 
     def _write(self, text: str) -> None:
         field = self.query_one(ChatInput)

@@ -25,15 +25,20 @@ TIE = "\N{NO-BREAK SPACE}"
 def example_line(history: History, width: int, glyphs: Glyphs) -> Content:
     """The heart of the method: one held-out example, what is gone of its CoT, and the model's answer."""
     if not history.shown:
-        every = history.config.eval.every
-        due = (history.at.step // every + 1) * every
-        return styled(f"a held-out example comes with the evaluation at step {due:,}", FAINT)
+        return styled(none_yet(history), FAINT)
     score = _score(history)
     room = max(20, width - score.cell_length - 2)
     line = example(history.shown[0], room, glyphs)
     if line.cell_length + score.cell_length + 2 > width:
         return line
     return Content.assemble(line, " " * (width - line.cell_length - score.cell_length), score)
+
+
+def none_yet(history: History) -> str:
+    """When the first held-out example comes."""
+    every = history.config.eval.every
+    due = (history.at.step // every + 1) * every
+    return f"a held-out example comes with the evaluation at step {due:,}"
 
 
 def _score(history: History) -> Content:
