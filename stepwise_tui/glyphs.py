@@ -42,8 +42,8 @@ ASCII = Glyphs(
 
 TWINS = str.maketrans(
     dict.fromkeys("─━▔▁═", "-") | dict.fromkeys("│┃┊║▏▎▍▌▐▕▊▉", "|") | dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼┏┓┗┛", "+")
-    | dict.fromkeys("█▓▀▄▂▃▅▆▇", "#") | dict.fromkeys("░▒", "-") | dict.fromkeys("·…", ".")
-    | dict.fromkeys("–—−", "-")
+    | dict.fromkeys("█▓▀▄▂▃▅▆▇", "#") | dict.fromkeys("░▒", "-") | dict.fromkeys("–—−", "-")
+    | {"·": ".", "…": "~"}  # a full stop would make a whole word of one that is cut
     | {"×": "x", "→": ">", "←": "<", "↑": "^", "↓": "v", "λ": "l", "Δ": "D", "∝": "~", "°": "'", "✓": "+"}
     | {"✗": "x", "≠": "!", "●": "*", "◆": "s", "▲": "!", "▼": "v", "▶": ">", "’": "'", "“": '"', "”": '"'}
 )  # fmt: skip

@@ -14,13 +14,14 @@ from textual.widgets import DataTable, Input, OptionList, Static
 
 from stepwise_tui import keymap
 from stepwise_tui.app import Cockpit
-from stepwise_tui.glyphs import ASCII, UNICODE
+from stepwise_tui.glyphs import ASCII, UNICODE, plain
 from stepwise_tui.link import LocalLink
 from stepwise_tui.screens.dialogs import ChangeSetting, ChooseRollback, Confirm, Leave, RunSteps
 from stepwise_tui.screens.examples import Examples
 from stepwise_tui.screens.help import Help
 from stepwise_tui.screens.main import Main
 from stepwise_tui.screens.timeline import Timeline
+from stepwise_tui.text import clip
 from stepwise_tui.widgets.charts import ChartPanel
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from tests import scripted
@@ -563,6 +564,11 @@ async def test_a_terminal_without_utf8_gets_ascii_on_every_page(monkeypatch: pyt
             assert [text for text in shown if not text.isascii()] == [], keys
             if len(app.screen_stack) > 1:
                 await pilot.press("escape")
+
+
+def test_in_ascii_too_one_sees_that_a_text_was_cut() -> None:
+    """It had "saved b1-s0014.", which reads as the end of a sentence."""
+    assert plain(clip("saved b1-s001400", 14)) == "saved b1-s001~"
 
 
 async def test_a_real_run_is_steered_from_launch_to_quit(tmp_path: Path) -> None:
