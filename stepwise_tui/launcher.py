@@ -106,6 +106,9 @@ HEAD = ("name", "state", "stage", "acc", "", "size", "   age")
 """Of the table of runs. The last column has room for an age that grows longer while it is looked at."""
 FRAME = 4
 """Columns of the border and the scrollbar."""
+LEAST_NAME = 10
+SPARE = (4, 5)
+"""Places in `HEAD` of the trend and the size, which go, one after the other, where a name would have less."""
 DOES = {"chat": "asks the model", "resume": "goes on with it", "attach": "shows it and steers it"}
 
 
@@ -182,11 +185,16 @@ class Launcher(App[list[str]]):
         wide, place = self._width >= 100, table.cursor_row
         before = self._chosen_run()
         rows = {seen.row.path: self._cells(seen, wide) for seen in self._seen or ()}
-        rest = sum(width + 2 * table.cell_padding for width in _widths(HEAD, rows)[1:])
-        room = self._width - rest - 2 * table.cell_padding - FRAME
+        widths = [width + 2 * table.cell_padding for width in _widths(HEAD, rows)]
+        places, room = list(range(len(HEAD))), self._width - FRAME - 2 * table.cell_padding - sum(widths[1:])
+        for spare in SPARE:
+            if room < LEAST_NAME:
+                places.remove(spare)
+                room += widths[spare]
         for seen in self._seen or ():
-            rows[seen.row.path][0] = Text(_name(clean(seen.row.name), max(12, room)))
-        _fill(table, HEAD, rows)
+            rows[seen.row.path][0] = Text(_name(clean(seen.row.name), max(LEAST_NAME, room)))
+        kept = {path: [cells[place] for place in places] for path, cells in rows.items()}
+        _fill(table, [HEAD[place] for place in places], kept)
         paths = [seen.row.path for seen in self._seen or ()]
         table.move_cursor(row=paths.index(before) if before in paths else max(0, min(place, len(paths) - 1)))
         self._head()
@@ -196,7 +204,7 @@ class Launcher(App[list[str]]):
         """Runs grow older though nothing happens to them."""
         table: DataTable[Text] = self.query_one("#runs", DataTable)
         for place, seen in enumerate(self._seen or ()):
-            cell, age = Coordinate(place, len(HEAD) - 1), _age(seen)
+            cell, age = Coordinate(place, len(table.columns) - 1), _age(seen)
             if table.get_cell_at(cell) != age:
                 table.update_cell_at(cell, age)
 

@@ -512,12 +512,21 @@ async def test_nothing_is_cut_off_the_lines(size: tuple[int, int]) -> None:
                 assert len(text_of(app, id)) <= size[0] - 2, (state, id)
 
 
+async def test_in_60_columns_the_settings_say_how_to_leave_them() -> None:
+    app, _ = cockpit(scripted.training())
+    async with app.run_test(size=(60, 18)) as pilot:
+        await pilot.press("comma")
+        await pilot.pause()
+        shown = "".join(s.text for strip in app.screen._compositor.render_strips() for s in strip)
+        assert "escape cancels" in shown
+
+
 async def test_too_small_a_terminal_is_told_so() -> None:
     app, _ = cockpit(scripted.training())
     async with app.run_test(size=(59, 15)) as pilot:
         await pilot.pause()
         assert not app.main.query_one("#cockpit").display
-        assert "too small (59×15); 80×24 is needed" in text_of(app, "#too-small")
+        assert "too small (59×15); 60×16 is needed" in text_of(app, "#too-small")
 
 
 async def test_tab_goes_through_the_panels() -> None:

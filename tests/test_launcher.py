@@ -118,6 +118,20 @@ async def test_a_long_name_gives_way_to_what_stands_beside_it(monkeypatch: pytes
     assert all(one.name in text for one in rows)
 
 
+async def test_where_there_is_little_room_a_column_goes_and_none_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At 60 columns the size was "493.7", without its unit, and the age was not seen."""
+    rows = [replace(row("mult2x2-breaks", "interrupted"), bytes=493_700)]
+    monkeypatch.setattr(launcher, "look", lambda out: [Seen(one, (0.5,) * 16) for one in rows])
+    born = datetime.fromisoformat(rows[0].updated).timestamp()
+    monkeypatch.setattr(launcher.time, "time", lambda: born + 80_000)
+    text, _ = await shown(Launcher(Path("runs"), glyphs=UNICODE), size=(60, 18))
+    assert "493.7 kB" in text and "22h13m" in text and "▄" not in text
+    text, _ = await shown(Launcher(Path("runs"), glyphs=UNICODE), size=(50, 18))
+    assert "493" not in text and "22h13m" in text
+
+
 async def test_enter_gives_back_what_is_to_be_done(listed: list[Seen]) -> None:
     assert (await shown(Launcher(Path("runs")), "enter"))[1] == ["attach", "/somewhere/brisk-otter"]
     resumed = (await shown(Launcher(Path("runs")), "down", "enter"))[1]

@@ -144,7 +144,7 @@ class Main(Screen[None]):
     def on_resize(self) -> None:
         width, height = self.size
         self.query_one("#too-small", Static).update(
-            f"the terminal is too small ({width}×{height}); 80×24 is needed.\nThe run goes on."
+            f"the terminal is too small ({width}×{height}); 60×16 is needed.\nThe run goes on."
         )
         self._show_keys()
 
