@@ -22,7 +22,7 @@ from stepwise_tui.history import History, replay
 from tests import scripted
 from tests.scripted import SCRIPTED
 from trainer.config import build, merge
-from trainer.events import At, Metrics
+from trainer.events import AlarmCleared, At, Metrics
 from trainer.record.thinning import LIMIT, RECENT
 
 ANY = arrays(np.float64, st.integers(0, 40), elements=st.floats(width=64))
@@ -253,7 +253,8 @@ def test_what_happened_is_marked_below_the_curves() -> None:
     script.train_to(1_900).save("manual")
     script.say(metrics(script.step + 100, math.nan, script.at.time + 5, stage=script.stage))
     lost = replay(script.events, SCRIPTED)
-    saved = replay(script.roll_back(3, 1_000).train_to(1_700).events, SCRIPTED)
+    script.roll_back(3, 1_000).say(AlarmCleared(at=script.at, kind="dip", message="rolled back"))
+    saved = replay(script.train_to(1_700).events, SCRIPTED)
     for history, view, wanted in (
         (lost, View(), "▲●◆✗"),
         (lost, View(braille=False), "!osx"),

@@ -35,12 +35,13 @@ HALVES = {"light": (0.01, 2.0), "strong": (0.05, 8.0)}
 
 SIGNS: dict[str, tuple[str, str, str]] = {
     "nan": ("✗", "x", "bold $error"),
-    "alarm": ("▲", "!", "bold $error"),
     "branch": ("←", "<", "bold $accent"),
+    "alarm": ("▲", "!", "bold $error"),
     "operator": ("●", "o", "bold $accent"),
     "save": ("◆", "s", "bold $success"),
 }
-"""What stands below the curves where it happened, with braille and without. The first of two wins."""
+"""What stands below the curves where it happened, with braille and without. The first of two wins: an alarm
+is over at the step of the roll back that answers it."""
 
 
 class Beside(NamedTuple):
