@@ -208,7 +208,7 @@ def metrics(step: int, value: float, time: float = 1.0, stage: int = 0) -> Metri
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 10**9), st.floats(), st.floats(0, 1e15)), max_size=30),
+    st.lists(st.tuples(st.integers(0, 10**9), st.floats(width=32), st.floats(0, 1e15)), max_size=30),
     st.sampled_from(QUANTITIES),
     st.builds(
         View,
