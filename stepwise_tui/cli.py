@@ -31,6 +31,7 @@ from stepwise_tui.commands.options import (
     Set,
 )
 from stepwise_tui.output import explained
+from stepwise_tui.terminal import Terminal
 
 
 class RunFirst(TyperGroup):
@@ -241,5 +242,5 @@ def main() -> None:
     # Read when transformers is imported: its progress bars and advice would tear the screen.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    alone = len(sys.argv) == 1 and all(map(os.isatty, (0, 1, 2)))
+    alone = len(sys.argv) == 1 and Terminal().whole
     app(["launcher"] if alone else None, prog_name="stepwise")

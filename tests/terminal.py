@@ -41,12 +41,13 @@ class Terminal:
         rows: int = 24,
         program: tuple[str, ...] = STEPWISE,
         controlling: bool = True,
+        term: str = "xterm-256color",
     ) -> None:
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
         environment = os.environ | {
-            "TERM": "xterm-256color",
+            "TERM": term,
             "COLORTERM": "truecolor",
             "OMP_NUM_THREADS": "1",
         }

@@ -110,6 +110,11 @@ def test_doctor_knows_a_file_from_a_folder_and_the_extras(
     assert extras.remedy == "pip install 'stepwise-tui[wings]'"
 
 
+def test_doctor_knows_a_terminal_that_can_only_take_lines() -> None:
+    (found, _, _) = doctor.terminal(True, (80, 24), {"TERM": "dumb"}, "utf-8")
+    assert found.verdict == "lacking" and "plain lines" in found.remedy
+
+
 def test_doctor_says_what_there_is(tmp_path: Path) -> None:
     findings = json.loads(call("doctor", "--out", tmp_path, "--json").stdout)
     names = {finding["name"] for finding in findings}

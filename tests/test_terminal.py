@@ -24,9 +24,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     """Opens terminals in which a tiny run, that never ends by itself, starts in the cockpit."""
     opened: list[Terminal] = []
 
-    def launch(*options: str, columns: int = 80, rows: int = 24, **changes: object) -> Terminal:
+    def launch(
+        *options: str, columns: int = 80, rows: int = 24, term: str = "xterm-256color", **changes: object
+    ) -> Terminal:
         command = ("run", "config", endless(tmp_path, **changes), "--out", ".", "--name", "run", *options)
-        opened.append(Terminal(*command, cwd=tmp_path, columns=columns, rows=rows))
+        opened.append(Terminal(*command, cwd=tmp_path, columns=columns, rows=rows, term=term))
         return opened[-1]
 
     yield launch
@@ -199,6 +201,14 @@ def test_a_console_that_does_not_know_its_size_is_drawn_on_all_the_same(
     terminal.until("PAUSED")
     terminal.resize(100, 30)  # it has learnt it
     terminal.until(lambda shown: "q quit" in shown.splitlines()[29])
+
+
+def test_a_dumb_terminal_gets_lines(start: Callable[..., Terminal]) -> None:
+    """It was taken to have 25 lines, and its own number of them too: the cockpit hung, and held the shell."""
+    terminal = start(term="dumb", stop__steps=4)
+    assert terminal.leave() == 0
+    assert b"loss" in terminal.raw and b"\x1b" not in terminal.raw
+    assert terminal.raw.endswith(b"stepwise chat run\r\n")
 
 
 def test_it_stays_when_the_run_ends_and_says_what_can_be_done(start: Callable[..., Terminal]) -> None:

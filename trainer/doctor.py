@@ -173,6 +173,9 @@ def terminal(
     columns, rows = size
     if not is_terminal:
         yield Finding("terminal", "lacking", "none, but a file or pipe", "runs print plain lines here")
+    elif (kind := environment.get("TERM")) in ("dumb", "unknown"):
+        remedy = "runs print plain lines here; if it can do more, export TERM=xterm-256color"
+        yield Finding("terminal", "lacking", f"TERM={kind}", remedy)
     elif columns < SMALLEST[0] or rows < SMALLEST[1]:
         yield Finding("terminal", "lacking", f"{columns}×{rows}", "make it 80×24 or larger")
     else:
