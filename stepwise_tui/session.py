@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stepwise_tui.settings import Settings
     from trainer.config import Config
     from trainer.control import Command
+    from trainer.events import RunFinished
     from trainer.run import Run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -79,7 +80,8 @@ def train(
         with Host(run):
             _show(run, terminal, signals, settings, frugal=frugal)
         run.close()
-    _say(_farewell(run), err=not isinstance(terminal, Borrowed))
+    farewell = _farewell(run.state, shortest(run.folder), run.end)
+    _say(farewell, err=not isinstance(terminal, Borrowed))
     if run.state == "crashed":
         raise typer.Exit(FAILURE)
 
@@ -119,9 +121,10 @@ def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None 
     if app.history.ended or state == "crashed":
         # Two sweeps may have a run of one name; a folder of another machine is none here.
         run = shortest(link.folder) if link.local else link.name
-        _say(f"{state}: {run}\nstepwise {next_command(state)} {run}")
+        _say(_farewell(state, run, app.history.finished))
     elif app.history.gone is None:
-        _say(f"{link.name} goes on without this window; the same command comes back to it")
+        how = "is paused" if state == "paused" else "goes on without this window"
+        _say(f"{link.name} {how}; the same command comes back to it")
 
 
 def chat(
@@ -224,13 +227,14 @@ def _show(
             signals.lose()
         signals.let_go = True
         link.close()
-        if app.return_value == "stop":
+        if app.return_value == "stop" or run.wait(0):
             return
         if app.return_value is None:
             typer.echo("the cockpit broke; training goes on, told in lines", err=True)
             plain.follow(LocalLink(run), sys.stdout)
             return
-        _say(f"{run.name} trains on in process {os.getpid()}\nstepwise attach {shortest(run.folder)}")
+        how = "is paused" if run.state == "paused" else "trains on"
+        _say(f"{run.name} {how} in process {os.getpid()}\nstepwise attach {shortest(run.folder)}")
     terminal.give_up()
     run.wait()
 
@@ -262,15 +266,13 @@ def _tell_loss(run: Run) -> None:
     run.tell(Notice(at=run.at, level="warning", message=message))
 
 
-def _farewell(run: Run) -> str:
-    """Where the run lies and what can be done next."""
-    folder = shortest(run.folder)
-    action = next_command(run.state)
+def _farewell(state: str, run: str, end: RunFinished | None) -> str:
+    """How a run ended, where it lies and what can be done next. end: None after a crash."""
     unsaved = ""
-    if run.end is not None and run.end.unsaved:
-        stands = f"{run.end.checkpoint} stands" if run.end.checkpoint else "nothing was saved yet"
-        unsaved = f"the end could not be saved: {run.end.unsaved}; {stands}\n"
-    return f"{unsaved}{run.state}: {folder}\nstepwise {action} {folder}"
+    if end is not None and end.unsaved:
+        stands = f"{end.checkpoint} stands" if end.checkpoint else "nothing was saved yet"
+        unsaved = f"the end could not be saved: {end.unsaved}; {stands}\n"
+    return f"{unsaved}{state}: {run}\nstepwise {next_command(state)} {run}"
 
 
 class _Signals:

@@ -90,6 +90,7 @@ def test_every_key_from_launch_to_quit(start: Callable[..., Terminal], tmp_path:
     terminal.press("escape", "d")
     assert terminal.leave() == 0
     assert terminal.raw.endswith(b"stepwise attach run\r\n")
+    assert b"run is paused in process" in terminal.raw
 
     with contextlib.closing(Terminal("attach", "run", "--out", ".", cwd=tmp_path)) as again:
         again.until("PAUSED")
@@ -211,11 +212,35 @@ def test_a_dumb_terminal_gets_lines(start: Callable[..., Terminal]) -> None:
     assert terminal.raw.endswith(b"stepwise chat run\r\n")
 
 
+def test_who_attaches_is_told_how_he_leaves_the_run(start: Callable[..., Terminal], tmp_path: Path) -> None:
+    """That it is paused, and that its end could not be saved."""
+    start("--plain").until("loss")
+    with contextlib.closing(Terminal("attach", "run", "--out", ".", cwd=tmp_path)) as attached:
+        attached.until("TRAINING")
+        attached.press("space")
+        attached.until("PAUSED")
+        attached.press("d")
+        assert attached.leave() == 0
+        assert b"run is paused; the same command comes back to it" in attached.raw
+    (tmp_path / "run" / "checkpoints").rename(tmp_path / "away")
+    (tmp_path / "run" / "checkpoints").touch()
+    with contextlib.closing(Terminal("attach", "run", "--out", ".", cwd=tmp_path)) as attached:
+        attached.until("PAUSED")
+        attached.press("q")
+        attached.until("stop and save")
+        attached.press("s")
+        assert attached.leave() == 0
+        assert b"the end could not be saved: no checkpoint can be written" in attached.raw
+        assert attached.raw.endswith(b"interrupted: run\r\nstepwise resume run\r\n")
+
+
 def test_it_stays_when_the_run_ends_and_says_what_can_be_done(start: Callable[..., Terminal]) -> None:
     terminal = start(columns=100, rows=30, stop__steps=40, schedule__steps_per_token=3)
     terminal.until("FINISHED")
     terminal.until("stepwise chat")
     terminal.press("c", *"99*99", "enter")
     terminal.until("99 × 99")
-    terminal.press("escape", "q")
+    terminal.press("escape", "d")  # there is nothing to leave running
     assert terminal.leave() == 0
+    assert terminal.raw.endswith(b"finished: run\r\nstepwise chat run\r\n")
+    assert b"trains on" not in terminal.raw
