@@ -368,7 +368,8 @@ class Cockpit(Looking, OnTerminal, Steering):
         elif isinstance(self.screen, Leave):
             self.screen.dismiss("leave")
         else:
-            self.push_screen(Leave(self.history), self._leave)
+            run = shortest(self.link.folder) if self.link.local else str(self.link.folder)
+            self.push_screen(Leave(self.history, run), self._leave)
 
     def action_copy_or_leave(self) -> None:
         """Copy what is selected to the terminal's clipboard, also over ssh; else ask whether to leave."""

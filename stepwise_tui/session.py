@@ -57,7 +57,7 @@ def train(
     terminal = Terminal()
     with _signals() as signals:
         if not plain and terminal.whole:
-            terminal = split()
+            terminal = split(shortest(folder))
             terminal.on_signal = signals.relay
             terminal.on_loss = signals.vanished
             terminal.listen()

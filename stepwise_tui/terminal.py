@@ -133,16 +133,16 @@ class Borrowed(Terminal):
             self._parent.send(message)
 
 
-def split() -> Borrowed:
+def split(run: str) -> Borrowed:
     """Fork. Returns in the child; in the parent this raises SystemExit when the child has ended, or has
-    given the terminal up."""
+    given the terminal up. run: what it trains, as commands name it."""
     sys.stdout.flush()
     sys.stderr.flush()
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child:
         theirs.close()
-        raise SystemExit(_Front(child, ours).stand())
+        raise SystemExit(_Front(child, ours, run).stand())
     ours.close()
     os.setsid()
     return Borrowed(theirs)
@@ -151,8 +151,9 @@ def split() -> Borrowed:
 class _Front:
     """The parent: the foreground job of the shell, in front of the process that trains."""
 
-    def __init__(self, child: int, channel: socket.socket) -> None:
+    def __init__(self, child: int, channel: socket.socket, run: str) -> None:
         self._child = child
+        self._run = run
         self._channel = channel
         self._asked = 0
         self._drawn = False
@@ -198,8 +199,9 @@ class _Front:
             return code
         if not self._asked:
             with contextlib.suppress(OSError):
-                killed = f"the process that trained was killed (signal {-code}); `stepwise resume` goes on"
-                os.write(2, f"stepwise: {killed} from its last checkpoint\n".encode())
+                killed = f"the process that trained was killed (signal {-code})"
+                helps = f"`stepwise resume {self._run}` goes on from its last checkpoint"
+                os.write(2, f"stepwise: {killed}; {helps}\n".encode())
         return 128 + (self._asked or -code)
 
     def _hear(self) -> bytes:

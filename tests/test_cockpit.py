@@ -450,6 +450,8 @@ async def test_leaving_asks_and_staying_stays(key: str) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press(key)
         assert isinstance(app.screen, Leave)
+        said = str(app.screen.query_one("#standing", Static).render())
+        assert all(f"`stepwise {does} runs/brisk-otter`" in said for does in ("attach", "resume"))
         await pilot.press("enter")
         assert isinstance(app.screen, Main)
         assert sent(link) == []

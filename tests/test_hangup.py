@@ -193,7 +193,7 @@ def test_a_killed_trainer_leaves_the_terminal_in_order(
     os.kill(process_of(tmp_path / "run"), signal.SIGKILL)
     assert terminal.leave() == 128 + signal.SIGKILL
     assert LEAVE_ALTERNATE_SCREEN in terminal.raw
-    assert b"stepwise resume" in terminal.raw[-200:]
+    assert b"`stepwise resume run`" in terminal.raw[-200:]
 
 
 @SLOW

@@ -67,14 +67,14 @@ STORY: list[Event] = [
 
 
 def test_a_run_goes_back_to_where_it_was_well_and_on_more_slowly() -> None:
-    found = rescue(STORY, CONFIG, THERE)
+    found = rescue(STORY, CONFIG, THERE, "runs/fast")
     assert found.commands == (
         "rollback b1-s000140-stage2", "set schedule.steps_per_token 80", "set watch.mode auto",
         "set stop.epochs 796",
     )  # fmt: skip
     said = " ".join(found.evidence)
     assert "accuracy was 0.94 at stage 1" in said and "stage 1 35" in said and "is given 80" in said
-    older = rescue(STORY, CONFIG, THERE[:2])
+    older = rescue(STORY, CONFIG, THERE[:2], "runs/fast")
     assert older.back == THERE[1] and "is not kept" in " ".join(older.evidence)
 
 
@@ -87,17 +87,17 @@ def test_a_run_goes_back_to_where_it_was_well_and_on_more_slowly() -> None:
     ],
 )
 def test_who_goes_more_slowly_is_given_longer(stop: StopConfig, command: str | None) -> None:
-    commands = rescue(STORY, CONFIG.model_copy(update={"stop": stop}), THERE).commands
+    commands = rescue(STORY, CONFIG.model_copy(update={"stop": stop}), THERE, "runs/fast").commands
     assert [c for c in commands if c.startswith("set stop")] == ([] if command is None else [command])
 
 
 def test_what_is_not_lost_is_left_alone_and_what_cannot_be_had_is_said() -> None:
-    with pytest.raises(NotLostError, match=r"accuracy is 0\.94, of 0\.94 before"):
-        rescue(STORY[:5], CONFIG, THERE)
+    with pytest.raises(NotLostError, match=r"accuracy is 0\.94, of 0\.94 before.*resume runs/fast --paused"):
+        rescue(STORY[:5], CONFIG, THERE, "runs/fast")
     with pytest.raises(NotLostError, match="never evaluated"):
-        rescue(STORY[:1], CONFIG, THERE)
-    with pytest.raises(NotLostError, match="restart"):
-        rescue(STORY, CONFIG, [])
+        rescue(STORY[:1], CONFIG, THERE, "runs/fast")
+    with pytest.raises(NotLostError, match="restart runs/fast"):
+        rescue(STORY, CONFIG, [], "runs/fast")
 
 
 def test_where_updates_were_not_finite_the_setting_that_did_it_is_taken_back() -> None:
@@ -106,9 +106,9 @@ def test_where_updates_were_not_finite_the_setting_that_did_it_is_taken_back() -
         steps_per_second=1.0, tokens_per_second=1.0, epoch=0.0, skipped=22, before_skipped=3,
     )  # fmt: skip
     changed = SettingChanged(at=at(144, 2), key="optim.lr", old=0.002, new=1e30)
-    found = rescue([*STORY[:6], changed, left_out], CONFIG, THERE)
+    found = rescue([*STORY[:6], changed, left_out], CONFIG, THERE, "runs/fast")
     assert found.commands == ("rollback b1-s000140-stage2", "set optim.lr 0.002")
-    alone = rescue([*STORY[:6], left_out], CONFIG, THERE)
+    alone = rescue([*STORY[:6], left_out], CONFIG, THERE, "runs/fast")
     assert alone.commands[1] == f"set optim.lr {CONFIG.optim.lr / 2}"
 
 

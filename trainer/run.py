@@ -284,7 +284,8 @@ class Run:
         try:
             if self.folder.exists():
                 raise RunError(
-                    f"{self.folder} exists already; give another --name, or go on with `stepwise resume`"
+                    f"{self.folder} exists already; give another --name, or go on with "
+                    f"`stepwise resume {self.folder}`"
                 )
             self.folder.mkdir(parents=True)
             (self.folder / checkpoint.FOLDER).mkdir()
@@ -390,8 +391,9 @@ class Run:
                 self._answer(command, False, self._over_and_out())
 
     def _over_and_out(self) -> str:
-        way = "`resume`" if self.state == "crashed" and not self._ended.is_set() else "`stepwise resume`"
-        return f"the run is {self.state}; {way} goes on from its last checkpoint"
+        here = self.state == "crashed" and not self._ended.is_set()
+        way = "resume" if here else f"stepwise resume {self.folder}"
+        return f"the run is {self.state}; `{way}` goes on from its last checkpoint"
 
     def _answer(self, command: Command, ok: bool, message: str) -> None:
         answer = Answer(ok, message, self._at.step)

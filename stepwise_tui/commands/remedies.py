@@ -13,6 +13,7 @@ import typer
 from stepwise_tui import output
 from stepwise_tui.commands.options import RUNS, AnyRun, Detach, Device, Frugal, Name, Out, Plain
 from stepwise_tui.output import explained
+from stepwise_tui.text import shortest
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 SEEDS = 2**31 - 1
@@ -43,7 +44,7 @@ def rescue(
                 f"returns to a stage, and `stepwise send {folder} set watch.mode auto` leaves it to the watch"
             )
         config = presets.configure(folder / runs.CONFIG_FILE, device=device)
-        plan = find(journal.read(folder), config, checkpoint.list_checkpoints(folder))
+        plan = find(journal.read(folder), config, checkpoint.list_checkpoints(folder), shortest(folder))
         first = [parse(text, source="rescue") for text in plan.commands]
         for line in plan.evidence:
             output.say(line, err=True)

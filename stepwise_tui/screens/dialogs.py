@@ -78,9 +78,10 @@ class Leave(Following[Leaving]):
         ("s", "answer('stop')", "stop"),
     ]
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, run: str) -> None:
+        """run: as commands name it."""
         super().__init__()
-        self._history = history
+        self._history, self._run = history, clean(run)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide") as box:
@@ -104,9 +105,9 @@ class Leave(Following[Leaving]):
             last = next(reversed(history.saves), "no checkpoint")
             stopped = f"what came after {clean(last)} is lost, since none can be written now"
         self.query_one("#standing", Static).update(
-            f"The run is {history.standing}. It can go on without this window; `stepwise attach` comes back "
-            "to it. q or ctrl+c again keeps it training, too.\n"
-            f"Stopped, {stopped}; `stepwise resume` goes on."
+            f"The run is {history.standing}. It needs no window; q or ctrl+c again leaves it to itself, too, "
+            f"and `stepwise attach {self._run}` comes back to it.\n"
+            f"Stopped, {stopped}; `stepwise resume {self._run}` goes on."
         )
 
     def action_answer(self, answer: Leaving) -> None:

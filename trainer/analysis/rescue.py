@@ -35,8 +35,9 @@ class Rescue:
     commands: tuple[str, ...]
 
 
-def rescue(events: Iterable[Event], config: Config, there: Sequence[CheckpointRef]) -> Rescue:
-    """How to bring a run back. config: as it began. there: the checkpoints that it still has.
+def rescue(events: Iterable[Event], config: Config, there: Sequence[CheckpointRef], run: str) -> Rescue:
+    """How to bring a run back. config: as it began. there: the checkpoints that it still has. run: as
+    commands name it.
 
     Raises `NotLostError` where it is not lost, or nothing is left to return to.
     """
@@ -55,17 +56,17 @@ def rescue(events: Iterable[Event], config: Config, there: Sequence[CheckpointRe
             last = event
         at = event.at if event.at.time else at
     if "not finite" in state.standing:
-        return _ruined(state, config, lineage, at)
+        return _ruined(state, config, lineage, at, run)
     dips = state.dips
     if last is None or dips.low < config.watch.patience:
         known = "it was never evaluated" if last is None else f"accuracy is {last.accuracy:.2f}"
         was = f", of {dips.healthy:.2f} before" if last is not None else ""
         raise NotLostError(
-            f"it is not lost: {known}{was}. `stepwise resume --paused` opens it where it stopped; `rollback` "
-            "there returns to any stage"
+            f"it is not lost: {known}{was}. `stepwise resume {run} --paused` opens it where it "
+            "stopped; `rollback` there returns to any stage"
         )
     first = at.stage if dips.entered is None else dips.entered
-    back = _there(lineage.entry(at.branch, first), first)
+    back = _there(lineage.entry(at.branch, first), first, run)
     evidence = [
         f"accuracy was {dips.healthy:.2f} at stage {dips.healthy_stage}; it is {last.accuracy:.2f} at step "
         f"{last.at.step:,}, stage {last.at.stage}, after {dips.low}+ evaluations below "
@@ -106,10 +107,10 @@ def _later_end(config: Config, step: int, slower: float, an_epoch: int) -> tuple
     return "stop.epochs", epochs, math.ceil(begun + slower * (epochs - begun))
 
 
-def _ruined(state: Watch, config: Config, lineage: Lineage, at: At) -> Rescue:
+def _ruined(state: Watch, config: Config, lineage: Lineage, at: At, run: str) -> Rescue:
     step, suspect = state.sound_step, state.suspect(state.since)
     assert step is not None
-    back = _there(lineage.before(at.branch, step), at.stage)
+    back = _there(lineage.before(at.branch, step), at.stage, run)
     key, value = ("optim.lr", config.optim.lr / 2) if suspect is None else (suspect.key, suspect.old)
     why = (
         "no setting was changed shortly before: the learning rate is halved"
@@ -123,10 +124,10 @@ def _ruined(state: Watch, config: Config, lineage: Lineage, at: At) -> Rescue:
     return Rescue(evidence, back, (f"rollback {back.id}", f"set {key} {configuration.shown(value)}"))
 
 
-def _there(found: CheckpointRef | None, stage: int) -> CheckpointRef:
+def _there(found: CheckpointRef | None, stage: int, run: str) -> CheckpointRef:
     if found is None:
         raise NotLostError(
             f"no checkpoint of stage {stage} or before is left to return to; "
-            "`stepwise restart` begins anew with another seed"
+            f"`stepwise restart {run}` begins anew with another seed"
         )
     return found
