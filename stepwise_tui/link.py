@@ -90,6 +90,8 @@ class LinkError(ValueError):
 
 LOOK_SECONDS = 1.0
 """Between two looks into a journal that another machine writes."""
+APPEARS_SECONDS = 5.0
+"""For so long a run that lives may have no socket: it makes one as it starts, another where it was swept."""
 MOST_WAITING = 20_000
 """Events taken from the socket before anyone drains them."""
 
@@ -286,26 +288,39 @@ def attach(folder: Path, *, ended: bool = False) -> SocketLink | JournalLink:
 
 def connect(folder: Path) -> socket.socket:
     """The socket of a live run. Raises `LinkError` when there is none, with what can be done."""
-    found = status.read(folder)
-    lives = found is not None and found.state not in runs.ENDED and status.process_lives(folder, found)
-    if found is not None and lives is None:
-        raise LinkError(f"{folder.name} runs on {found.host}; attach there, for example by ssh {found.host}")
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # Where the run says it is: its temporary folder need not be ours.
-        address = found.socket if found is not None else None
-        connection.connect(address or str(wire.address(folder, make=False)))
-    except OSError as error:
-        connection.close()
-        if found is not None and lives:
-            text = (
-                f"{folder.name} runs {runs.process(folder, found)}, but cannot be reached: {error.strerror}"
-            )
-            proven = lock.holds(found.pid, folder / journal.FILE)
-            raise LinkError(f"{text}; kill {found.pid} saves and ends it" if proven else text) from None
-        state = runs.state(folder)
-        raise LinkError(f"{folder.name} does not run: {state}; {_what_helps(folder, state)}") from None
-    return connection
+    until = time.monotonic() + APPEARS_SECONDS
+    while True:
+        found = status.read(folder)
+        lives = found is not None and found.state not in runs.ENDED and status.process_lives(folder, found)
+        if found is not None and lives is None:
+            host = found.host
+            raise LinkError(f"{folder.name} runs on {host}; attach there, for example by ssh {host}")
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # Where the run says it is: its temporary folder need not be ours.
+            address = found.socket if found is not None else None
+            connection.connect(address or str(wire.address(folder, make=False)))
+        except OSError as error:
+            connection.close()
+            if found is None or not lives:
+                state = runs.state(folder)
+                what_helps = _what_helps(folder, state)
+                raise LinkError(f"{folder.name} does not run: {state}; {what_helps}") from None
+            nobody = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+            if not nobody or time.monotonic() >= until:
+                raise LinkError(_unreached(folder, found, error)) from None
+            time.sleep(0.1)
+        else:
+            return connection
+
+
+def _unreached(folder: Path, found: status.Status, error: OSError) -> str:
+    """What is to be said of a run that lives and has no socket."""
+    if found.state == "starting":
+        return f"{folder.name} is still starting; try again in a moment"
+    text = f"{folder.name} runs {runs.process(folder, found)}, but cannot be reached: {error.strerror}"
+    proven = lock.holds(found.pid, folder / journal.FILE)
+    return f"{text}; kill {found.pid} saves and ends it" if proven else text
 
 
 def _what_helps(folder: Path, state: RunState) -> str:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +122,20 @@ def test_a_run_that_is_gone_says_so(run: Run) -> None:
     wire.address(run.folder).unlink()
     with pytest.raises(LinkError, match="stepwise resume"):
         SocketLink(run.folder)
+
+
+def test_who_comes_while_a_run_starts_waits_for_it(tmp_path: Path, short: Path) -> None:
+    run = Run(tiny_config(stop__steps=1_000_000, stop__epochs=1e9), tmp_path / "run")
+    run.start()
+    found = status.read(run.folder)
+    assert found is not None and found.socket is None  # its process lives, and nobody listens yet
+    with ThreadPoolExecutor() as other:
+        waiting = other.submit(SocketLink, run.folder)
+        waiting_too = other.submit(connect, run.folder)
+        with Host(run):
+            assert answer(waiting.result(), "pause").ok
+            waiting_too.result().close()
+            run.close()
 
 
 def stepwise(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from stepwise_tui import link
 from stepwise_tui.link import LinkError, connect
 from trainer import registry, runs, status
 from trainer.events import RunState
@@ -317,7 +318,10 @@ def test_another_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> 
         other.communicate(b"\n")
 
 
-def test_only_a_number_that_holds_the_lock_is_named_as_the_process(tmp_path: Path) -> None:
+def test_only_a_number_that_holds_the_lock_is_named_as_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "APPEARS_SECONDS", 0.0)
     folder = make(tmp_path, "one")
     found = status.read(folder)
     assert found is not None
@@ -329,6 +333,9 @@ def test_only_a_number_that_holds_the_lock_is_named_as_the_process(tmp_path: Pat
     with pytest.raises(LinkError, match="cannot be reached") as refused:
         connect(folder)
     assert "kill" not in str(refused.value)
+    status.write(folder, replace(found, state="starting"))
+    with pytest.raises(LinkError, match=r"^one is still starting; try again in a moment$"):
+        connect(folder)
 
 
 def test_looking_at_a_run_never_keeps_a_writer_from_it(tmp_path: Path) -> None:
