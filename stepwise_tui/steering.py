@@ -51,7 +51,7 @@ class Steering(App[Departure]):
 
     def request(self, text: str) -> Command | None:
         """Send a command; say so at once, or say why it cannot be sent. The command, where it was."""
-        if not self._may(text):
+        if not self._may():
             return None
         try:
             command = parse(text)
@@ -64,15 +64,18 @@ class Steering(App[Departure]):
         self.tick()
         return command
 
-    def _may(self, text: str) -> bool:
-        """Whether there is a run to ask; before its first event there is none."""
+    def _may(self) -> bool:
+        """Whether there is a run to ask; a word where it is gone, or has not told its first event."""
+        if self.history.gone is not None:
+            self.say(self.history.gone.advice, "warning")
+            return False
         if self.history.started is None:
             self.say("the run is still starting", "warning")
         return self.history.started is not None
 
     def _outlook(self, text: str) -> str | None:
         """What a command would do, by the function that will decide it; None, and a word, when it cannot."""
-        if not self._may(text):
+        if not self._may():
             return None
         decision = decide(self.history.control, parse(text), self.history.facts)
         if not decision.ok:
@@ -172,7 +175,7 @@ class Steering(App[Departure]):
             self.push_screen(RunSteps(), self._send)
 
     def action_change_setting(self) -> None:
-        if self._may("set"):
+        if self._may():
             from stepwise_tui.screens.dialogs import ChangeSetting
 
             self.push_screen(ChangeSetting(self.history), self._send)

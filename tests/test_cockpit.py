@@ -652,6 +652,22 @@ async def test_a_run_that_is_gone_is_not_said_to_train_until_it_is_back() -> Non
         assert app.main.query_one("#alarm").display is False
 
 
+async def test_nothing_is_asked_of_a_run_that_is_gone_and_no_question_is_lost() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await tell(app, pilot, ReachChanged(gone="crashed", advice="its process is gone"))
+        for key in ("r", "a", "n", "comma"):
+            await pilot.press(key)
+            assert isinstance(app.screen, Main), key
+        assert "its process is gone" in text_of(app, "#message")
+        assert "chat" not in text_of(app, "#keys")
+        await pilot.press("c", *"12*34", "enter")
+        assert app.main.query_one(ChatInput).value == "12*34"
+        await tell(app, pilot, ReachChanged())
+        await pilot.press("enter")
+        assert sent(link) == ["ask 12*34"]
+
+
 async def test_a_run_that_is_gone_is_left_without_a_question() -> None:
     app, link = cockpit(scripted.training())
     async with app.run_test(size=(80, 24)) as pilot:

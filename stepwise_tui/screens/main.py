@@ -259,10 +259,10 @@ class Main(Screen[None]):
             "hold_or_release": "release" if history.control.held else "hold",
         }
         typing, table = self.query_one(ChatInput).has_focus, self._table
-        if history.ended or history.gone:  # what would be refused is not offered
+        if history.gone:  # what would be refused is not offered
+            table = [key for key in table if key.group not in ("steer", "talk")]
+        elif history.ended:
             useful = {"evaluate", *(["pause_or_resume"] if history.state == "crashed" else [])}
-            if history.gone:
-                useful.clear()
             table = [key for key in table if key.group != "steer" or key.action in useful]
             labels["pause_or_resume"] = "take up again"
         key = (self.size.width, typing, history.ended, history.gone is None, *labels.values())
