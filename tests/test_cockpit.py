@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from textual.events import Key
+from textual.events import Key, Paste
 from textual.keys import key_to_character
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, OptionList, Static
@@ -650,6 +650,15 @@ async def test_a_run_that_is_gone_is_not_said_to_train_until_it_is_back() -> Non
         assert "TRAINING" in text_of(app, "#status")
         assert "next in" in text_of(app, "#removal")
         assert app.main.query_one("#alarm").display is False
+
+
+async def test_pasted_lines_are_one_question() -> None:
+    app, link = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("c")
+        app.post_message(Paste("every Davis is\n  a fompus.\nIs it?"))
+        await pilot.press("enter")
+        assert sent(link) == ["ask every Davis is a fompus. Is it?"]
 
 
 async def test_nothing_is_asked_of_a_run_that_is_gone_and_no_question_is_lost() -> None:

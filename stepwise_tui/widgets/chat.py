@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
+from textual.events import Paste
 from textual.message import Message
 from textual.widgets import Input, Static
 
@@ -298,3 +299,7 @@ class ChatInput(Input):
         ("ctrl+o", "app.choose_weights", "whom one asks"),
         ("ctrl+t", "app.switch_way", "ask with all of the CoT, or for the answer alone"),
     ]
+
+    def on_paste(self, event: Paste) -> None:
+        """Several lines are one question; Textual keeps only the first."""
+        event.text = " ".join(event.text.splitlines())
