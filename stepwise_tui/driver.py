@@ -1,7 +1,8 @@
 """Textual's terminal driver, for a terminal that may vanish and a process that must not stop.
 
 Textual's own ends its writing thread at the first error, and the screen then waits for it for ever; it stops
-the whole process on SIGTSTP; and on SIGCONT it starts a second pair of threads.
+the whole process on SIGTSTP; and on SIGCONT it starts a second pair of threads. Its parser drops the escape
+that it reads together with a comma.
 """
 
 from __future__ import annotations
@@ -10,15 +11,30 @@ import contextlib
 import os
 import signal
 import termios
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
+from textual._xterm_parser import XTermParser
+from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
+from textual.events import Key
 
 from stepwise_tui.text import clean
 
 if TYPE_CHECKING:
     from stepwise_tui.on_terminal import OnTerminal
 
+
+class Parser(XTermParser):
+    """Reads alt with a sign as such, as Textual's does with a letter. `TypingAhead` makes two keys of it."""
+
+    def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[Key]:
+        for key in super()._sequence_to_key_events(sequence, alt):
+            sign = alt and key.is_printable and not key.key.startswith("alt+")
+            yield Key(f"alt+{key.key}", key.character) if sign else key
+
+
+linux_driver.XTermParser = Parser  # type: ignore[attr-defined]
 
 UNKNOWN_SIZE = (24, 80)
 """Lines and columns."""

@@ -175,6 +175,18 @@ def _leave_by(key: str, terminal: Terminal) -> None:
     assert terminal.leave() == 0
 
 
+def test_an_escape_and_a_sign_in_one_packet_are_two_keys(start: Callable[..., Terminal]) -> None:
+    """As a slow line sends them; the escape was dropped, and the dialog stayed."""
+    terminal = start()
+    terminal.until("TRAINING")
+    terminal.press("n")
+    terminal.until("then pause")
+    terminal.press("\x1b,")
+    terminal.until("optim.lr")
+    terminal.press("\x1b?")
+    terminal.until("Steer")
+
+
 def test_resizing_is_survived_and_too_small_is_said(start: Callable[..., Terminal]) -> None:
     terminal = start()
     terminal.until("TRAINING")
