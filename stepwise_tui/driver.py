@@ -68,6 +68,8 @@ class Driver(LinuxDriver):
     def stop_application_mode(self) -> None:
         self.write("\x1b[23;2t")
         super().stop_application_mode()
+        self.write("\r\x1b[K")  # keys that came while all was loading were echoed here
+        self.flush()
 
     def title(self, text: str) -> None:
         """What the window or the tab is called."""

@@ -90,7 +90,9 @@ def test_every_key_from_launch_to_quit(start: Callable[..., Terminal], tmp_path:
     terminal.press("escape", "d")
     assert terminal.leave() == 0
     assert terminal.raw.endswith(b"stepwise attach run\r\n")
-    assert b"run is paused in process" in terminal.raw
+    last = terminal.raw.rpartition(LEAVE_ALTERNATE_SCREEN)[2]
+    cleared, _, told = last.partition(b"\r\x1b[K")  # of the keys that were echoed before there was a screen
+    assert b"run is paused in process" in told and b"run" not in cleared
 
     with contextlib.closing(Terminal("attach", "run", "--out", ".", cwd=tmp_path)) as again:
         again.until("PAUSED")
