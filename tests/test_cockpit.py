@@ -652,6 +652,17 @@ async def test_a_run_that_is_gone_is_not_said_to_train_until_it_is_back() -> Non
         assert app.main.query_one("#alarm").display is False
 
 
+async def test_a_message_has_a_second_row_where_it_needs_one_and_no_third() -> None:
+    app, _ = cockpit(scripted.training())
+    async with app.run_test(size=(80, 24)) as pilot:
+        message = app.main.query_one("#message")
+        for words, rows in ((8, 1), (16, 2), (60, 2), (8, 1)):
+            app.say(" ".join(["because"] * words), "warning")
+            await pilot.pause()
+            assert message.size.height == rows
+            assert text_of(app, "#message").endswith("…") == (words == 60)
+
+
 async def test_pasted_lines_are_one_question() -> None:
     app, link = cockpit(scripted.training())
     async with app.run_test(size=(80, 24)) as pilot:

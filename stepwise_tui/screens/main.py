@@ -22,7 +22,7 @@ from stepwise_tui.history import History
 from stepwise_tui.keymap import Key
 from stepwise_tui.log import Tone
 from stepwise_tui.looks import CHARTS, PANELS, TABS, Look, Tab
-from stepwise_tui.text import clean
+from stepwise_tui.text import clean, clip, wrapped
 from stepwise_tui.widgets import closing, lines, replies, system
 from stepwise_tui.widgets.charts import ChartPanel, Charts
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
@@ -128,8 +128,12 @@ class Main(Screen[None]):
         self.query_one(ChatPanel).name_weights(history.at)
 
     def say(self, text: str, tone: Tone) -> None:
-        """An answer to the person, in the line above the keys, for a while."""
-        self.query_one("#message", Static).update(Content.styled(clean(text), MESSAGE_STYLES.get(tone, "")))
+        """An answer to the person, in one row above the keys or in two, for a while."""
+        text, width = clean(text), self.size.width - 2
+        first, *more = wrapped(text, width).split("\n")
+        if len(more) > 1:
+            text = f"{first}\n{clip(' '.join(more), width)}"
+        self.query_one("#message", Static).update(Content.styled(text, MESSAGE_STYLES.get(tone, "")))
         self._hints = False
         if self._forgetting is not None:
             self._forgetting.stop()
