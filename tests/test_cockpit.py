@@ -269,12 +269,15 @@ async def test_an_open_dialog_follows_the_run() -> None:
             return script.events[before:]
 
         await pilot.press("a")
-        link.coming.extend(entering(5))  # between the last tick and the answer
-        await pilot.press("y")
+        assert isinstance(app.screen, Confirm)
+        link.coming.extend(entering(5))
+        app.screen.dismiss(True)  # before the next tick
         await pilot.pause()
         assert sent(link) == [] and "stage 5 came meanwhile" in text_of(app, "#message")
-        await pilot.press("a")
+        await pilot.press("a", "ctrl+c")
         await tell(app, pilot, *entering(6))
+        assert isinstance(app.screen, Leave), "what lies over the dialog stays"
+        await pilot.press("escape")
         assert app.screen is app.main and sent(link) == []
 
         await pilot.press("r", "down")

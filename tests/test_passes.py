@@ -243,6 +243,7 @@ def test_the_choice_keeps_to_what_was_asked(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if environment is not None:  # which says nothing
         monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     batch, cpu = batch_of(parts), torch.device("cpu")
     before = [p.detach().clone() for p in parts.model.parameters()]
     asked = ComputeConfig(path="eager", precision="bfloat16", threads=3, parts=2)
@@ -272,13 +273,18 @@ def test_the_choice_keeps_to_what_was_asked(
     ("_is_avx512_bf16_supported", 128, "bfloat16"),
     ("_is_avx512_bf16_supported", 64, "float32"),  # too narrow to gain on every such CPU
     (None, 768, "float32"),
+    (None, 128, "float32"),
 ])  # fmt: skip
 def test_a_cpu_multiplies_in_bfloat16_where_it_has_units_for_it(
     monkeypatch: pytest.MonkeyPatch, units: str | None, width: int, expected: str
 ) -> None:
     for kind in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, kind, partial(bool, kind == units))
-    assert precision(torch.device("cpu"), width) == expected
+    chosen, why = precision(torch.device("cpu"), width)
+    assert chosen == expected and why.startswith(f"{chosen} since ")
+    assert ("less than 128" in why) == (width < 128), (
+        "a wider model would gain nothing where there are no units"
+    )
 
 
 def test_what_computes_something_else_or_fails_is_not_taken() -> None:
@@ -323,15 +329,20 @@ def test_where_a_batch_does_not_fit_all_is_tried_in_more_parts(full: Callable[[]
     eager, graphs = Compute(), Compute("graphs")
 
     def tried(compute: Compute) -> Trial:
-        if compute.parts < 4:
+        if compute.parts < 3:
             full()
-        return Trial(0.5 if compute.path == "graphs" else 1.0, 2.8)
+        return Trial(seconds[compute.path], 2.8, served=0.95)
 
+    seconds = {"eager": 1.0, "graphs": 0.5}
     chosen, reason = _fastest(eager, [graphs], tried, 32)
     assert chosen == replace(graphs, parts=4)
     assert "32 examples in fewer parts do not fit into the memory" in reason
+    assert _fastest(eager, [], tried, 3)[0].parts == 3, "each row alone"
     with pytest.raises(RuntimeError, match="memory"):
-        _fastest(eager, [graphs], tried, 3)
+        _fastest(eager, [graphs], tried, 2)
+    seconds["eager"] = 4.0  # a large model's: nothing else is tried
+    chosen, reason = _fastest(Compute(threads=2), [eager], tried, 32)
+    assert chosen == Compute(threads=2, parts=4) and "do not fit into the memory" in reason
 
 
 @pytest.mark.parametrize("full", [full_gpu, full_cpu])
@@ -430,4 +441,4 @@ def test_graphs_without_a_gpu_are_refused_and_a_run_that_comes_from_one_goes_on_
         one.run.close()
     two = driven(resume=True, compute__path="graphs", stop__steps=10)
     two.until(RunFinished, lambda end: end.at.step == 10)
-    assert any("eagerly, since graphs" in e.message for e in two.all(Notice))
+    assert any("eagerly since graphs" in e.message for e in two.all(Notice))

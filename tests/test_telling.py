@@ -208,6 +208,9 @@ def test_an_alarm_says_what_the_schedule_does_now_and_offers_no_key_that_would_u
     script.say(replace(raised, kind="trend", key="h", remedy="hold the schedule, and set a gentler pace"))
     bar = lines.alarm(history_of(script), 78, UNICODE, names(KEYS))
     assert bar is not None and " ,  set a gentler pace" in bar.plain and " h " not in bar.plain
+    script.pause()
+    bar = lines.alarm(history_of(script), 78, UNICODE, names(KEYS))
+    assert bar is not None and "; training is paused" in " ".join(bar.plain.split())
 
 
 def test_where_all_is_gone_no_alarm_offers_to_hold() -> None:

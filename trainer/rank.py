@@ -146,12 +146,13 @@ class Rank:
             try:
                 return self.updater.step(self.passes, parts, share), divided
             except (RuntimeError, MemoryError) as error:
-                rows, more = len(parts[0].length_B), 2 * self.compute.parts
-                if not ran_out(error) or more > rows or not self.world.alone:
+                rows = len(parts[0].length_B)
+                more = self.compute.divided(rows)
+                if not ran_out(error) or more is None or not self.world.alone:
                     raise
             self.passes.clear()
             release()
-            self.use(replace(self.compute, parts=more))
+            self.use(more)
             divided = rows
 
     def use(self, compute: Compute) -> None:

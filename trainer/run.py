@@ -259,10 +259,10 @@ class Run:
         """
         if self._inbox.closing.is_set():
             return
+        self._inbox.closing.set()  # first: a crashed run may be taken up this very moment, and looks at it
         ended = self._over.is_set() or self._training.ended
         if not (ended or self._ended.is_set() or self._inbox.stop_asked()):
             self._inbox.put(control.parse("stop", source="close"))
-        self._inbox.closing.set()
         self._inbox.wake()
         self._journal.hurry()
         self._ended.wait()

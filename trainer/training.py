@@ -237,12 +237,10 @@ class Training:
         train, rows = parts.splits["train"], config.optim.batch // config.optim.accumulate
         batch = parts.method.rows(train[:rows], parts.method.start, None)
         asked = config.compute
-        moved = before.state is not None and asked.path == "graphs" and parts.device.type != "cuda"
-        if moved or self._world.sharded:
+        if self._world.sharded:
             asked = asked.model_copy(update={"path": "eager"})
-        compute, reason = choose(asked, parts.device, parts.method, parts.model, batch)
-        if moved:
-            reason += "; eagerly, since graphs (compute.path) are captured on a GPU only"
+        moved = before.state is not None
+        compute, reason = choose(asked, parts.device, parts.method, parts.model, batch, moved)
         method, widest = parts.method, longest(train, rows, config.data.max_len_train)
         batches = [method.rows(widest, method.start, None)]
         if method.thinks:  # thoughts may take more than the steps in whose place they come

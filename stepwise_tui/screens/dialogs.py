@@ -49,11 +49,13 @@ class Confirm(Following[bool]):
     def ready(self) -> bool:
         return bool(self.query("#asked"))
 
-    def on_mount(self) -> None:
+    def on_screen_resume(self) -> None:
+        """It is there, or what lay over it is gone."""
         self._ask()
 
     def show(self, history: History) -> None:
-        self._ask()
+        if self.on_top:
+            self._ask()
 
     def _ask(self) -> None:
         text = self._text()
@@ -100,10 +102,14 @@ class Leave(Following[Leaving]):
         self.show(self._history)
 
     def show(self, history: History) -> None:
+        if history.ended or history.gone:
+            if self.on_top:
+                self.dismiss("stay")  # there is nothing to be stopped any more
+            return
         stopped = "it is saved first"
         if history.alarm is not None and history.alarm.kind == DISK:
-            last = next(reversed(history.saves), "no checkpoint")
-            stopped = f"what came after {clean(last)} is lost, since none can be written now"
+            lost = f"what came after {clean(next(reversed(history.saves)))}" if history.saves else "all of it"
+            stopped = f"{lost} is lost, since no checkpoint can be written now"
         self.query_one("#standing", Static).update(
             f"The run is {history.standing}. It needs no window; q or ctrl+c again leaves it to itself, too, "
             f"and `stepwise attach {self._run}` comes back to it.\n"

@@ -31,6 +31,11 @@ class Following(ModalScreen[T]):
         """Whether there is anything on it yet to show something in."""
         raise NotImplementedError
 
+    @property
+    def on_top(self) -> bool:
+        """Whether nothing lies over it. `dismiss` takes away what is on top, whoever it is."""
+        return self.app.screen is self
+
     def show(self, history: History) -> None:
         """Take up what has happened."""
         raise NotImplementedError

@@ -96,8 +96,7 @@ def status_line(
         if (end := too_soon(history)) is None:
             pieces.append(Piece(styled(f"all gone {in_or_within(history)} {duration(remaining)}"), 2))
         else:
-            sure = "perhaps " if history.config.schedule.kind in GATED else ""
-            ends = f"ends {in_or_within(history)} {duration(end)}, {sure}not all gone"
+            ends = f"ends {in_or_within(history)} {duration(end)}, {perhaps(history)}not all gone"
             pieces.append(Piece(styled(ends, "$warning"), 2))
     return fit(pieces, width)
 
@@ -131,6 +130,11 @@ def too_soon(history: History) -> float | None:
 def in_or_within(history: History) -> str:
     """How a time to come is told: where the schedule goes by what is learnt it is one at the latest."""
     return "within" if history.config.schedule.kind in GATED else "in"
+
+
+def perhaps(history: History) -> str:
+    """What stands before words that such a bound is the ground of."""
+    return "perhaps " if history.config.schedule.kind in GATED else ""
 
 
 def _seconds(steps: float | None, history: History) -> float | None:
@@ -293,6 +297,8 @@ def alarm(history: History, width: int, glyphs: Glyphs, names: Mapping[str, str]
 
 def _goes_on(history: History) -> str:
     """What the schedule does now if nobody does anything; that changes while an alarm stands."""
+    if history.state == "paused":
+        return "training is paused"
     at, kind = history.at, history.config.schedule.kind
     return schedule.goes_on(at.stage, history.stages, kind, held=history.control.held)
 

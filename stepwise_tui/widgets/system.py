@@ -12,7 +12,6 @@ from stepwise_tui.history import History
 from stepwise_tui.text import clean, clip, duration, short
 from stepwise_tui.widgets import lines
 from stepwise_tui.widgets.readouts import same
-from trainer.config import GATED
 from trainer.events import Gpu, RunState
 from trainer.saving.room import gigabytes
 
@@ -130,8 +129,7 @@ def _times(history: History, glyphs: Glyphs) -> Iterable[tuple[str, Content]]:
         if lines.too_soon(history) is None:
             yield "all gone", _in(lines.seconds_to_none(history), when, dash)
         else:
-            sure = "perhaps " if history.config.schedule.kind in GATED else ""
-            yield "all gone", Content(f"{sure}not before the end")
+            yield "all gone", Content(f"{lines.perhaps(history)}not before the end")
     yield "end", _in(lines.seconds_to_end(history), "in ", dash, " at the latest")
 
 

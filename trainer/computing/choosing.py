@@ -45,34 +45,46 @@ class Trial(NamedTuple):
     served: float = 1.0
 
 
-def precision(device: torch.device, width: int) -> Precision:
-    """The precision whose units a device has, where a model of that width gains by them.
+def precision(device: torch.device, width: int) -> tuple[Precision, str]:
+    """The precision whose units a device has, where a model of that width gains by them; and why it is that.
 
     By rule, not by measurement: a seed shall give the same numbers on the same machine.
     """
     if device.type == "cuda":
-        has = torch.cuda.is_bf16_supported(including_emulation=False)
+        units = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         units = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        has = units and width >= WIDE
-    return "bfloat16" if has else "float32"
+    if not units:
+        return "float32", "float32 since the device has no units for bfloat16"
+    if device.type == "cpu" and width < WIDE:
+        return "float32", f"float32 since a width of {width} is less than {WIDE}"
+    return "bfloat16", "bfloat16 since the device has units for it"
 
 
 def choose(
-    config: ComputeConfig, device: torch.device, method: Method, model: Model, batch: Batch
+    config: ComputeConfig,
+    device: torch.device,
+    method: Method,
+    model: Model,
+    batch: Batch,
+    moved: bool = False,
 ) -> tuple[Compute, str]:
-    """What a run computes with from its first step on, and why, as a sentence. batch: to try on.
+    """What a run computes with from its first step on, and why, as a sentence.
 
+    batch: to try on. moved: whether the run has trained before, on a device of another kind.
     Trying runs forward and backward and throws the gradients away: no weight and no random number changes. A
     batch that does not fit is tried in more parts. Raises what torch does where a row alone does not
-    fit, `ValueError` where there is nothing to capture graphs on.
+    fit, `ValueError` where a new run has nothing to capture graphs on.
     """
-    if config.path == "graphs" and device.type != "cuda":
-        raise ValueError(
-            'compute.path = "graphs": graphs are captured on a GPU, and this run is on the CPU, where '
-            '"auto", "eager" or "compiled" is allowed'
-        )
     wanted, why = _precision(config, device, model)
+    if config.path == "graphs" and device.type != "cuda":
+        if not moved:
+            raise ValueError(
+                'compute.path = "graphs": graphs are captured on a GPU, and this run is on the CPU, where '
+                '"auto", "eager" or "compiled" is allowed'
+            )
+        config = config.model_copy(update={"path": "eager"})
+        why += ", eagerly since graphs (compute.path) are captured on a GPU only"
     path: Path = "eager" if config.path == "auto" else config.path
     threads = config.threads or torch.get_num_threads()
     rows = len(batch.length_B)
@@ -97,12 +109,7 @@ def _precision(config: ComputeConfig, device: torch.device, model: Model) -> tup
         return config.precision, f"{config.precision} by compute.precision"
     if model.dtype == torch.bfloat16:
         return "bfloat16", "bfloat16 as its weights are"
-    width = model.config.hidden_size
-    if precision(device, width) == "bfloat16":
-        return "bfloat16", "bfloat16 since the device has units for it"
-    if device.type == "cpu" and width < WIDE:
-        return "float32", f"float32 since a width of {width} is less than {WIDE}"
-    return "float32", "float32 since the device has no units for bfloat16"
+    return precision(device, model.config.hidden_size)
 
 
 def _by_environment() -> bool:
@@ -115,11 +122,13 @@ def _fastest(
     default: Compute, others: list[Compute], tried: Callable[[Compute], Trial], rows: int
 ) -> tuple[Compute, str]:
     wanted, (default, (least, loss, served)) = default, _fitting(default, tried, rows)
-    best = default
+    best, why = default, ""
+    if default.parts > wanted.parts:
+        why = f"; {rows} examples in fewer parts do not fit into the memory"
     others = [replace(other, parts=default.parts) for other in others]
     long = default.path == "eager" and least > LONG_SECONDS and default.threads > 1
     if long and served > SERVED:
-        return default, f"computed in {default}: {least:.1f} s a pass"
+        return default, f"computed in {default}: {least:.1f} s a pass{why}"
     told = [f"{least * 1e3:.1f} ms a pass"]
     for other in others:
         name = other.path if other.path != default.path else f"with {other.threads}"
@@ -136,9 +145,8 @@ def _fastest(
             best, least = other, trial.seconds
         elif long:
             break  # a large model after all: fewer threads still would take longer still
-    if default.parts > wanted.parts:
-        told.append(f"{rows} examples in fewer parts do not fit into the memory")
-    return best, f"computed in {best}; tried: {default.path} with {default.threads} {', '.join(told)}"
+    trials = f"tried: {default.path} with {default.threads} {', '.join(told)}"
+    return best, f"computed in {best}; {trials}{why}"
 
 
 def _fitting(default: Compute, tried: Callable[[Compute], Trial], rows: int) -> tuple[Compute, Trial]:
@@ -147,10 +155,11 @@ def _fitting(default: Compute, tried: Callable[[Compute], Trial], rows: int) -> 
         try:
             return default, tried(default)
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error) or 2 * default.parts > rows:
+            more = default.divided(rows)
+            if not ran_out(error) or more is None:
                 raise
         release()
-        default = replace(default, parts=2 * default.parts)
+        default = more
 
 
 def _try(compute: Compute, method: Method, model: Model, batch: Batch) -> Trial:

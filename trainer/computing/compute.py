@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -37,6 +37,10 @@ class Compute:
         parts = f", batches in {self.parts} parts" if self.parts > 1 else ""
         threads = f"{self.threads} CPU thread{'s' if self.threads > 1 else ''}"
         return f"{self.precision}, {self.path}, {threads}{parts}"
+
+    def divided(self, rows: int) -> Compute | None:
+        """The same in more parts, where so many rows do not fit; None where each is alone already."""
+        return replace(self, parts=min(2 * self.parts, rows)) if self.parts < rows else None
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which a model multiplies in this precision."""
