@@ -310,6 +310,7 @@ def apply(history: History, event: Event) -> None:
                 history.alarm = None
         case RunFinished():
             history.finished = event
+            history.control = replace(history.control, pause_at=None)
         case RunCrashed():
             history.crashed = event
         case SystemSampled():

@@ -11,7 +11,7 @@ from typing import TextIO
 from stepwise_tui.link import Link
 from stepwise_tui.text import wrapped
 from stepwise_tui.words import words
-from trainer.events import Event, RunCrashed, RunFinished, RunStarted
+from trainer.events import Event, RunCrashed, RunFinished, RunStarted, StateChanged
 
 POLL_SECONDS = 0.1
 
@@ -21,7 +21,8 @@ INDENT = len("step       1  stage  0  ")
 
 def line(event: Event) -> str | None:
     """One event as one line; None for those that say nothing new to a reader of lines."""
-    text = words(event)
+    paused = isinstance(event, StateChanged) and event.state == "paused"
+    text = "paused" if paused else words(event)
     if text is None:
         return None
     at = event.at

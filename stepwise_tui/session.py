@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from stepwise_tui.output import FAILURE, block, complain, pairs, say, so_many, turn
-from stepwise_tui.terminal import Borrowed, Terminal, split
+from stepwise_tui.terminal import Borrowed, Terminal, is_the_same, split
 from stepwise_tui.text import next_command, shortest
 
 if TYPE_CHECKING:
@@ -292,6 +292,7 @@ class _Signals:
         self.lost: Callable[[], None] = lambda: None
         self.asked = False
         self.number = 0
+        self._asked_at = 0.0
         self.let_go = False
         """Whether the terminal was lost and that was told, or given back."""
         self._relayed = False
@@ -305,9 +306,10 @@ class _Signals:
         elif self.asked and self._relayed:
             self._relayed = False  # all processes were signalled, and this is the same one
         elif self.asked:
-            os._exit(128 + number)
+            if not is_the_same(number, self._asked_at):
+                os._exit(128 + number)
         else:
-            self.asked, self.number = True, number
+            self.asked, self.number, self._asked_at = True, number, time.monotonic()
             threading.Thread(target=self.stop, daemon=True).start()
 
     def lose(self) -> None:

@@ -28,6 +28,7 @@ wait so; the child ends without having put the terminal in order."""
 YOURS = b"y"
 """From the parent: the terminal is yours. Anything else is the number of a signal that it was sent."""
 POLL_SECONDS = 0.5
+TOGETHER_SECONDS = 1.0
 PATIENCE_SECONDS = 1.0
 SHELL_ENDS_SECONDS = 1.0
 """A shell that ends sends SIGTERM to its stopped jobs first, and its terminal is gone a moment later."""
@@ -156,6 +157,7 @@ class _Front:
         self._run = run
         self._channel = channel
         self._asked = 0
+        self._asked_at = 0.0
         self._drawn = False
         self._undone = False
         self._stopped = False
@@ -229,9 +231,11 @@ class _Front:
         if self._stopped:
             self._later = number
             return
+        if self._asked and is_the_same(number, self._asked_at):
+            return
         if self._asked:
             self._kill(signal.SIGKILL)
-        self._asked = number
+        self._asked, self._asked_at = number, time.monotonic()
         with contextlib.suppress(OSError):
             self._channel.send(bytes([number]))
 
@@ -248,6 +252,12 @@ class _Front:
     def _kill(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._child, number)
+
+
+def is_the_same(number: int, asked_at: float) -> bool:
+    """Whether a signal is the one of that time, by `time.monotonic`, once more. `timeout`, for one, signals
+    its command, and then the group that this is in; no person sends a second SIGTERM so soon."""
+    return number == signal.SIGTERM and time.monotonic() - asked_at < TOGETHER_SECONDS
 
 
 def stop_job() -> None:

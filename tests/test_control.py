@@ -25,7 +25,7 @@ from trainer.control import (
     parse,
     replay,
 )
-from trainer.events import At, CommandAcknowledged
+from trainer.events import At, CommandAcknowledged, RunFinished
 from trainer.inbox import Answer, Inbox
 from trainer.record.lineage import CheckpointRef, Fork, Lineage
 
@@ -180,6 +180,10 @@ def test_a_journal_gives_back_what_the_operator_holds() -> None:
     events = [acknowledged("hold", 1), acknowledged("release", 2, ok=False), acknowledged("run 50", 3)]
     assert replay(events) == Control(held=True, pause_at=53)
     assert replay([*events, acknowledged("pause", 9), acknowledged("release", 10)]) == Control()
+    ended = RunFinished(
+        at=At(step=20), reason="", state="interrupted", accuracy=None, n=0, seconds=0.0, checkpoint=""
+    )
+    assert replay([*events, ended]) == Control(held=True), "who ends a run does not want it to pause later on"
 
 
 def test_the_inbox_keeps_order_and_first_answers() -> None:

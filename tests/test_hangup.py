@@ -6,11 +6,13 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from stepwise_tui.terminal import TOGETHER_SECONDS
 from tests.processes import answer, heard, reached
 from tests.terminal import STEPWISE, Terminal, until
 from tests.tiny import endless, kill
@@ -150,15 +152,19 @@ def test_a_terminal_that_vanishes_without_a_signal_is_noticed(
 
 
 @pytest.mark.parametrize(
-    "whom", ["both", pytest.param("the front", marks=SLOW), pytest.param("the trainer", marks=SLOW)]
+    ("front", "trainer"),
+    [(1, 1), *(pytest.param(*times, marks=SLOW) for times in ((1, 0), (0, 1), (2, 0), (0, 2)))],
 )
-def test_one_signal_saves_and_ends(begin: Callable[..., Terminal], tmp_path: Path, whom: str) -> None:
-    """Schedulers signal every process of a job: that is one request, not two."""
+def test_one_signal_saves_and_ends(
+    begin: Callable[..., Terminal], tmp_path: Path, front: int, trainer: int
+) -> None:
+    """Schedulers signal every process of a job, and `timeout` its command and all of its group: that is one
+    request, not two."""
     terminal = begin()
     terminal.until("tok/s")
-    pids = {"the trainer": [process_of(tmp_path / "run")], "the front": [terminal.pid]}
-    for pid in pids.get(whom, [pid for one in pids.values() for pid in one]):
+    for pid in [terminal.pid] * front + [process_of(tmp_path / "run")] * trainer:
         os.kill(pid, signal.SIGTERM)
+        time.sleep(0.01)  # or the kernel makes one of two
     assert terminal.leave() == 0
     assert terminal.raw.endswith(b"interrupted: run\r\nstepwise resume run\r\n")
     assert LEAVE_ALTERNATE_SCREEN in terminal.raw
@@ -178,6 +184,7 @@ def test_the_second_signal_ends_it_at_once_and_the_terminal_is_restored(
     terminal.freeze()  # so that the cockpit cannot be closed before the second one comes
     os.kill(pid, number)
     until(lambda: any(isinstance(e, RunFinished) for e in journal.read(tmp_path / "run")))
+    time.sleep(TOGETHER_SECONDS)
     os.kill(pid, number)
     terminal.thaw()
     assert terminal.leave() == code

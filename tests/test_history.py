@@ -149,6 +149,13 @@ def test_a_resumed_run_has_not_ended() -> None:
     assert history.state == "starting"
 
 
+def test_a_pause_to_come_is_forgotten_with_the_end_of_its_run() -> None:
+    script = scripted.training()
+    script.command("run 500", "training to step 2,200, then a pause")
+    assert replay(script.events).control.pause_at is not None
+    assert replay(script.finish().events).control.pause_at is None
+
+
 def test_a_request_told_late_does_not_move_the_run() -> None:
     late = CommandReceived(at=At(5, 1, 0, 0, 0, 1.0), id="a", command="pause", source="cockpit")
     history = replay([started(), metrics(300, scheduled=2), late])

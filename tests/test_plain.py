@@ -31,6 +31,11 @@ def test_each_event_is_one_line_of_printable_text() -> None:
             assert text is None or text.isprintable()
 
 
+def test_a_pause_is_a_line_since_nothing_else_comes_then() -> None:
+    lines = [plain.line(event) for event in scripted.training().pause().events[-1:]]
+    assert [line and line.split()[-1] for line in lines] == ["paused"]
+
+
 class Screen(io.StringIO):
     """A terminal to write to."""
 

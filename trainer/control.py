@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from trainer import config as configuration
 from trainer.config import LATENT, Config, ConfigError, MethodConfig
-from trainer.events import At, CommandAcknowledged, Event, RolledBack, StateChanged
+from trainer.events import At, CommandAcknowledged, Event, RolledBack, RunFinished, StateChanged
 from trainer.record.lineage import CheckpointRef, Lineage
 
 
@@ -251,7 +251,8 @@ class Control:
 
 
 def replay(events: Iterable[Event]) -> Control:
-    """What the operator still holds after a journal: a hold stays, a `run N` under way finishes.
+    """What the operator still holds after a journal: a hold stays; a `run N` under way that was killed
+    finishes, and one whose run was ended does not.
 
     A pause does not outlive its process: a resumed run trains, unless it is asked not to.
     """
@@ -266,7 +267,9 @@ def replay(events: Iterable[Event]) -> Control:
                     control = replace(control, pause_at=event.at.step + command.n)
                 case "pause" | "resume":
                     control = replace(control, pause_at=None)
-        elif isinstance(event, RolledBack) or (isinstance(event, StateChanged) and event.state == "paused"):
+        elif isinstance(event, RolledBack | RunFinished) or (
+            isinstance(event, StateChanged) and event.state == "paused"
+        ):
             control = replace(control, pause_at=None)
     return control
 
