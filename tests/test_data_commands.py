@@ -311,7 +311,9 @@ def test_a_model_with_its_tokenizer_is_what_the_configuration_begins_with(tmp_pa
 
 def test_data_without_cot_are_for_no_cot(tmp_path: Path) -> None:
     lines = [Line(f"{i} ?", "", "1") for i in range(30)]
-    assert proposed(surveyed(written(tmp_path / "plain.txt", lines))).method.name == "no_cot"
+    found = surveyed(written(tmp_path / "plain.txt", lines))
+    assert proposed(found).method.name == "no_cot"
+    assert "[schedule]" not in found["configuration"], "there is nothing to take away"
 
 
 def test_a_file_that_is_too_broken_has_no_configuration(tmp_path: Path) -> None:

@@ -118,7 +118,9 @@ def test_cot_is_compared_with_what_is_left_of_it(side: Literal["left", "right"])
     assert result.generated_tokens == (9 * (6 + 8) + 15) / 10
     for scheduled in (0, 2, 4):
         other = evaluate(Script(texts, config=MethodConfig(side=side)), None, EXAMPLES, scheduled, TOKENIZER)
-        assert other is not None and other.cot_match < 0.5
+        assert other is not None and other.cot_match is not None and other.cot_match < 0.5
+    gone = evaluate(Script(texts, config=MethodConfig(side=side)), None, EXAMPLES, 9, TOKENIZER)
+    assert gone is not None and gone.cot_match is None
 
 
 def test_all_of_the_cot_is_wanted_of_an_explicit_answer() -> None:

@@ -245,6 +245,15 @@ def test_an_exported_folder_is_measured_and_asked_like_its_run(tmp_path: Path) -
     assert refused.exit_code == 2 and "knows its task already (stepwise.toml)" in one_line(refused.stderr)
 
 
+def test_whoever_may_read_the_card_may_read_the_weights(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", tiny_config(), 1)
+    assert call("export", run, tmp_path / "plain").exit_code == 0
+    for folder in (run / "checkpoints", tmp_path / "plain"):
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        assert any(file.suffix == ".safetensors" for file in files)
+        assert len({file.stat().st_mode for file in files}) == 1
+
+
 def test_no_cot_is_not_measured_where_none_is_left(tmp_path: Path) -> None:
     for stage, left in ((8, True), (9, False)):
         run = run_of(tmp_path / str(stage), tiny_config(), stage)

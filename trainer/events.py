@@ -191,7 +191,8 @@ class Evaluated(Event):
     """Greedy exact match on a held-out split.
 
     cot_tokens, generated_tokens: the CoT's alone and all that was written, mean per example. cot_match:
-    share of examples whose CoT is exactly what is left of the true one. None in journals of before.
+    share of examples whose CoT is exactly what is left of the true one, None where nothing is. None, too, in
+    journals of before.
     foretold: examples that were not decoded, since one pass told what decoding writes; disagreed: of such
     that were decoded as well, how many came out otherwise, so that in the end all were decoded.
     """

@@ -53,6 +53,14 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def share(folder: Path) -> None:
+    """Let whoever may read a new folder read its files; safetensors writes its own for their owner alone."""
+    mode = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)
+
+
 def replace_text(path: Path, text: str, *, durable: bool) -> None:
     """Replace a text file in one go. durable: wait until it is on the disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

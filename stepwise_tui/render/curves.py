@@ -79,8 +79,17 @@ def _stages(history: History, limits: Mapping[int, float], axes: Any) -> None:
             at.step, color=picture.GREY, linewidth=1.0 if last else 0.4, linestyle="--" if last else "-"
         )
         text = ALL_GONE if last else str(at.stage) if index % stride == 0 else ""
-        turned = {"rotation": 90, "va": "top"} if last else {"va": "top"}
-        axes.text(at.step, 0.99, f" {text}", transform=across, fontsize=7, color=picture.GREY, **turned)
+        look: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "center"} if last else {"va": "top"}
+        axes.annotate(
+            text,
+            (at.step, 0.5 if last else 0.99),
+            xycoords=across,
+            xytext=(-4 if last else 2, 0),
+            textcoords="offset points",
+            fontsize=7,
+            color=picture.GREY,
+            **look,
+        )
 
 
 def _happened(history: History, axes: Any) -> None:

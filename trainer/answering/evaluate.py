@@ -26,7 +26,7 @@ class Result(NamedTuple):
     accuracy: share of exact answers. token_accuracy: share of answer symbols that are right at their place.
     n: examples. cot_tokens, generated_tokens: written per example, mean; the CoT's alone, and all with
     thoughts, ####, answer and both EOS. thoughts: of these, mean. cot_match: share of examples whose CoT is,
-    token by token, what is left of the true one. decoded: all that was written.
+    token by token, what is left of the true one; None where nothing is. decoded: all that was written.
     """
 
     accuracy: float
@@ -34,7 +34,7 @@ class Result(NamedTuple):
     correct: int
     n: int
     cot_tokens: float
-    cot_match: float
+    cot_match: float | None
     generated_tokens: float
     thoughts: float
     seconds: float
@@ -135,14 +135,14 @@ def score(
         for spoken, answer in pairs
     )
     right = sum(x == y for spoken, answer in pairs for x, y in zip(spoken, answer, strict=False))
+    matching = sum(spoken == wanted for spoken, wanted in zip(given.cot, left, strict=True))
     return Result(
         accuracy=correct / len(examples),
         token_accuracy=right / sum(map(len, true)),
         correct=correct,
         n=len(examples),
         cot_tokens=sum(map(len, given.cot)) / len(examples),
-        cot_match=sum(spoken == wanted for spoken, wanted in zip(given.cot, left, strict=True))
-        / len(examples),
+        cot_match=matching / len(examples) if any(map(len, left)) else None,
         generated_tokens=sum(given.tokens) / len(examples),
         thoughts=given.thoughts / len(examples),
         seconds=time.perf_counter() - started,

@@ -212,7 +212,6 @@ def evaluate_checkpoint(
     check_explicit(loaded, explicit)
     examples = held_out(loaded, split)[:limit] if data is None else read_examples(data, parts, limit, told)
     method, model = parts.method, parts.model
-    left = explicit or bool((method.gone(examples, scheduled) < examples.cot_N).any())
     with loaded.compute.answering(model):
         result = evaluate(method, model, examples, scheduled, parts.tokenizer, explicit=explicit)
         assert result is not None  # nobody interrupts it
@@ -220,7 +219,7 @@ def evaluate_checkpoint(
     return Report(
         accuracy=result.accuracy,
         token_accuracy=result.token_accuracy,
-        cot_match=result.cot_match if loaded.staged and left else None,
+        cot_match=result.cot_match if loaded.staged else None,
         cot_tokens=result.cot_tokens,
         generated_tokens=result.generated_tokens,
         thoughts=result.thoughts or None,

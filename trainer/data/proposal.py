@@ -38,11 +38,7 @@ layers = 2
 heads = 4
 width = {width}
 dropout = 0.0
-{method}
-[schedule]
-pretrain_steps = {pretrain:<14}# explicit CoT first, until it is learnt
-steps_per_token = {pace:<13}# then a token goes every so many steps: slower is safer
-
+{method}{schedule}
 [optim]
 lr = 2e-3
 batch = {batch}
@@ -61,16 +57,24 @@ PRETRAINED = """
 [model]
 init = {model}
 vocab = "full"                 # with the model's own tokenizer
-{method}
-[schedule]
-tokens_per_epoch = 1.0         # the paper's Δ for GSM8K; for multiplication it has 8
-
+{method}{schedule}
 [optim]
 lr = 5e-5                      # the paper's for GPT-2; for models of 4 and 7 billion parameters 1e-5
 batch = 32
 
 [eval]
 every = 500                    # steps
+"""
+
+BY_STEPS = f"""
+[schedule]
+pretrain_steps = {PRETRAIN:<14}# explicit CoT first, until it is learnt
+steps_per_token = {PACE:<13}# then a token goes every so many steps: slower is safer
+"""
+
+BY_EPOCHS = """
+[schedule]
+tokens_per_epoch = 1.0         # the paper's Δ for GSM8K; for multiplication it has 8
 """
 
 STEPWISE = """
@@ -121,12 +125,12 @@ def propose(
         return data + SCRATCH.format(
             width=64 if words <= FEW_WORDS else 128,
             method=method,
-            pretrain=PRETRAIN,
-            pace=PACE,
+            schedule=BY_STEPS if with_cot else "",
             batch=min(64, max(1, examples // 10)),
             steps=PRETRAIN + PACE * stages + REST,
         )
-    return data + PRETRAINED.format(method=method, model=_quoted(_init(model)))
+    schedule = BY_EPOCHS if with_cot else ""
+    return data + PRETRAINED.format(method=method, schedule=schedule, model=_quoted(_init(model)))
 
 
 def _init(model: str | None) -> str:

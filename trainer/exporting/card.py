@@ -84,6 +84,7 @@ def text(loaded: Loaded, known: Origin | None, caveats: list[str]) -> str:
             f"{parts.method.describe(known.stage)} (stage {known.stage}; step {known.step:,}, "
             f"branch {known.branch}, checkpoint {known.checkpoint})"
         )
+    files = " --data FILE" if config is not None and config.data.train_file else ""  # which stay behind
     eos = parts.tokenizer.eos_token
     question, example = _example(loaded)
     notes = "".join(f"- {caveat}\n" for caveat in caveats)
@@ -122,7 +123,7 @@ tags:
 {_program(loaded, known, question)}```
 
 The model has no stop token, since a row has two ends: what comes after the answer's EOS means nothing.
-`stepwise chat FOLDER` asks it as well, and `stepwise eval FOLDER` measures it.
+`stepwise chat FOLDER` asks it as well, and `stepwise eval FOLDER{files}` measures it.
 
 ## What plain generate does not know
 

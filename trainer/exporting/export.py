@@ -22,6 +22,7 @@ from trainer import runs
 from trainer.analysis import metrics
 from trainer.asking.inspection import InspectionError, Loaded, open_checkpoint
 from trainer.exporting import card
+from trainer.files import share
 from trainer.methods.base import Model
 from trainer.methods.coconut import Coconut
 from trainer.models import origin
@@ -65,6 +66,7 @@ def export(
         if run is not None:
             found = metrics.rows(run)
             (metrics.write_csv if numbers == "csv" else metrics.write_tensorboard)(found, temporary)
+        share(temporary)
         if to.is_dir():
             to.rmdir()
         temporary.rename(to)

@@ -36,7 +36,7 @@ from trainer.computing.compute import Compute
 from trainer.computing.sharding import spread, whole
 from trainer.config import OptimConfig
 from trainer.events import SaveCause
-from trainer.files import replace_text, sync_file, sync_folder
+from trainer.files import replace_text, share, sync_file, sync_folder
 from trainer.methods.base import Model
 from trainer.models import adapters
 from trainer.record.lineage import CheckpointRef
@@ -223,6 +223,7 @@ def _put(final: Path, fill: Callable[[Path], None], before: Callable[[], None]) 
     try:
         temporary.mkdir(parents=True)
         fill(temporary)
+        share(temporary)
         files = sorted(p for p in temporary.rglob("*") if p.is_file())
         for file in files:
             sync_file(file)
