@@ -37,7 +37,6 @@ from stepwise_tui.screens.page import Following, Page
 from stepwise_tui.settings import Settings, remember_theme
 from stepwise_tui.steering import Steering
 from stepwise_tui.terminal import Terminal
-from stepwise_tui.text import shortest
 from stepwise_tui.themes import DESCRIPTIONS, dress
 from stepwise_tui.widgets.chat import ChatInput, ChatPanel
 from trainer.control import ONE_WAY, parse
@@ -53,6 +52,7 @@ from trainer.events import (
     StepsRepeated,
     SystemSampled,
 )
+from trainer.paths import named, shortest
 
 if TYPE_CHECKING:
     from stepwise_tui.screens.examples import Examples
@@ -368,7 +368,7 @@ class Cockpit(Looking, OnTerminal, Steering):
         elif isinstance(self.screen, Leave):
             self.screen.dismiss("leave")
         else:
-            run = shortest(self.link.folder) if self.link.local else str(self.link.folder)
+            run = named(self.link.folder) if self.link.local else str(self.link.folder)
             self.push_screen(Leave(self.history, run), self._leave)
 
     def action_copy_or_leave(self) -> None:

@@ -15,6 +15,7 @@ from trainer import config as configuration
 from trainer import status, wire
 from trainer.config import Config
 from trainer.files import replace_text
+from trainer.paths import named
 
 POLL_SECONDS = 0.1
 
@@ -78,7 +79,7 @@ def _launch(arguments: list[str], folder: Path) -> None:
             block(log.read_text(encoding="utf-8", errors="replace").rstrip(), err=True)
             raise typer.Exit(code)
         time.sleep(POLL_SECONDS)
-    typer.echo(f"{folder.name} trains in process {process.pid}\nstepwise attach {folder}")
+    typer.echo(f"{folder.name} trains in process {process.pid}\nstepwise attach {named(folder)}")
 
 
 def _trains(folder: Path, pid: int, since: float) -> bool:

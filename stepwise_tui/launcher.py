@@ -30,11 +30,12 @@ from textual.widgets import DataTable, Static
 
 from stepwise_tui.glyphs import Glyphs, detect
 from stepwise_tui.settings import Settings, load
-from stepwise_tui.text import accuracy, clean, clip, clip_start, duration, shortest, size, wrapped
+from stepwise_tui.text import accuracy, clean, clip, clip_start, duration, size, wrapped
 from stepwise_tui.themes import dress, theme_style
 from stepwise_tui.widgets.lines import FAINT, STATE_STYLES
 from stepwise_tui.widgets.system import sparkline
 from trainer import presets, registry, runs
+from trainer.paths import named
 from trainer.record import journal
 from trainer.runs import RunRow
 
@@ -264,7 +265,7 @@ class Launcher(App[list[str]]):
             lines = [preset.title, f"cost: {preset.cost}", f"enter starts it: stepwise {shlex.join(aim)}"]
             lines += ["", explanation(preset.name)]
         else:
-            lines = [f"enter {DOES[aim[0]]}: stepwise {aim[0]} {shortest(Path(aim[1]))}"]
+            lines = [f"enter {DOES[aim[0]]}: stepwise {aim[0]} {named(Path(aim[1]))}"]
             host = next(seen.row.host for seen in self._seen or () if seen.row.path == aim[1])
             lines += (
                 [f"it was begun on {host}; whether it still trains cannot be told from here"] if host else []

@@ -14,7 +14,7 @@ from collections import deque
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
-from stepwise_tui.text import next_command, shortest
+from stepwise_tui.text import next_command
 from trainer import config as configuration
 from trainer import runs, status, wire
 from trainer.config import Config
@@ -31,6 +31,7 @@ from trainer.events import (
     decode,
     decoded,
 )
+from trainer.paths import named
 from trainer.record import journal, lock
 from trainer.record.digest import Digest
 
@@ -325,4 +326,4 @@ def _unreached(folder: Path, found: status.Status, error: OSError) -> str:
 
 def _what_helps(folder: Path, state: RunState) -> str:
     what = "asks it" if state == "finished" else "goes on with it"
-    return f"`stepwise {next_command(state)} {shortest(folder)}` {what}"
+    return f"`stepwise {next_command(state)} {named(folder)}` {what}"

@@ -19,8 +19,8 @@ from typing import Any
 
 from stepwise_tui.output import block
 from stepwise_tui.sweeping import held
-from stepwise_tui.text import shortest
 from trainer.files import replace_text
+from trainer.paths import shortest
 from trainer.runs import CONFIG_FILE
 from trainer.sweep import LOGS, Member, Sweep, SweepError
 

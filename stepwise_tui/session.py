@@ -18,7 +18,8 @@ import typer
 
 from stepwise_tui.output import FAILURE, block, complain, pairs, say, so_many, turn
 from stepwise_tui.terminal import Borrowed, Terminal, is_the_same, split
-from stepwise_tui.text import next_command, shortest
+from stepwise_tui.text import next_command
+from trainer.paths import named
 
 if TYPE_CHECKING:
     from stepwise_tui.link import Link
@@ -57,7 +58,7 @@ def train(
     terminal = Terminal()
     with _signals() as signals:
         if not plain and terminal.whole:
-            terminal = split(shortest(folder))
+            terminal = split(named(folder))
             terminal.on_signal = signals.relay
             terminal.on_loss = signals.vanished
             terminal.listen()
@@ -80,7 +81,7 @@ def train(
         with Host(run):
             _show(run, terminal, signals, settings, frugal=frugal)
         run.close()
-    farewell = _farewell(run.state, shortest(run.folder), run.end)
+    farewell = _farewell(run.state, named(run.folder), run.end)
     _say(farewell, err=not isinstance(terminal, Borrowed))
     if run.state == "crashed":
         raise typer.Exit(FAILURE)
@@ -120,7 +121,7 @@ def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None 
     state = app.history.standing
     if app.history.ended or state == "crashed":
         # Two sweeps may have a run of one name; a folder of another machine is none here.
-        run = shortest(link.folder) if link.local else link.name
+        run = named(link.folder) if link.local else link.name
         _say(_farewell(state, run, app.history.finished))
     elif app.history.gone is None:
         how = "is paused" if state == "paused" else "goes on without this window"
@@ -234,7 +235,7 @@ def _show(
             plain.follow(LocalLink(run), sys.stdout)
             return
         how = "is paused" if run.state == "paused" else "trains on"
-        _say(f"{run.name} {how} in process {os.getpid()}\nstepwise attach {shortest(run.folder)}")
+        _say(f"{run.name} {how} in process {os.getpid()}\nstepwise attach {named(run.folder)}")
     terminal.give_up()
     run.wait()
 

@@ -6,7 +6,6 @@ event, and `Steering.tell` says it. What only looks at the run is not here, nor 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,12 @@ from stepwise_tui.link import Link
 from stepwise_tui.log import Tone
 from stepwise_tui.on_terminal import Departure
 from stepwise_tui.screens.page import Page
-from stepwise_tui.text import shortest
 from stepwise_tui.widgets.chat import ChatPanel
 from stepwise_tui.words import outcome
 from trainer import runs
 from trainer.control import QUESTIONS, Command, CommandError, decide, parse
 from trainer.events import AlarmCleared, CommandAcknowledged, CommandReceived, Event, Notice
+from trainer.paths import named, shortest
 from trainer.record.digest import is_question
 
 if TYPE_CHECKING:
@@ -150,7 +149,9 @@ class Steering(App[Departure]):
 
         folder = self.link.folder
         if not self.link.local:
-            self.say(f"on its own machine `stepwise restart {folder} --seed fresh` does that", "warning")
+            self.say(
+                f"on its own machine `stepwise restart {named(folder)} --seed fresh` does that", "warning"
+            )
             return
         new = runs.new_folder(folder.parent, None, folder.name)
 
@@ -158,7 +159,7 @@ class Steering(App[Departure]):
             stops = "" if self.history.ended else "This run is saved and stopped. "
             return (
                 f"{stops}{new.name} begins the same anew with another seed; in a minute\n"
-                f"stepwise attach {shlex.quote(shortest(new))}\nshows it."
+                f"stepwise attach {named(new)}\nshows it."
             )
 
         def begin(yes: bool | None) -> None:

@@ -23,8 +23,9 @@ from types import FrameType
 import typer
 
 from stepwise_tui.output import FAILURE, block
-from stepwise_tui.text import accuracy, shortest
+from stepwise_tui.text import accuracy
 from trainer import runs
+from trainer.paths import named, shortest
 from trainer.record import lock
 from trainer.sweep import LOCK, LOGS, Member, Sweep, SweepError
 
@@ -254,7 +255,7 @@ def _say_end(sweep: Sweep, ends: Mapping[str, str], *, stopped: bool) -> None:
     counts = ", ".join(f"{n} {words}" for words, n in Counter(how.values()).items())
     _say(f"{counts}: {shortest(sweep.folder)}")
     if all(state == "finished" for state in states.values()):
-        _say(f"stepwise compare {shortest(sweep.folder)}")
+        _say(f"stepwise compare {named(sweep.folder)}")
         return
     _say("the same command goes on with what has not finished")
     broken = [m for m, state in states.items() if state in ("crashed", "waiting") or how[m] == NOT_TAKEN_UP]

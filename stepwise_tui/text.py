@@ -1,4 +1,4 @@
-"""Numbers, times, paths and foreign text as people read them, without a screen."""
+"""Numbers, times and foreign text as people read them, without a screen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import textwrap
 import time
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
 DASH = "–"
 
@@ -70,12 +69,6 @@ def size(amount: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
-
-
-def shortest(path: Path) -> str:
-    """`path` from the working directory on, if it lies there."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def clean(text: str) -> str:

@@ -324,6 +324,17 @@ def test_after_the_end_it_still_answers_and_trains_no_more(driven: Callable[...,
     assert one.run.state == "finished"
 
 
+def test_a_run_that_is_over_names_the_command_that_goes_on_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = Driven(tiny_config(**FOREVER), Path("my run"))
+    one.do("stop")
+    assert one.run.wait(60)
+    one.run.close()
+    assert f"`stepwise resume '{tmp_path}/my run'`" in one.run._over_and_out()
+
+
 def test_an_evaluation_that_a_stop_interrupts_is_made_up_for(
     driven: Callable[..., Driven], monkeypatch: pytest.MonkeyPatch
 ) -> None:

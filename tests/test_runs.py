@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -368,3 +370,24 @@ def test_a_run_that_trains_on_another_host_is_not_taken_up_here(tmp_path: Path) 
     assert found is not None
     status.write(folder, replace(found, heartbeat=found.heartbeat - 1000))
     assert runs.find_ended("far", tmp_path) == folder
+
+
+def test_commands_that_messages_name_work_as_they_stand_where_a_path_has_a_blank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "my runs"
+    ended, broke, trains = (make(out, "a", "finished"), make(out, "b", "interrupted"), make(out, "c"))
+    sayings = (
+        (ended, lambda: runs.find_ended("a", out)),
+        (ended, lambda: runs.new_folder(out, "a", "x")),
+        (broke, lambda: connect(broke)),
+        (trains, lambda: runs.find_ended("c", out)),
+    )
+    for folder, say in sayings:
+        with pytest.raises(ValueError) as told:
+            say()
+        commands = re.findall("`(stepwise .*?)`", str(told.value))
+        assert commands
+        for command in commands:
+            assert runs.find(shlex.split(command)[2], Path("elsewhere")).resolve() == folder

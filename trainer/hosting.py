@@ -16,6 +16,7 @@ from trainer import registry
 from trainer.distributed.ranks import stop_in_time
 from trainer.events import AlarmRaised, Event, Notice, RunCrashed, RunFinished, StageEntered, StateChanged
 from trainer.host import Host
+from trainer.paths import named
 from trainer.run import Run
 
 
@@ -54,7 +55,7 @@ def main() -> None:
         raise SystemExit(2) from None
     registry.note(folder)
     signal.signal(signal.SIGTERM, stop)
-    print(f"{run.name} trains\nstepwise attach {folder}", file=sys.stderr, flush=True)
+    print(f"{run.name} trains\nstepwise attach {named(folder)}", file=sys.stderr, flush=True)
     with Host(run):
         run.wait()
         run.close()

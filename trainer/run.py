@@ -15,6 +15,7 @@ import contextlib
 import errno
 import gc
 import os
+import shlex
 import shutil
 import threading
 import time
@@ -47,6 +48,7 @@ from trainer.events import (
 from trainer.files import replace_text, sync_folder
 from trainer.inbox import Answer, Inbox, acknowledgement
 from trainer.loop import Loop
+from trainer.paths import named
 from trainer.record import journal
 from trainer.record.recorder import Recorder
 from trainer.record.story import Listener, Story
@@ -285,7 +287,7 @@ class Run:
             if self.folder.exists():
                 raise RunError(
                     f"{self.folder} exists already; give another --name, or go on with "
-                    f"`stepwise resume {self.folder}`"
+                    f"`stepwise resume {named(self.folder)}`"
                 )
             self.folder.mkdir(parents=True)
             (self.folder / checkpoint.FOLDER).mkdir()
@@ -392,7 +394,8 @@ class Run:
 
     def _over_and_out(self) -> str:
         here = self.state == "crashed" and not self._ended.is_set()
-        way = "resume" if here else f"stepwise resume {self.folder}"
+        # Whole: whoever reads this may stand elsewhere.
+        way = "resume" if here else f"stepwise resume {shlex.quote(str(self.folder.resolve()))}"
         return f"the run is {self.state}; `{way}` goes on from its last checkpoint"
 
     def _answer(self, command: Command, ok: bool, message: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from trainer import registry, status
 from trainer.events import RunState
+from trainer.paths import named
 from trainer.record import lock
 from trainer.status import Status
 
@@ -249,9 +250,10 @@ def find_ended(run: str, out: Path, *, finished: bool = False) -> Path:
     folder = find(run, out)
     found = status.read(folder)
     if found is not None and found.state == "finished" and not finished:
+        run = named(folder)
         raise RunsError(
-            f"{folder.name} has finished; `stepwise chat {folder}` asks it, `stepwise eval {folder}` "
-            f"measures it, `stepwise resume {folder} --set stop.steps=N` trains it further, to step N"
+            f"{folder.name} has finished; `stepwise chat {run}` asks it, `stepwise eval {run}` "
+            f"measures it, `stepwise resume {run} --set stop.steps=N` trains it further, to step N"
         )
     until = time.monotonic() + DYING_SECONDS
     while (found := lives(folder)) is not None:
@@ -263,7 +265,7 @@ def find_ended(run: str, out: Path, *, finished: bool = False) -> Path:
 
 def taken(folder: Path, found: Status) -> str:
     """Why a run that trains already is not taken up, and what to do."""
-    return f"{folder.name} runs already, {process(folder, found)}; see `stepwise attach {folder}`"
+    return f"{folder.name} runs already, {process(folder, found)}; see `stepwise attach {named(folder)}`"
 
 
 def process(folder: Path, found: Status) -> str:
@@ -290,7 +292,8 @@ def new_folder(out: Path, name: str | None, stem: str) -> Path:
         raise RunsError(f"{taken(out / name, found)}, or give another --name")
     if (out / name).exists():
         raise RunsError(
-            f"{out / name} exists already: give another --name, or go on with `stepwise resume {out / name}`"
+            f"{out / name} exists already: give another --name, or go on with "
+            f"`stepwise resume {named(out / name)}`"
         )
     return out / name
 

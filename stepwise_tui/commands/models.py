@@ -166,11 +166,12 @@ def export(
     """Write a model as a plain Hugging Face folder."""
     with explained():
         from trainer.exporting import export
+        from trainer.paths import named
 
         caveats = export.export(run, to, id=checkpoint, out=out, base=base, preset=preset, numbers=metrics)
         for caveat in caveats:
             output.complain(caveat)
-        typer.echo(f"{to}\nstepwise chat {to}")
+        typer.echo(f"{to}\nstepwise chat {named(to)}")
 
 
 def _refuse(why: str, options: dict[str, object]) -> None:

@@ -13,7 +13,6 @@ import typer
 from stepwise_tui import output
 from stepwise_tui.commands.options import RUNS, AnyRun, Detach, Device, Frugal, Name, Out, Plain
 from stepwise_tui.output import explained
-from stepwise_tui.text import shortest
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 SEEDS = 2**31 - 1
@@ -34,17 +33,19 @@ def rescue(
         from trainer import presets, runs
         from trainer.analysis.rescue import rescue as find
         from trainer.control import parse
+        from trainer.paths import named
         from trainer.record import journal
         from trainer.saving import checkpoint
 
         folder = runs.find(run, out)
+        name = named(folder)
         if (found := runs.lives(folder)) is not None:
             raise ValueError(
-                f"{runs.taken(folder, found)}. While it trains, `stepwise send {folder} rollback STAGE` "
-                f"returns to a stage, and `stepwise send {folder} set watch.mode auto` leaves it to the watch"
+                f"{runs.taken(folder, found)}. While it trains, `stepwise send {name} rollback STAGE` "
+                f"returns to a stage, and `stepwise send {name} set watch.mode auto` leaves it to the watch"
             )
         config = presets.configure(folder / runs.CONFIG_FILE, device=device)
-        plan = find(journal.read(folder), config, checkpoint.list_checkpoints(folder), shortest(folder))
+        plan = find(journal.read(folder), config, checkpoint.list_checkpoints(folder), name)
         first = [parse(text, source="rescue") for text in plan.commands]
         for line in plan.evidence:
             output.say(line, err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -10,10 +9,11 @@ from pathlib import Path
 from textual.content import Content
 
 from stepwise_tui.history import History
-from stepwise_tui.text import accuracy, clean, duration, shortest
+from stepwise_tui.text import accuracy, clean, duration
 from stepwise_tui.widgets.lines import FAINT
 from trainer import presets
 from trainer.events import RunFinished
+from trainer.paths import named
 
 
 def closing(history: History, folder: Path, names: Mapping[str, str]) -> Content | None:
@@ -27,7 +27,7 @@ def closing(history: History, folder: Path, names: Mapping[str, str]) -> Content
     chat = names["chat"] if history.gone is None else ""
     rows = _next(folder, saved=end.checkpoint, finished=finished, following=following, chat=chat)
     if finished and isinstance(end, RunFinished) and end.limit and history.at.stage < history.stages:
-        rows[-1] = ("go on", f"stepwise resume {shlex.quote(shortest(folder))} --set {end.limit}=N")
+        rows[-1] = ("go on", f"stepwise resume {named(folder)} --set {end.limit}=N")
     if history.crashed is not None:
         rows.insert(
             0,
@@ -76,7 +76,7 @@ def _crash(history: History) -> list[Content]:
 
 def _next(folder: Path, *, saved: str, finished: bool, following: str, chat: str) -> list[tuple[str, str]]:
     """chat: the key that asks the run's process, "" where that is gone."""
-    run = shlex.quote(shortest(folder))
+    run = named(folder)
     rows = [(chat, "ask it something, here and now")] if finished and chat else []
     if not finished and saved:
         rows.append(("go on", f"stepwise resume {run}"))

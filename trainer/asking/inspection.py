@@ -29,6 +29,7 @@ from trainer.models import official, origin
 from trainer.models.model import resolve_device
 from trainer.models.origin import Origin
 from trainer.parts import Parts, assemble
+from trainer.paths import named
 from trainer.saving import checkpoint
 from trainer.saving.checkpoint import CheckpointError
 
@@ -115,10 +116,10 @@ def _open_run(path: Path, without_data: bool) -> Loaded:
     except files.DataError as error:
         longest = sources.longest_of_run(run)
         if longest is None:
-            way_out = f"without them its model still answers: stepwise chat {model}"
+            way_out = f"without them its model still answers: stepwise chat {named(model)}"
             raise InspectionError(f"{error}; {way_out}") from None
         if not without_data:
-            ways = f"stepwise eval {run} --data FILE, or stepwise chat {run}"
+            ways = f"stepwise eval {named(run)} --data FILE, or stepwise chat {named(run)}"
             raise InspectionError(f"{error}; what needs no data of its own: {ways}") from None
         plain, lacking = official.load_plain(str(model)), str(error)
         parts = _bare(*plain, config.method, _typed(config), longest)
