@@ -52,7 +52,7 @@ from trainer.events import (
     StepsRepeated,
     SystemSampled,
 )
-from trainer.paths import named, shortest
+from trainer.paths import shortest
 
 if TYPE_CHECKING:
     from stepwise_tui.screens.examples import Examples
@@ -125,9 +125,7 @@ class Cockpit(Looking, OnTerminal, Steering):
         self._rhythm = FRUGAL if frugal else USUAL
         self.look = look or Look()
         """As it was at first; after the end, as it was then."""
-        self.main = Main(
-            link.name, link.folder, self.glyphs, self.keys, self.look, beside, hints=look is None
-        )
+        self.main = Main(link, self.glyphs, self.keys, self.look, beside, hints=look is None)
         self._opening = contextlib.ExitStack()
         self._leaving = False
         self._shown = self._charts_shown = 0.0
@@ -368,8 +366,8 @@ class Cockpit(Looking, OnTerminal, Steering):
         elif isinstance(self.screen, Leave):
             self.screen.dismiss("leave")
         else:
-            run = named(self.link.folder) if self.link.local else str(self.link.folder)
-            self.push_screen(Leave(self.history, run), self._leave)
+            again, further = self.link.command("attach"), self.link.command("resume")
+            self.push_screen(Leave(self.history, again, further), self._leave)
 
     def action_copy_or_leave(self) -> None:
         """Copy what is selected to the terminal's clipboard, also over ssh; else ask whether to leave."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import socket
 import threading
 import time
@@ -31,7 +32,7 @@ from trainer.events import (
     decode,
     decoded,
 )
-from trainer.paths import named
+from trainer.paths import named, shortest
 from trainer.record import journal, lock
 from trainer.record.digest import Digest
 
@@ -58,8 +59,12 @@ class Link(Protocol):
         """Ask for something; the acknowledgement comes as an event. Returns at once."""
         ...
 
+    def command(self, name: str, *options: str) -> str:
+        """What a person types on this machine to do something with the run."""
+        return shlex.join(["stepwise", name, shortest(self.folder), *options])
 
-class LocalLink:
+
+class LocalLink(Link):
     """A run in this process, once it has started."""
 
     owner = True
@@ -104,7 +109,7 @@ class Connection(Protocol):
     def makefile(self, mode: Literal["rb"]) -> IO[bytes]: ...
 
 
-class SocketLink:
+class SocketLink(Link):
     """A run in another process of this machine: what was, and what comes, from its socket.
 
     When the connection ends it is made again as soon as the run can be reached; nothing is told twice.
@@ -242,7 +247,7 @@ class SocketLink:
         self._events.append(Notice(message=message, level="warning"))
 
 
-class JournalLink:
+class JournalLink(Link):
     """A run of another machine that shares its folder with this one: its journal to read, and no control."""
 
     owner = False

@@ -29,6 +29,8 @@ SSH = "STEPWISE_SSH"
 REMOTE = "STEPWISE_REMOTE"
 """The same for `stepwise` on that host, where it is not on the PATH."""
 DEFAULT_SSH = "ssh -T -o ServerAliveInterval=15"
+TYPED_SSH = "ssh -t"
+"""The same for a command that a person types: it has a terminal there."""
 NOT_FOUND = 127
 AT_ONCE = 65_536
 
@@ -82,8 +84,7 @@ class RelayLink(SocketLink):
         if not host or host.startswith("-"):
             raise LinkError(f"--ssh {host!r}: the name of a host is wanted, as ssh takes it")
         self._host = host
-        there = shlex.split(os.environ.get(REMOTE) or "stepwise")
-        words = [*there, "relay", *([run] if run else []), "--out", str(out)]
+        words = [*_there(), "relay", *([run] if run else []), "--out", str(out)]
         self._command = [*shlex.split(os.environ.get(SSH) or DEFAULT_SSH), host, shlex.join(words)]
         self._line = Line(self._command, host, may_ask=True)
         head = self._line.head
@@ -91,6 +92,13 @@ class RelayLink(SocketLink):
         self.folder = Path(head["folder"])
         self.config = configuration.build(tomllib.loads(head["config"]))
         self._begin(self._line)
+
+    def command(self, name: str, *options: str) -> str:
+        run = [str(self.folder), *options]
+        if name == "attach":
+            return shlex.join(["stepwise", name, "--ssh", self._host, *run])
+        there = shlex.join([*_there(), name, *run])
+        return shlex.join([*shlex.split(os.environ.get(SSH) or TYPED_SSH), self._host, there])
 
     def _connect(self) -> Line:
         self._line.end()
@@ -105,6 +113,11 @@ class RelayLink(SocketLink):
 
     def _read_journal(self) -> None:
         """It is not here. What was missed is told when the line is there again."""
+
+
+def _there() -> list[str]:
+    """What runs `stepwise` on the other host."""
+    return shlex.split(os.environ.get(REMOTE) or "stepwise")
 
 
 class Line:

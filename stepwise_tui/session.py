@@ -81,7 +81,9 @@ def train(
         with Host(run):
             _show(run, terminal, signals, settings, frugal=frugal)
         run.close()
-    farewell = _farewell(run.state, named(run.folder), run.end)
+    place = named(run.folder)
+    following = f"stepwise {next_command(run.state)} {place}"
+    farewell = _farewell(run.state, place, following, run.end)
     _say(farewell, err=not isinstance(terminal, Borrowed))
     if run.state == "crashed":
         raise typer.Exit(FAILURE)
@@ -122,7 +124,7 @@ def watch(link: Link, *, plain: bool, frugal: bool = False, beside: Path | None 
     if app.history.ended or state == "crashed":
         # Two sweeps may have a run of one name; a folder of another machine is none here.
         run = named(link.folder) if link.local else link.name
-        _say(_farewell(state, run, app.history.finished))
+        _say(_farewell(state, run, link.command(next_command(state)), app.history.finished))
     elif app.history.gone is None:
         how = "is paused" if state == "paused" else "goes on without this window"
         _say(f"{link.name} {how}; the same command comes back to it")
@@ -267,13 +269,13 @@ def _tell_loss(run: Run) -> None:
     run.tell(Notice(at=run.at, level="warning", message=message))
 
 
-def _farewell(state: str, run: str, end: RunFinished | None) -> str:
-    """How a run ended, where it lies and what can be done next. end: None after a crash."""
+def _farewell(state: str, run: str, following: str, end: RunFinished | None) -> str:
+    """How a run ended, where it lies and the command that makes most of it. end: None after a crash."""
     unsaved = ""
     if end is not None and end.unsaved:
         stands = f"{end.checkpoint} stands" if end.checkpoint else "nothing was saved yet"
         unsaved = f"the end could not be saved: {end.unsaved}; {stands}\n"
-    return f"{unsaved}{state}: {run}\nstepwise {next_command(state)} {run}"
+    return f"{unsaved}{state}: {run}\n{following}"
 
 
 class _Signals:

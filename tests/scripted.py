@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from stepwise_tui.link import Link
 from trainer.config import Config, build
 from trainer.control import Command
 from trainer.events import (
@@ -354,7 +355,7 @@ def cot_of(a: int, b: int) -> Iterator[str]:
     yield ""
 
 
-class ScriptedLink:
+class ScriptedLink(Link):
     """A link to a scripted run: plays its events, and takes down what was asked."""
 
     def __init__(self, events: list[Event], folder: Path = Path("runs/brisk-otter")) -> None:

@@ -87,6 +87,7 @@ def test_all_that_the_screen_is_made_of_is_harmless() -> None:
     sides = [answers.Answers(EVIL, event.at, event.examples, 1, 2) for event in (answered, answered)]
     pair = answers.pairs(sides)[0]
     columns = drawn.layout([pair], [EVIL, EVIL], 300, UNICODE)
+    there = ScriptedLink([], Path("runs") / EVIL)
     for pieces in (
         drawn.head(sides, columns, UNICODE),
         drawn.standing(sides[0], 300, UNICODE),
@@ -100,8 +101,8 @@ def test_all_that_the_screen_is_made_of_is_harmless() -> None:
         system.panel(history, 300, UNICODE),
         system.brief(history) or Content(""),
         *(replies.turn(turn, MethodConfig(), 80, UNICODE) for turn in history.chat),
-        closing.closing(replay([*told, *events(RunCrashed)], SCRIPTED), Path("runs") / EVIL, NAMES),
-        closing.closing(replay([*told, *events(RunFinished)], SCRIPTED), Path("runs") / EVIL, NAMES),
+        closing.closing(replay([*told, *events(RunCrashed)], SCRIPTED), there, NAMES),
+        closing.closing(replay([*told, *events(RunFinished)], SCRIPTED), there, NAMES),
     ):
         assert isinstance(pieces, Content)
         shown.append(pieces.plain)

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stepwise_tui.relay import RelayLink
 from tests.terminal import STEPWISE, Terminal, until
 from tests.tiny import endless, kill
 from trainer import runs
@@ -83,6 +84,15 @@ def test_a_run_of_another_host_is_told_in_lines(box: Path, tmp_path: Path) -> No
             attached.kill()  # or it would be waited for
             raise
     assert attached.returncode == 0
+
+
+@pytest.mark.slow
+def test_the_commands_that_are_named_of_a_run_of_another_host_work_here(box: Path) -> None:
+    link = RelayLink("box", None, Path("runs"))
+    assert link.command("attach") == f"stepwise attach --ssh box {box}"
+    done = subprocess.run(link.command("send", "pause"), shell=True, timeout=60, check=False)
+    assert done.returncode == 0
+    until(lambda: runs.state(box) == "paused")
 
 
 def test_what_is_not_there_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,7 @@ def test_a_stopped_run_ends_though_no_checkpoint_can_be_written(
     assert end.checkpoint >= good
     assert "could not be saved" in end.reason
     one.run.close()
-    farewell = session._farewell(one.run.state, "run", one.run.end)
+    farewell = session._farewell(one.run.state, "run", "stepwise resume run", one.run.end)
     assert "the end could not be saved: no checkpoint can be written: No space left on device" in farewell
     assert f"{end.checkpoint} stands" in farewell
     ends_as_if_nothing_had_happened(driven, tmp_path, refusing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from textual.widgets import Static
@@ -117,10 +116,9 @@ def test_a_gated_schedule_says_what_it_waits_for_and_in_steps_while_paused() -> 
 
 def test_a_run_whose_process_went_with_its_end_is_not_offered_to_be_asked_here() -> None:
     script = scripted.finished()
-    folder = Path("runs/brisk-otter")
-    there = closing.closing(history_of(script), folder, names(KEYS))
+    there = closing.closing(history_of(script), ScriptedLink([]), names(KEYS))
     script.say(ReachChanged(gone="crashed", advice="its process is gone"))
-    left = closing.closing(history_of(script), folder, names(KEYS))
+    left = closing.closing(history_of(script), ScriptedLink([]), names(KEYS))
     assert there is not None and "here and now" in there.plain
     assert left is not None and "here and now" not in left.plain and "stepwise chat" in left.plain
 
@@ -149,7 +147,7 @@ def test_where_a_limit_ended_a_run_before_all_was_removed_the_end_says_how_it_go
     end = script.events[-2]
     assert isinstance(end, RunFinished)
     script.events[-2] = replace(end, reason="1,340 steps (stop.steps)", limit="stop.steps")
-    shown = closing.closing(history_of(script), Path("runs/brisk-otter"), names(KEYS))
+    shown = closing.closing(history_of(script), ScriptedLink([]), names(KEYS))
     assert shown is not None
     assert f"at stage {end.at.stage} of {STAGES}, after" in shown.plain
     assert "go on    stepwise resume runs/brisk-otter --set stop.steps=N" in shown.plain

@@ -80,10 +80,10 @@ class Leave(Following[Leaving]):
         ("s", "answer('stop')", "stop"),
     ]
 
-    def __init__(self, history: History, run: str) -> None:
-        """run: as commands name it."""
+    def __init__(self, history: History, again: str, further: str) -> None:
+        """again, further: the commands that come back to the run, and that train it on once stopped."""
         super().__init__()
-        self._history, self._run = history, clean(run)
+        self._history, self._again, self._further = history, clean(again), clean(further)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide") as box:
@@ -112,8 +112,8 @@ class Leave(Following[Leaving]):
             stopped = f"{lost} is lost, since no checkpoint can be written now"
         self.query_one("#standing", Static).update(
             f"The run is {history.standing}. It needs no window; q or ctrl+c again leaves it to itself, too, "
-            f"and `stepwise attach {self._run}` comes back to it.\n"
-            f"Stopped, {stopped}; `stepwise resume {self._run}` goes on."
+            f"and `{self._again}` comes back to it.\n"
+            f"Stopped, {stopped}; `{self._further}` goes on."
         )
 
     def action_answer(self, answer: Leaving) -> None:

@@ -20,6 +20,7 @@ from stepwise_tui import keymap
 from stepwise_tui.glyphs import Glyphs
 from stepwise_tui.history import History
 from stepwise_tui.keymap import Key
+from stepwise_tui.link import Link
 from stepwise_tui.log import Tone
 from stepwise_tui.looks import CHARTS, PANELS, TABS, Look, Tab
 from stepwise_tui.text import clean, clip, wrapped
@@ -45,8 +46,7 @@ class Main(Screen[None]):
 
     def __init__(
         self,
-        name: str,
-        folder: Path,
+        link: Link,
         glyphs: Glyphs,
         table: Sequence[Key],
         look: Look,
@@ -59,7 +59,7 @@ class Main(Screen[None]):
         super().__init__()
         self._table, self._names = table, keymap.names(table)
         self._look, self._beside = look, beside
-        self._run_name, self._folder, self._glyphs = name, folder, glyphs
+        self._link, self._glyphs = link, glyphs
         self._history = History()
         self._tab: Tab = look.tab
         self._large = look.large
@@ -68,7 +68,7 @@ class Main(Screen[None]):
         self._hints = hints
 
     def compose(self) -> ComposeResult:
-        glyphs, folder, names = self._glyphs, self._folder, self._names
+        glyphs, link, names = self._glyphs, self._link, self._names
         hint = [f"new here?  {names[action]} {does}" for action, does in HINT[:1]]
         hint += [f"{names[action]} {does}" for action, does in HINT[1:]]
         yield Static(id="too-small")
@@ -85,7 +85,7 @@ class Main(Screen[None]):
                         yield LogPanel(glyphs)
                         yield SystemPanel(glyphs)
                 yield ChatPanel(glyphs)
-            yield Readout(lambda h, w: closing.closing(h, folder, names), id="closing")
+            yield Readout(lambda h, w: closing.closing(h, link, names), id="closing")
             yield Readout(lambda h, w: lines.pending(h, now()), id="pending")
             yield Static(Content(glyphs.between.join(hint) if self._hints else ""), id="message")
             yield Static(id="keys", classes="clickable")
@@ -116,7 +116,7 @@ class Main(Screen[None]):
             self._forget()  # the hint is about a run that trains
 
     def _status(self, history: History, width: int) -> Content:
-        return lines.status_line(history, self._run_name, width, self._glyphs, system.brief(history))
+        return lines.status_line(history, self._link.name, width, self._glyphs, system.brief(history))
 
     def show_pending(self, history: History) -> None:
         """Say what was asked for and has not been done, and since when."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 
 from textual.content import Content
 
 from stepwise_tui.history import History
+from stepwise_tui.link import Link
 from stepwise_tui.text import accuracy, clean, duration
 from stepwise_tui.widgets.lines import FAINT
 from trainer import presets
@@ -16,7 +16,7 @@ from trainer.events import RunFinished
 from trainer.paths import named
 
 
-def closing(history: History, folder: Path, names: Mapping[str, str]) -> Content | None:
+def closing(history: History, link: Link, names: Mapping[str, str]) -> Content | None:
     """How the run ended and what can be done next; None while it trains. names: of keys, by their actions."""
     end = history.crashed or history.finished
     if end is None:
@@ -25,9 +25,9 @@ def closing(history: History, folder: Path, names: Mapping[str, str]) -> Content
     head = _end(history) if history.crashed is None else _crash(history)
     following = _following(history.config.title)
     chat = names["chat"] if history.gone is None else ""
-    rows = _next(folder, saved=end.checkpoint, finished=finished, following=following, chat=chat)
+    rows = _next(link, saved=end.checkpoint, finished=finished, following=following, chat=chat)
     if finished and isinstance(end, RunFinished) and end.limit and history.at.stage < history.stages:
-        rows[-1] = ("go on", f"stepwise resume {named(folder)} --set {end.limit}=N")
+        rows[-1] = ("go on", link.command("resume", "--set", f"{end.limit}=N"))
     if history.crashed is not None:
         rows.insert(
             0,
@@ -74,16 +74,15 @@ def _crash(history: History) -> list[Content]:
     return lines
 
 
-def _next(folder: Path, *, saved: str, finished: bool, following: str, chat: str) -> list[tuple[str, str]]:
+def _next(link: Link, *, saved: str, finished: bool, following: str, chat: str) -> list[tuple[str, str]]:
     """chat: the key that asks the run's process, "" where that is gone."""
-    run = named(folder)
     rows = [(chat, "ask it something, here and now")] if finished and chat else []
     if not finished and saved:
-        rows.append(("go on", f"stepwise resume {run}"))
+        rows.append(("go on", link.command("resume")))
     if saved:
-        rows.append(("chat", f"stepwise chat {run}"))
-        rows.append(("measure", f"stepwise eval {run}"))
-        rows.append(("model", f"{run}/checkpoints/{saved}/model"))
+        rows.append(("chat", link.command("chat")))
+        rows.append(("measure", link.command("eval")))
+        rows.append(("model", f"{named(link.folder)}/checkpoints/{saved}/model"))
     if finished:
         rows.append(("next", f"stepwise run preset {following}" if following else "stepwise presets"))
     return rows
