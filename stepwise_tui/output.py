@@ -259,14 +259,17 @@ def explained() -> Iterator[None]:
         raise
     except Exception as error:
         if _ran_out(error):
-            complain(f"the device ran out of memory; a smaller batch or --device cpu needs less ({error})")
+            helps = "a smaller batch needs less, and --device cpu none of a GPU's"
+            complain(f"there was not memory enough; {helps} ({str(error) or type(error).__name__})")
             raise typer.Exit(FAILURE) from None
         _defect(error)
 
 
 def _ran_out(error: Exception) -> bool:
-    """Whether there was not memory enough; torch is loaded where it may be torch's."""
-    if not isinstance(error, RuntimeError | MemoryError):
+    """Whether there was not memory enough. It is not torch's while torch is not loaded, and then stays so."""
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
         return False
     from trainer.computing.heap import ran_out
 

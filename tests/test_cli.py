@@ -389,6 +389,7 @@ def test_what_the_parser_refuses(arguments: list[str]) -> None:
     [
         (KeyError("x"), 1, "nobody foresaw: KeyError: 'x'"),
         (ValueError("from a library"), 1, "nobody foresaw: ValueError: from a library"),
+        (MemoryError(), 1, "there was not memory enough; a smaller batch needs less"),
         (OSError(28, "No space left on device", "/full/file"), 1, "/full/file: No space left on device"),
         (KeyboardInterrupt(), 130, ""),
     ],

@@ -55,6 +55,12 @@ def test_help_loads_nothing_heavy() -> None:
     assert not heavy & loaded_by(command("--help"))
 
 
+def test_a_defect_is_told_without_torch() -> None:
+    """What goes wrong may be that torch cannot be loaded."""
+    failing = "from stepwise_tui.output import explained\nwith explained(): raise RuntimeError('x')"
+    assert "torch" not in loaded_by(f"exec({failing!r})", ends=1)
+
+
 def test_help_of_a_command_loads_nothing_of_ours() -> None:
     """Typer itself reads arguments with pydantic; nothing else may be loaded."""
     heavy = {"torch", "transformers", "textual", "rich", "numpy", "trainer"}
