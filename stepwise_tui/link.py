@@ -127,10 +127,14 @@ class SocketLink(Link):
         self.name = folder.name
         self.folder = folder
         self.config = configuration.build(configuration.load(folder / runs.CONFIG_FILE))
-        if ended and runs.lives(folder) is None:
+        try:
+            connection = connect(folder)
+        except LinkError:
+            if not ended or runs.lives(folder) is not None:
+                raise
             self._begin_without()
         else:
-            self._begin(connect(folder), history=history)
+            self._begin(connection, history=history)
 
     def _begin_without(self) -> None:
         self._connection: Connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # takes nothing

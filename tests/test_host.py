@@ -10,11 +10,13 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -124,7 +126,20 @@ def test_a_run_that_is_gone_says_so(run: Run) -> None:
         SocketLink(run.folder)
 
 
-def test_who_comes_while_a_run_starts_waits_for_it(tmp_path: Path, short: Path) -> None:
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The threads that found no socket, and wait for one."""
+    threads: set[int] = set()
+
+    def sleep(seconds: float) -> None:
+        threads.add(threading.get_ident())
+        time.sleep(seconds)
+
+    monkeypatch.setattr("stepwise_tui.link.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    return threads
+
+
+def test_who_comes_while_a_run_starts_waits_for_it(tmp_path: Path, short: Path, waits: set[int]) -> None:
     run = Run(tiny_config(stop__steps=1_000_000, stop__epochs=1e9), tmp_path / "run")
     run.start()
     found = status.read(run.folder)
@@ -132,10 +147,23 @@ def test_who_comes_while_a_run_starts_waits_for_it(tmp_path: Path, short: Path) 
     with ThreadPoolExecutor() as other:
         waiting = other.submit(SocketLink, run.folder)
         waiting_too = other.submit(connect, run.folder)
+        until(lambda: len(waits) == 2)
         with Host(run):
             assert answer(waiting.result(), "pause").ok
             waiting_too.result().close()
             run.close()
+
+
+def test_a_run_that_ends_while_someone_waits_for_its_socket_is_shown(
+    tmp_path: Path, short: Path, waits: set[int]
+) -> None:
+    run = Run(tiny_config(stop__steps=1_000_000, stop__epochs=1e9), tmp_path / "run")
+    run.start()
+    with ThreadPoolExecutor() as other:
+        waiting = other.submit(attach, run.folder, ended=True)
+        until(lambda: bool(waits))
+        run.close()
+        assert any(isinstance(event, RunFinished) for event in waiting.result().drain())
 
 
 def stepwise(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
