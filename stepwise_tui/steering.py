@@ -201,7 +201,7 @@ class Steering(App[Departure]):
     def on_chat_panel_asked(self, message: ChatPanel.Asked) -> None:
         sent = [self.request(command) for command in message.commands]
         self._questions.update(command.id for command in sent if command is not None)
-        if None in sent:
+        if not any(sent):
             self.main.query_one(ChatPanel).give_back(message.text)
 
     def action_leave_chat(self) -> None:

@@ -27,7 +27,7 @@ from trainer.answering.evaluate import evaluate
 from trainer.asking import inspection
 from trainer.asking.chat import beside, respond, summary, take_quiz
 from trainer.config import MethodConfig
-from trainer.control import Ask, CommandError, Control, Examine, Facts, Quiz, decide, parse
+from trainer.control import Ask, Command, CommandError, Control, Examine, Facts, Quiz, decide, parse
 from trainer.events import (
     At,
     ChatAnswered,
@@ -37,6 +37,7 @@ from trainer.events import (
     Event,
     ExamplesAnswered,
     QuizTaken,
+    ReachChanged,
     decode,
     encode,
 )
@@ -372,3 +373,23 @@ async def test_what_is_no_command_comes_back_into_the_line() -> None:
         assert sent(link) == []
         assert "not a whole number" in text_of(app, "#message")
         assert app.main.query_one(ChatInput).value == "/quiz many"
+
+
+async def test_a_question_that_one_of_two_was_asked_does_not_come_back() -> None:
+    app, link = cockpit()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("c", "ctrl+o", "down", "b", *"1*2")
+        send = link.send
+
+        def last(command: Command) -> None:
+            send(command)
+            link.coming.append(ReachChanged(gone="crashed", advice="its process is gone"))
+
+        link.send = last  # type: ignore[method-assign]
+        await pilot.press("enter")
+        await pilot.pause()
+        assert sent(link) == ["ask 1*2"]
+        assert app.main.query_one(ChatInput).value == ""
+        app.main.query_one(ChatInput).value = "3*4"
+        app.main.query_one(ChatPanel).give_back("5*6")
+        assert app.main.query_one(ChatInput).value == "3*4", "what was begun since stands"

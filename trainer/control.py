@@ -27,7 +27,7 @@ class CommandError(ValueError):
 
 
 class CommandSpec(NamedTuple):
-    """One row of the table. usage: as typed. help: what it and its key do. dangerous: ask before doing."""
+    """One row of the table. usage: as typed. help: what its key does. dangerous: ask before doing."""
 
     name: str
     usage: str

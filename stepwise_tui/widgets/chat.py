@@ -212,8 +212,9 @@ class ChatPanel(Vertical):
         field.action_end()
 
     def give_back(self, text: str) -> None:
-        """Put a question that could not be asked into the line again."""
-        self._write(text)
+        """Put a question that could not be asked into the line again, where nothing else was begun there."""
+        if not self.query_one(ChatInput).value:
+            self._write(text)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
