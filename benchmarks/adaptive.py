@@ -20,6 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.arguments import positive, written
 from trainer import config
 from trainer.events import Evaluated, Metrics, Probed, RunFinished, StageEntered
 from trainer.record import journal
@@ -96,9 +99,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=["linear", "adaptive"])
     parser.add_argument("--set", dest="more", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--at-once", type=int, default=2)
+    parser.add_argument("--at-once", type=positive, default=2)
     parser.add_argument("--folder", type=Path, default=None, help="where the runs go; a temporary folder")
-    parser.add_argument("--json", type=Path, default=None, help="write the result here")
+    parser.add_argument("--json", type=written, default=None, help="write the result here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.at_once) as pool:
         out = options.folder or Path(folder)

@@ -23,8 +23,11 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import psutil
 
+from benchmarks.arguments import positive, written
 from tests.terminal import Terminal
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled
@@ -216,10 +219,10 @@ def report(rows: list[Row], command: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--events", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--attempts", type=int, default=6)
+    parser.add_argument("--events", type=positive, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--attempts", type=positive, default=6)
     parser.add_argument("--keep", type=Path, help="make the runs here and leave them")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=written)
     options = parser.parse_args()
     out = options.keep or Path(tempfile.mkdtemp(prefix="attach"))
     try:

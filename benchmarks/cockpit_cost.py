@@ -139,7 +139,7 @@ def key_presses(count: int) -> list[float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=positive, default=5)
     parser.add_argument("--seconds", type=float, default=60.0, help="of training, in each process")
     parser.add_argument("--keys", type=positive, default=60, help="keys pressed")
     parser.add_argument("--json", type=written, default=None, help="write the result here")

@@ -20,6 +20,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.arguments import written
+
 MIDDLE: dict[str, Any] = {"layers": 4, "heads": 8, "width": 512}
 SMALL: dict[str, Any] = {"layers": 4, "heads": 4, "width": 256}
 GPT2: dict[str, Any] = {"layers": 12, "heads": 12, "width": 768, "batch": 8}
@@ -102,7 +104,7 @@ def resident(size: dict[str, Any]) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=written)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:

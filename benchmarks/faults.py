@@ -38,10 +38,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import torch
 from kills import CONFIG, differences
 from transformers import modeling_utils
 
+from benchmarks.arguments import positive, written
 from trainer import config, control
 from trainer.events import AlarmRaised
 from trainer.parts import assemble
@@ -309,12 +312,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--every", type=int, default=1, help="only every so manyth call of a kind")
+    parser.add_argument("--every", type=positive, default=1, help="only every so manyth call of a kind")
     parser.add_argument("--times", type=int, default=8, help="how often a disk is filled, and a mount laid")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-mounts", action="store_true", help="leave out what needs root")
     parser.add_argument("--folder", type=Path, default=None, help="where the runs go; a temporary folder")
-    parser.add_argument("--json", type=Path, default=None, help="write the result here")
+    parser.add_argument("--json", type=written, default=None, help="write the result here")
     options = parser.parse_args()
     torch.set_num_threads(1)
     assemble(config.build(SETTINGS))  # so that forked processes find everything imported

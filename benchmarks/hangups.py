@@ -33,6 +33,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.arguments import positive, written
 from stepwise_tui.link import SocketLink
 from tests.terminal import STEPWISE, Terminal, until
 from tests.tiny import endless, kill
@@ -285,8 +286,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, default=None, help="write the result here")
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--json", type=written, default=None, help="write the result here")
     options = parser.parse_args()
     os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     base = Path(tempfile.mkdtemp(prefix="hangups-"))

@@ -29,9 +29,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.arguments import positive, written
 from trainer import config, control
 from trainer.events import DISK, CommandAcknowledged, CommandReceived, Event
 from trainer.parts import assemble
@@ -174,12 +177,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=positive, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lora-rank", type=int, default=0, help="of adapters, trained beside a base")
     parser.add_argument("--longest", type=float, default=2.0, help="seconds between start and kill, at most")
     parser.add_argument("--folder", type=Path, default=None, help="where the runs go; a temporary folder")
-    parser.add_argument("--json", type=Path, default=None, help="write the result here")
+    parser.add_argument("--json", type=written, default=None, help="write the result here")
     options = parser.parse_args()
     CONFIG["model"]["lora_rank"] = options.lora_rank
     torch.set_num_threads(1)

@@ -28,6 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import psutil
 
+from benchmarks.arguments import positive, written
+
 EVERY = 2_000  # steps
 NOTHING = "next to nothing"
 SIZES: dict[str, dict[str, Any]] = {
@@ -117,9 +119,9 @@ def needs(name: str) -> dict[str, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--steps", type=positive, default=100_000)
     parser.add_argument("--one", choices=("growth", "peak", "needs"), help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, default=None, help="write the result here")
+    parser.add_argument("--json", type=written, default=None, help="write the result here")
     parser.add_argument("--model", choices=SIZES, default=NOTHING, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

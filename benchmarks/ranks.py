@@ -37,6 +37,7 @@ import torch
 from kills import CONFIG
 from transformers import AutoModelForCausalLM
 
+from benchmarks.arguments import written
 from tests.small_pretrained import FAMILIES
 from trainer import config
 from trainer.config import Config
@@ -301,7 +302,7 @@ def main() -> None:
     parser.add_argument("--commands", type=int, default=15)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=written)
     given = parser.parse_args()
     chance = random.Random(given.seed)
     assert member  # loaded before anything is forked

@@ -22,6 +22,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.arguments import positive, written
+
 WARM_UP = 10  # steps that are not counted; as many as between two metrics events
 SETTINGS: dict[str, Any] = {
     "data": {"digits": 4, "train": 50_000, "valid": 100, "test": 100},
@@ -111,10 +115,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=positive, default=5)
     parser.add_argument("--seconds", type=float, default=150.0, help="of training, in each process")
     parser.add_argument("--one", choices=("bare", "run"), help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, default=None, help="write the result here")
+    parser.add_argument("--json", type=written, default=None, help="write the result here")
     options = parser.parse_args()
     if options.one:
         print(json.dumps({"bare": bare, "run": run}[options.one](options.seconds)))

@@ -90,7 +90,7 @@ def measure(cell: Cell, options: argparse.Namespace, folder: Path) -> dict[str, 
 def _together(cell: Cell, rounds: list[dict[str, Any]], peaks: dict[str, float]) -> dict[str, Any]:
     good = [r for r in rounds if "error" not in r]
     if not good:
-        return {"error": rounds[0]["error"]}
+        return {"error": rounds[0]["error"], "failed": len(rounds)}
     seconds = sorted(itertools.chain.from_iterable(r["seconds"] for r in good))
     middle = statistics.median(seconds)
     low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (middle,) * 3
@@ -120,10 +120,11 @@ def table(results: list[dict[str, Any]], peaks: dict[str, float]) -> str:
                 lines.append(f"{place}| {SIDES[side]} | failed: {found['error']} |" + " |" * (4 + len(peaks)))
                 continue
             low, high = found["quartiles"]
+            failed = f"; failed rounds: {found['failed']}" if found["failed"] else ""
             shares = "".join(f" {share:.0%} |" for share in found["floor"].values())
             ratio = f"{reference / found['ms']:.1f} ×" if reference else "–"
             lines.append(
-                f"{place}| {SIDES[side]} | {found['ms']:,.1f} ({low:,.1f}–{high:,.1f}) "
+                f"{place}| {SIDES[side]} | {found['ms']:,.1f} ({low:,.1f}–{high:,.1f}){failed} "
                 f"| {found['steps_per_second']:.2f} | {found['tokens_per_second']:,.0f} |{shares} "
                 f"{found['memory'] / 1e9:.2f} GB | {ratio} |"
             )
@@ -157,7 +158,7 @@ def main() -> int:
         (options.vocab, "full", options.tokenizer, "--tokenizer"),
     ):
         if one in chosen and not there:
-            chosen.remove(one)
+            chosen[:] = [each for each in chosen if each != one]
             print(f"left out: {one}, which needs {wanted}", file=sys.stderr)
     dtypes = ("float32", "bfloat16")
     grid = [
@@ -185,7 +186,7 @@ def main() -> int:
                 (options.out / f"{options.name}.json").write_text(json.dumps(report, indent=1) + "\n")
     print(text)
     print(", ".join(f"{name}: {rate / 1e9:,.0f} GFLOP/s" for name, rate in options.peaks.items()))
-    return any("error" in found for row in results for found in row["sides"].values())
+    return any(found["failed"] for row in results for found in row["sides"].values())
 
 
 def machine(device: str) -> dict[str, Any]:

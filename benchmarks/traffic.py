@@ -22,6 +22,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.arguments import positive, written
 from tests.terminal import Terminal
 from tests.tiny import endless, kill
 from trainer import runs
@@ -85,8 +88,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--size", nargs=2, type=int, action="append", metavar=("COLUMNS", "ROWS"))
     parser.add_argument("--with", nargs="*", dest="options", default=[], help="options of attach, without --")
-    parser.add_argument("--log-every", type=int, default=10, help="steps between two metrics events")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--log-every", type=positive, default=10, help="steps between two metrics events")
+    parser.add_argument("--json", type=written)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="traffic"))
     file = endless(folder, log__every=options.log_every, eval__every=500)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import cockpit_cost, evaluation, gpu, stages, throughput
+from benchmarks import cockpit_cost, evaluation, gpu, hangups, kills, stages, throughput
 from benchmarks.speed import subjects
 from benchmarks.speed.cells import Cell
 
@@ -39,6 +39,9 @@ def call(program: Any, *arguments: str) -> int:
         (stages, ["--set", "foo"], "--set foo: KEY=VALUE is expected"),
         (stages, ["--commands", "0"], "--commands: '0': a whole number"),
         (stages, ["--json", "/dev/null/stages.json"], "/dev/null: "),
+        (kills, ["--json", "/dev/null/kills.json"], "/dev/null: "),
+        (hangups, ["--json", "/dev/null/hangups.json"], "/dev/null: "),
+        (hangups, ["--rounds", "0"], "--rounds: '0': a whole number"),
         (cockpit_cost, ["--keys", "0"], "--keys: '0': a whole number"),
     ],
 )
@@ -66,6 +69,20 @@ def test_a_side_that_failed_is_told_by_the_exit_status(
     arguments = ["--rounds", "1", "--steps", "1", "--sides", "ours", "--vocab", "task", "--set", wrong]
     assert call(throughput, *arguments) == 1
     assert "failed: trainer.config.ConfigError: optim.lr = -1" in capsys.readouterr().out
+
+
+def test_a_side_that_failed_in_one_round_is_told_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = {
+        "seconds": [1.0], "memory": 1, "tokens": 1, "width": 64, "labels": 1, "symbols": 20, "note": "",
+    }  # fmt: skip
+    rounds = iter([good, {"error": "killed"}, good])
+    monkeypatch.setattr(throughput, "peak", lambda *_: 1e12)
+    monkeypatch.setattr(throughput, "timed", lambda *_: next(rounds))
+    arguments = ["--sides", "official", "ours", "official", "--vocab", "task"]
+    assert call(throughput, *arguments) == 1
+    assert "1,000.0 (1,000.0–1,000.0); failed rounds: 1" in capsys.readouterr().out
 
 
 def test_gsm8k_without_its_file_says_what_it_needs() -> None:
