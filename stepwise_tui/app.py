@@ -53,6 +53,7 @@ from trainer.events import (
     SystemSampled,
 )
 from trainer.paths import shortest
+from trainer.terminals import SMALLEST
 
 if TYPE_CHECKING:
     from stepwise_tui.screens.examples import Examples
@@ -116,8 +117,8 @@ class Cockpit(Looking, OnTerminal, Steering):
         self.COMMAND_PALETTE_BINDING = self.key_of("command_palette").key  # type: ignore[misc]
         super().__init__(terminal)
         self.set_keymap({key.action: key.key for key in table if key.action in settings.keys})
-        self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (120, "-wide")]
-        self.VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-short"), (34, "-tall")]
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (SMALLEST[0], "-narrow"), (120, "-wide")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-flat"), (SMALLEST[1], "-short"), (34, "-tall")]
         self.link = link
         self.history = History(config=link.config, names=self.key_names)
         self.glyphs = glyphs or detect()

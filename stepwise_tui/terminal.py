@@ -20,8 +20,6 @@ import time
 from collections.abc import Callable
 
 DESCRIPTORS = (0, 1, 2)
-DUMB = ("dumb", "unknown")
-"""What TERM says of terminals that can place no text: Emacs' shell, for one."""
 LEFT, SHOW, STOP, UNDONE = b"d", b"s", b"z", b"u"
 """To the parent: end, the child goes on without the terminal; wait until the terminal is ours; stop, then
 wait so; the child ends without having put the terminal in order."""
@@ -50,6 +48,8 @@ class Terminal:
     @property
     def whole(self) -> bool:
         """Whether one can draw and read: stdin, stdout and stderr are terminals, and not dumb ones."""
+        from trainer.terminals import DUMB  # which loads more than `--help` may take
+
         return len(self._descriptors) == len(DESCRIPTORS) and os.environ.get("TERM") not in DUMB
 
     @property

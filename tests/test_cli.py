@@ -115,6 +115,13 @@ def test_doctor_knows_a_terminal_that_can_only_take_lines() -> None:
     assert found.verdict == "lacking" and "plain lines" in found.remedy
 
 
+def test_doctor_asks_for_no_larger_a_terminal_than_the_cockpit_needs() -> None:
+    (found, *_) = doctor.terminal(True, (60, 16), {}, "utf-8")
+    assert found.verdict == "good"
+    (found, *_) = doctor.terminal(True, (59, 16), {}, "utf-8")
+    assert (found.verdict, found.remedy) == ("lacking", "make it 60×16 at least; 80×24 shows more")
+
+
 def test_doctor_says_what_there_is(tmp_path: Path) -> None:
     findings = json.loads(call("doctor", "--out", tmp_path, "--json").stdout)
     names = {finding["name"] for finding in findings}

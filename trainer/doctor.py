@@ -20,8 +20,9 @@ from typing import Literal, NamedTuple
 
 import psutil
 
+from trainer.terminals import DUMB, SMALLEST
+
 HUB_SECONDS = 3.0
-SMALLEST = (80, 24)
 DISK_BYTES = 2 * 1024**3
 MEMORY_BYTES = 2 * 1024**3
 OURS = "stepwise-tui"
@@ -173,11 +174,16 @@ def terminal(
     columns, rows = size
     if not is_terminal:
         yield Finding("terminal", "lacking", "none, but a file or pipe", "runs print plain lines here")
-    elif (kind := environment.get("TERM")) in ("dumb", "unknown"):
+    elif (kind := environment.get("TERM")) in DUMB:
         remedy = "runs print plain lines here; if it can do more, export TERM=xterm-256color"
         yield Finding("terminal", "lacking", f"TERM={kind}", remedy)
     elif columns < SMALLEST[0] or rows < SMALLEST[1]:
-        yield Finding("terminal", "lacking", f"{columns}×{rows}", "make it 80×24 or larger")
+        yield Finding(
+            "terminal",
+            "lacking",
+            f"{columns}×{rows}",
+            f"make it {SMALLEST[0]}×{SMALLEST[1]} at least; 80×24 shows more",
+        )
     else:
         yield Finding("terminal", "good", f"{columns}×{rows}, TERM={environment.get('TERM', 'not set')}")
     yield _colours(environment)
@@ -196,7 +202,7 @@ def _colours(environment: Mapping[str, str]) -> Finding:
         return Finding("colours", "good", "16 million")
     if "256" in kind:
         return Finding("colours", "good", "256")
-    if kind in ("", "dumb"):
+    if kind in ("", *DUMB):
         return Finding("colours", "lacking", "none", "set TERM, for example export TERM=xterm-256color")
     return Finding("colours", "lacking", "8 or 16", "export COLORTERM=truecolor if your terminal can")
 

@@ -31,6 +31,7 @@ from stepwise_tui.widgets.lines import MESSAGE_STYLES
 from stepwise_tui.widgets.log import LogPanel
 from stepwise_tui.widgets.readouts import Readout
 from stepwise_tui.widgets.system import SystemPanel
+from trainer.terminals import SMALLEST
 
 MESSAGE_SECONDS = 12.0
 HINT_SECONDS = 60.0
@@ -146,9 +147,9 @@ class Main(Screen[None]):
     # Layout -------------------------------------------------------------------------------------------
 
     def on_resize(self) -> None:
-        width, height = self.size
+        size, needed = (f"{width}×{height}" for width, height in (self.size, SMALLEST))
         self.query_one("#too-small", Static).update(
-            f"the terminal is too small ({width}×{height}); 60×16 is needed.\nThe run goes on."
+            f"the terminal is too small ({size}); {needed} is needed.\nThe run goes on."
         )
         self._show_keys()
 
