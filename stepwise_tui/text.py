@@ -77,12 +77,17 @@ def clean(text: str) -> str:
     Control and format characters (escape sequences, changes of direction) become �, white space a blank.
     """
     return "".join(
-        " " if character.isspace() else "�" if unicodedata.category(character) in FORBIDDEN else character
-        for character in text
+        " " if character.isspace() else "�" if _is_obeyed(character) else character for character in text
     )
 
 
 FORBIDDEN = ("Cc", "Cf", "Co", "Cs")
+JOINERS = "\u200c\u200d"
+"""Of the format characters those that words are written with: Persian, Hindi, and emoji of several."""
+
+
+def _is_obeyed(character: str) -> bool:
+    return unicodedata.category(character) in FORBIDDEN and character not in JOINERS
 
 
 def clean_lines(text: str) -> str:

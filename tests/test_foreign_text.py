@@ -20,6 +20,7 @@ from stepwise_tui.history import replay
 from stepwise_tui.render.screen import Screen
 from stepwise_tui.screens.dialogs import ChooseRollback
 from stepwise_tui.screens.timeline import Timeline
+from stepwise_tui.text import clean
 from stepwise_tui.widgets import answers as drawn
 from stepwise_tui.widgets import closing, lines, replies, system
 from stepwise_tui.words import words
@@ -41,6 +42,12 @@ from trainer.events import (
 
 EVIL = "\x1b]0;x\x07\x9b31m[red]r[/red]\u202e\u2066\n\rz\x00\u2028"
 NAMES = keymap.names(keymap.KEYS)
+
+
+def test_what_words_are_written_with_stays() -> None:
+    for word in ("می\u200cخواهم", "क्\u200dष", "👩\u200d🔬"):
+        assert clean(word) == word
+    assert clean("\u200f\u2066\x1b") == "���"
 
 
 def evil(hint: Any) -> Any:
