@@ -61,9 +61,13 @@ def outcome(event: CommandAcknowledged) -> str:
     """
     what = event.command.split()[0] if event.ok else event.command
     message = re.sub(rf"(step [\d,]+) \({CHECKPOINT}\)", r"\1", event.message)
-    where = f"step {event.at.step:,}"
-    told = re.search(rf"\b{where}\b", message)
-    return clean(f"{what}: {message}" + ("" if told else f" (at {where})"))
+    return clean(f"{what}: {with_step(message, event.at.step)}")
+
+
+def with_step(message: str, step: int) -> str:
+    """A message of that step, which is added where it does not say so."""
+    where = f"step {step:,}"
+    return message if re.search(rf"\b{where}\b", message) else f"{message} (at {where})"
 
 
 def _words(event: Event, names: Mapping[str, str]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -185,6 +186,8 @@ def test_a_detached_run_gives_the_shell_back_and_is_steered_from_it(tmp_path: Pa
         paused = json.loads(stepwise("send", "far", "--json", "pause", cwd=tmp_path).stdout)
         assert paused["ok"] and paused["command"] == "pause"
         assert set(paused) == {"id", "command", "applied_at_step", "ok", "message"}
+        again = stepwise("send", "far", "pause", cwd=tmp_path).stdout
+        assert re.fullmatch(r"paused at step [\d,]+\n", again), "the step is said once"
         refused = stepwise("send", "far", "rollback", "99", cwd=tmp_path)
         assert refused.returncode == 1 and "no stage 99" in refused.stderr
         assert stepwise("send", "far", "explode", cwd=tmp_path).returncode == 2

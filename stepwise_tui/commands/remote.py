@@ -80,6 +80,7 @@ def send(
         from stepwise_tui import glyphs
         from stepwise_tui.link import SocketLink
         from stepwise_tui.search import below
+        from stepwise_tui.words import with_step
         from trainer import config as configuration
         from trainer import control, runs
 
@@ -99,7 +100,7 @@ def send(
                 }
             )
         else:
-            output.say(f"{answer.message} (at step {answer.at.step:,})", err=not answer.ok)
+            output.say(with_step(answer.message, answer.at.step), err=not answer.ok)
             if turn is not None:
                 method = configuration.build(configuration.load(folder / runs.CONFIG_FILE)).method
                 typer.echo("\n".join(below(turn, method.thoughts_per_step, glyphs.detect())))
