@@ -23,6 +23,7 @@ from types import FrameType
 import typer
 
 from stepwise_tui.output import FAILURE, block
+from stepwise_tui.terminal import is_the_same
 from stepwise_tui.text import accuracy
 from trainer import runs
 from trainer.paths import named, shortest
@@ -292,14 +293,15 @@ def _end_of(log: Path) -> list[str]:
 @contextlib.contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[None]:
     """SIGINT, SIGTERM: `stop`; again: leave at once. SIGHUP: a line that dropped ends nothing."""
-    asked = False
+    asked_at: float | None = None
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal asked_at
+        if asked_at is None:
+            asked_at = time.monotonic()
+            stop()
+        elif not is_the_same(number, asked_at):
             os._exit(128 + number)
-        asked = True
-        stop()
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)

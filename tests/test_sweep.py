@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -212,7 +213,9 @@ def test_a_sweep_outlives_its_launcher_and_the_same_command_goes_on(tmp_path: Pa
         launched[0].wait()
         launched.append(launch(file))
         assert launched[-1].stdout is not None and "3 runs, 2 at once" in launched[-1].stdout.readline()
-        launched[-1].terminate()
+        for _ in range(2):  # as `timeout` signals its command, and then the group
+            launched[-1].terminate()
+            time.sleep(0.05)
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
         said = launched[-1].communicate()[0]
