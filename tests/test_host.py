@@ -127,25 +127,31 @@ def test_a_run_that_is_gone_says_so(run: Run) -> None:
         SocketLink(run.folder)
 
 
+def coming() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="coming")
+
+
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> set[int]:
-    """The threads that found no socket, and wait for one."""
-    threads: set[int] = set()
+def waits(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The threads of `coming` that found no socket, and wait for one; other tests' links may seek theirs."""
+    threads: set[str] = set()
 
     def sleep(seconds: float) -> None:
-        threads.add(threading.get_ident())
+        name = threading.current_thread().name
+        if name.startswith("coming"):
+            threads.add(name)
         time.sleep(seconds)
 
     monkeypatch.setattr("stepwise_tui.link.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     return threads
 
 
-def test_who_comes_while_a_run_starts_waits_for_it(tmp_path: Path, short: Path, waits: set[int]) -> None:
+def test_who_comes_while_a_run_starts_waits_for_it(tmp_path: Path, short: Path, waits: set[str]) -> None:
     run = Run(tiny_config(stop__steps=1_000_000, stop__epochs=1e9), tmp_path / "run")
     run.start()
     found = status.read(run.folder)
     assert found is not None and found.socket is None  # its process lives, and nobody listens yet
-    with ThreadPoolExecutor() as other:
+    with coming() as other:
         waiting = other.submit(SocketLink, run.folder)
         waiting_too = other.submit(connect, run.folder)
         until(lambda: len(waits) == 2)
@@ -156,11 +162,11 @@ def test_who_comes_while_a_run_starts_waits_for_it(tmp_path: Path, short: Path, 
 
 
 def test_a_run_that_ends_while_someone_waits_for_its_socket_is_shown(
-    tmp_path: Path, short: Path, waits: set[int]
+    tmp_path: Path, short: Path, waits: set[str]
 ) -> None:
     run = Run(tiny_config(stop__steps=1_000_000, stop__epochs=1e9), tmp_path / "run")
     run.start()
-    with ThreadPoolExecutor() as other:
+    with coming() as other:
         waiting = other.submit(attach, run.folder, ended=True)
         until(lambda: bool(waits))
         run.close()
