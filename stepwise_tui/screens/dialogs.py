@@ -192,14 +192,9 @@ class ChooseRollback(Following[tuple[str, ...]]):
         self._facts = history.facts
         self._offer = returns.offered(history, preferred)
         entries, choices = returns.targets(self._facts, preferred), self.query_one(OptionList)
-        if not entries:
-            self.dismiss(None)
-            return
         if entries != self._entries:
-            chosen = (
-                self._entries[choices.highlighted] if choices.highlighted is not None else self._offer.entry
-            )
-            self._entries = entries
+            before, self._entries = self._entries, entries
+            chosen = self._offer.entry if choices.highlighted is None else before[choices.highlighted]
             choices.set_options([Option(self._row(entry), id=entry.id) for entry in entries])
             choices.highlighted = entries.index(chosen) if chosen in entries else 0
         self._look_ahead()
